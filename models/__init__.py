@@ -1,0 +1,4 @@
+"""Networks, training, export and evaluation: the only rooms with torch.
+
+May import `appliance`; `appliance` never imports this package.
+"""
