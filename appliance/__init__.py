@@ -1,0 +1,1 @@
+"""What runs on the line. Never imports torch, models/ or calibration/."""

@@ -1,0 +1,332 @@
+"""A model on disk: one directory for one product that never changes once written.
+
+`manifest.json` holds the SHA-256 of every other file; the bundle's id is the SHA-256 of the
+manifest's bytes. `network.onnx` takes float32 NCHW with three channels, 0 to 255, at network size
+and gives `map` (N, 1, H, W) and `score` (N,), raw logits. The pre-processing head (uint8 NHWC in)
+is merged in front of it by `merged_network`, the one function that training, export, evaluation
+and the line share.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, compose, helper
+
+from appliance.config import Section, explain, write_atomically
+from appliance.errors import ArtefactError
+
+_OPSET = 18
+
+
+class InputContract(Section, frozen=True, kw_only=True):
+    """What the network was trained on, and how a frame becomes that."""
+
+    height_px: int
+    width_px: int
+    """Network input."""
+    source_height_px: int
+    source_width_px: int
+    """Training images; a recipe's ROI may have another size."""
+    channels: Literal[1, 3]
+    """Channels of the source: 1 = grey, 3 = RGB in this order."""
+    resize: Literal["area", "authors"] = "area"
+    """"area": mean over whole cells, then bilinear; "authors": bilinear alone, as published."""
+    smallest_defect_px: float
+    """Side of the smallest defect, in source pixels, that still is 3 pixels at the network."""
+
+
+class Golden(Section, frozen=True, kw_only=True):
+    """A frame and what the network must answer to it."""
+
+    image: str
+    """PNG below the bundle, at source size."""
+    outputs: str
+    """NPZ with `map` (1, H, W) float32 and `score` () float32."""
+
+
+class GateLimits(Section, frozen=True, kw_only=True):
+    """Image health learnt from the good images: outside is ERROR 13, shift is ERROR 21."""
+
+    mean: tuple[float, float]
+    """Lowest and highest mean grey value, 0 to 255."""
+    saturated: tuple[float, float]
+    """Lowest and highest share of pixels at 0 or full scale."""
+    focus: tuple[float, float]
+    """Lowest and highest variance of the Laplacian."""
+    shift_px: float
+    """Largest shift against the mean image, in pixels of the source; inf where parts are not
+    aligned and the gate does not apply."""
+    mean_image: str
+    """PNG of the mean good image, grey, reduced."""
+
+
+class Suggested(Section, frozen=True, kw_only=True):
+    """What training proposes for the first recipe, and why; raw margins."""
+
+    decides: Literal["segad", "map_max", "classification"]
+    t1: float
+    t2: float
+    evidence: dict[str, float] = {}
+
+
+class Manifest(Section, frozen=True, kw_only=True):
+    """`manifest.json`."""
+
+    format: Literal[1] = 1
+    kind: Literal["supersimplenet", "null"]
+    product: str
+    created_utc: str
+    files: dict[str, str]
+    """Every other file of the bundle → SHA-256."""
+    input: InputContract
+    detectors: tuple[str, ...] = ("supersimplenet",)
+    """Names of the K maps, in order."""
+    segments: tuple[str, ...]
+    """Names of the labels 0, 1, 2 … in segments.png; label 255 is ignored."""
+    columns: tuple[str, ...]
+    """Names of the forest's features, in order; must equal appliance.segments.column_names."""
+    forest: str = ""
+    """File of the forest; "" = none, `segad` cannot decide."""
+    gates: GateLimits | None = None
+    golden: tuple[Golden, ...] = ()
+    tolerances: dict[str, float] = msgspec.field(
+        default_factory=lambda: {"fp32": 1e-3, "bf16": 0.5, "fp16": 0.05, "int8": 1.0}
+    )
+    """Largest absolute difference of a golden map or score, in logits, by engine precision."""
+    suggested: Suggested | None = None
+    metrics: dict[str, float] = {}
+    provenance: dict[str, str] = {}
+
+
+class Bundle:
+    """A bundle whose every file was read and hashed. Loading is the only way to get one."""
+
+    def __init__(self, folder: Path, manifest: Manifest, identity: str) -> None:
+        self.folder, self.manifest, self.id = folder, manifest, identity
+
+    def path(self, name: str) -> Path:
+        """A file of this bundle."""
+        return self.folder / name
+
+    def segment_map(self) -> npt.NDArray[np.uint8]:
+        """(H, W) uint8 labels at network size; 255 is ignored."""
+        return _read_segments(self.folder, self.manifest)
+
+
+def load_bundle(folder: Path, expected_id: str | None = None) -> Bundle:
+    """Read the manifest, hash every file, check what belongs together.
+
+    Raises ArtefactError naming the file, what was expected and what came.
+    """
+    path = folder / "manifest.json"
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise ArtefactError(path, "a bundle manifest", err.strerror or str(err)) from err
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.ValidationError as err:
+        raise explain(err, path, ArtefactError) from err
+    except msgspec.DecodeError as err:
+        raise ArtefactError(path, "JSON", str(err)) from err
+    identity = hashlib.sha256(data).hexdigest()
+    if expected_id is not None and identity != expected_id:
+        raise ArtefactError(path, f"the bundle {expected_id[:12]}…", f"{identity[:12]}…")
+    for name, digest in manifest.files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtefactError(path, "file names inside the bundle", repr(name))
+        try:
+            got = hash_file(folder / name)
+        except OSError as err:
+            raise ArtefactError(
+                folder / name, f"SHA-256 {digest[:12]}…", err.strerror or str(err)
+            ) from err
+        if got != digest:
+            raise ArtefactError(folder / name, f"SHA-256 {digest[:12]}…", f"{got[:12]}…")
+    needed = ["segments.png"]
+    if manifest.kind != "null":
+        needed.append("network.onnx")
+    if manifest.forest:
+        needed.append(manifest.forest)
+    for golden in manifest.golden:
+        needed += [golden.image, golden.outputs]
+    for name in needed:
+        if name not in manifest.files:
+            raise ArtefactError(path, f"a hash for {name}", "none")
+    _read_segments(folder, manifest)
+    return Bundle(folder, manifest, identity)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def finish_bundle(draft: Path, target: Path, manifest: Manifest) -> Bundle:
+    """Hash all files below `draft`, write the manifest, move the whole to `target` at once.
+
+    `manifest.files` is filled in here. Raises ArtefactError where `target` exists.
+    """
+    files = {
+        path.relative_to(draft).as_posix(): hash_file(path)
+        for path in sorted(draft.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    manifest = msgspec.structs.replace(manifest, files=files)
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    write_atomically(draft / "manifest.json", data)
+    if target.exists():
+        raise ArtefactError(target, "a bundle directory that is not there yet", "an existing one")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(draft, target)
+    return load_bundle(target)
+
+
+def _read_segments(folder: Path, manifest: Manifest) -> npt.NDArray[np.uint8]:
+    path = folder / "segments.png"
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    size = (manifest.input.height_px, manifest.input.width_px)
+    if labels is None or labels.dtype != np.uint8 or labels.ndim != 2:
+        raise ArtefactError(path, "an 8-bit one-channel PNG", "something else")
+    if labels.shape != size:
+        raise ArtefactError(
+            path, f"{size[1]}x{size[0]} labels", f"{labels.shape[1]}x{labels.shape[0]}"
+        )
+    used = labels[labels != 255]
+    if used.size and int(used.max()) >= len(manifest.segments):
+        raise ArtefactError(
+            path, f"labels below {len(manifest.segments)} or 255", f"label {int(used.max())}"
+        )
+    return labels
+
+
+# ---- the pre-processing head ---------------------------------------------------------------
+
+
+def head_model(
+    contract: InputContract, height_px: int, width_px: int, channels: int
+) -> onnx.ModelProto:
+    """uint8 (N, H, W, C) of `height_px` x `width_px` → float32 (N, 3, h, w), 0 to 255.
+
+    `area`: the frame is extended by its last row and column to whole cells, each cell of
+    floor(H/h) x floor(W/w) pixels becomes its mean, then bilinear (half-pixel centres) to the
+    network size. Bilinear alone reads 4 pixels per output: at 10x a small defect falls between.
+    """
+    net = (contract.height_px, contract.width_px)
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["as_float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["as_float"], ["planes"], perm=[0, 3, 1, 2]),
+    ]
+    constants: list[onnx.TensorProto] = []
+    last = "planes"
+    size = (height_px, width_px)
+    cell = (max(1, height_px // net[0]), max(1, width_px // net[1]))
+    if contract.resize == "area" and cell != (1, 1):
+        whole = tuple(-(-s // c) * c for s, c in zip(size, cell, strict=True))
+        if whole != size:
+            pads = [0, 0, 0, 0, 0, 0, whole[0] - size[0], whole[1] - size[1]]
+            constants.append(helper.make_tensor("pads", TensorProto.INT64, [8], pads))
+            nodes.append(helper.make_node("Pad", [last, "pads"], ["padded"], mode="edge"))
+            last = "padded"
+        nodes.append(
+            helper.make_node(
+                "AveragePool", [last], ["pooled"], kernel_shape=list(cell), strides=list(cell)
+            )
+        )
+        last = "pooled"
+        size = (whole[0] // cell[0], whole[1] // cell[1])
+    if size != net:
+        constants.append(helper.make_tensor("planes_of", TensorProto.INT64, [2], list(net)))
+        nodes.append(
+            helper.make_node(
+                "Resize",
+                [last, "", "", "planes_of"],
+                ["resized"],
+                mode="linear",
+                coordinate_transformation_mode="half_pixel",
+                axes=[2, 3],
+            )
+        )
+        last = "resized"
+    if channels == 1:
+        nodes.append(helper.make_node("Concat", [last, last, last], ["network_input"], axis=1))
+    else:
+        nodes.append(helper.make_node("Identity", [last], ["network_input"]))
+    graph = helper.make_graph(
+        nodes,
+        "head",
+        [
+            helper.make_tensor_value_info(
+                "frame", TensorProto.UINT8, ["N", height_px, width_px, channels]
+            )
+        ],
+        [helper.make_tensor_value_info("network_input", TensorProto.FLOAT, ["N", 3, *net])],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
+
+
+def merged_network(
+    network: onnx.ModelProto, contract: InputContract, height_px: int, width_px: int, channels: int
+) -> onnx.ModelProto:
+    """The graph that runs: head in front of the network, input `frame`, outputs `map`, `score`.
+
+    network: float32 (N, 3, h, w) in, as in `network.onnx`. Raises ArtefactError where the channel
+    count of the frame is not the one that the network was trained on.
+    """
+    if channels != contract.channels:
+        raise ArtefactError(
+            "frame", f"{contract.channels} channel(s) as in training", f"{channels}"
+        )
+    head = head_model(contract, height_px, width_px, channels)
+    opset = next(o.version for o in network.opset_import if o.domain in ("", "ai.onnx"))
+    if opset != _OPSET:
+        raise ArtefactError("network.onnx", f"opset {_OPSET}", str(opset))
+    network = onnx.ModelProto.FromString(network.SerializeToString())
+    network.ir_version = head.ir_version
+    merged = compose.merge_models(
+        head,
+        network,
+        io_map=[("network_input", network.graph.input[0].name)],
+        prefix1="head_",
+        outputs=None,
+    )
+    merged.graph.input[0].name = _rename_input(merged, "head_frame", "frame")
+    onnx.checker.check_model(merged)
+    return merged
+
+
+def _rename_input(model: onnx.ModelProto, old: str, new: str) -> str:
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+    return new
+
+
+def smallest_defect_px(contract_size: tuple[int, int], source: tuple[int, int]) -> float:
+    """Side, in source pixels, of a defect that is 3 pixels wide at the network."""
+    scale = max(s / n for s, n in zip(source, contract_size, strict=True))
+    return float(math.ceil(3 * max(1.0, scale)))
+
+
+def golden_outputs(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
+    """`map` and `score` of one golden frame. Raises ArtefactError."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name].astype(np.float32) for name in ("map", "score")}
+    except (OSError, KeyError, ValueError) as err:
+        raise ArtefactError(path, "arrays `map` and `score`", str(err)) from err

@@ -1,0 +1,310 @@
+"""`config.toml` and `products.toml` → frozen structs. Unknown keys are errors; loaded once.
+
+The integrator owns these two files: which cameras, addresses, wiring, PLC, storage, deadline. What
+an engineer tunes per product is `recipe.py`, what training learnt is `bundle.py`. Durations are in
+the unit that the key names.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from appliance.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+S = TypeVar("S")
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every part of a configuration file shares."""
+
+
+class Faults(Section, frozen=True, kw_only=True):
+    """Faults that a folder camera plays, for rehearsal and tests; every n-th frame, 0 = never."""
+
+    drop_every: int = 0
+    double_every: int = 0
+    delay_every: int = 0
+    delay_ms: int = 0
+    incomplete_every: int = 0
+    lost_after: int = 0
+    """The device is lost after so many frames."""
+
+
+class Camera(Section, frozen=True, kw_only=True):
+    """One camera: a device through harvesters, or a folder of pictures."""
+
+    name: str
+    kind: Literal["genicam", "files"]
+    producer: str = ""
+    """Path of the vendor's GenTL producer (`.cti`); "viky" is the one that the genicam package
+    ships, with three simulated cameras."""
+    device: dict[str, str] = {}
+    """Search keys of harvesters: serial_number, model, vendor, user_defined_name …"""
+    nodes: dict[str, int | float | str | bool] = {}
+    """Further SFNC nodes, written in this order, each read back and compared."""
+    buffers: int = 4
+    """Announced buffers: more of them means older pictures, not fewer losses."""
+    frame_timeout_ms: int = 1000
+    """Longest wait for a picture in free run before the device counts as lost."""
+    folder: str = ""
+    """Folder of a `files` camera; PNG, BMP, JPEG, TIFF; sorted by name."""
+    order: Literal["sequence", "tag"] = "sequence"
+    """"sequence": the next picture at every trigger; "tag": picture (tag - 1) mod n."""
+    rate_hz: float = 10.0
+    """Frames per second of a `files` camera in free run; for every camera the rate that the
+    ring is sized for."""
+    width_px: int = 0
+    height_px: int = 0
+    """Largest frame, for the ring; 0 = ask the device or the first picture."""
+    faults: Faults = Faults()
+    backoff_max_s: float = 30.0
+
+
+class Engine(Section, frozen=True, kw_only=True):
+    """What runs the network on this box."""
+
+    kind: Literal["onnx", "openvino", "tensorrt", "null"] = "onnx"
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    threads: int = 0
+    """0 = one less than the machine has cores, at least one."""
+    null_delay_ms: float = 0.0
+    """Null engine only: pretends to work for so long."""
+
+
+class Plc(Section, frozen=True, kw_only=True):
+    """The Modbus TCP server that the PLC talks to."""
+
+    host: str = "127.0.0.1"
+    port: int = 5020
+    allow: tuple[str, ...] = ()
+    """Addresses that may write; empty = the first client that writes."""
+    word_order: Literal["high_first", "low_first"] = "high_first"
+    results: Literal["", "level", "ring"] = ""
+    """"" = level with trigger "plc", ring with "hardware" and "free"."""
+    heartbeat_timeout_ms: int = 500
+    acknowledge_timeout_ms: int = 2000
+
+
+class Record(Section, frozen=True, kw_only=True):
+    """What is kept."""
+
+    images: Literal["none", "ng", "all"] = "ng"
+    """"ng" keeps NG, UNCERTAIN and ERROR."""
+    min_free_gb: float = 2.0
+    max_images: int = 20000
+    """Oldest images go first beyond this number."""
+    grace_ms: int = 2000
+    """How long after its deadline a frame stays in the ring for the recorder."""
+
+
+class Hmi(Section, frozen=True, kw_only=True):
+    """The web page."""
+
+    is_enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+class Wire(Section, frozen=True, kw_only=True):
+    """Channels that leave this box: "channel" or "channel-peer" → "tcp://host:port" with CURVE."""
+
+    remote: dict[str, str] = {}
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """`config.toml`."""
+
+    root: str
+    """Everything below hangs off this directory; relative to the file's own directory."""
+    deadline_ms: int
+    """Travel time camera → gate, minus gate actuation, minus two PLC scans. Required."""
+    trigger: Literal["plc", "hardware", "free"] = "plc"
+    camera: tuple[Camera, ...]
+    engine: Engine = Engine()
+    plc: Plc = Plc()
+    record: Record = Record()
+    hmi: Hmi = Hmi()
+    wire: Wire = Wire()
+    runtime: str = "run"
+    """Sockets and locks, mode 0700, below root or absolute."""
+    rings: str = ""
+    """Frame rings, mode 0700; "" = a directory in /dev/shm named after the root."""
+    restart_limit: int = 5
+    """Crashes within 60 s before a process is a Fault and retried every 60 s; cameras twice that."""
+
+    @property
+    def results(self) -> Literal["level", "ring"]:
+        """How the PLC fetches results."""
+        if self.plc.results == "":
+            return "level" if self.trigger == "plc" else "ring"
+        return self.plc.results
+
+    @property
+    def root_dir(self) -> Path:
+        """Absolute."""
+        return Path(self.root)
+
+    @property
+    def runtime_dir(self) -> Path:
+        """Absolute."""
+        return self.root_dir / self.runtime
+
+    @property
+    def rings_dir(self) -> Path:
+        """Absolute, in shared memory."""
+        if self.rings:
+            return self.root_dir / self.rings
+        tag = hashlib.sha256(self.root.encode()).hexdigest()[:12]
+        return Path(f"/dev/shm/inspectd-{tag}")
+
+    @property
+    def state_dir(self) -> Path:
+        """Journal, last recipe: what must survive a crash."""
+        return self.root_dir / "state"
+
+    @property
+    def recipes_dir(self) -> Path:
+        """`ID/VERSION.toml`."""
+        return self.root_dir / "recipes"
+
+    @property
+    def bundles_dir(self) -> Path:
+        """One directory per bundle, by name."""
+        return self.root_dir / "bundles"
+
+    @property
+    def engines_dir(self) -> Path:
+        """`BUNDLE/KEY/`: what was built on this device."""
+        return self.root_dir / "engines"
+
+    @property
+    def data_dir(self) -> Path:
+        """Database, images, recordings."""
+        return self.root_dir / "data"
+
+    @property
+    def keys_dir(self) -> Path:
+        """CURVE keys."""
+        return self.root_dir / "keys"
+
+
+class Product(Section, frozen=True, kw_only=True):
+    """One row of `products.toml`: what the PLC calls a product."""
+
+    number: int
+    recipe: str
+    """"ID/VERSION"."""
+
+
+class Products(Section, frozen=True, kw_only=True):
+    """`products.toml`."""
+
+    product: tuple[Product, ...]
+
+
+def read_toml(path: Path, kind: type[S], error: type[ConfigError] = ConfigError) -> S:
+    """One TOML file as a checked struct. Raises `error`: file, key, what was expected, what came."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise error(path, "a TOML file", "no such file") from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise error(path, "a readable TOML file in UTF-8", str(err)) from err
+    try:
+        return msgspec.convert(tomllib.loads(text), kind)
+    except tomllib.TOMLDecodeError as err:
+        raise error(path, "valid TOML", str(err)) from err
+    except msgspec.ValidationError as err:
+        raise explain(err, path, error) from err
+
+
+def explain(
+    err: msgspec.ValidationError, path: Path, error: type[ConfigError] = ConfigError
+) -> ConfigError:
+    """msgspec's message as ours: the key, what was expected, what came."""
+    problem, _, key = str(err).partition(" - at ")
+    where = f"{path}: {key.strip('`').removeprefix('$.')}" if key else str(path)
+    if problem.startswith("Expected ") and ", got " in problem:
+        expected, _, got = problem.removeprefix("Expected ").partition(", got ")
+        return error(where, expected, got)
+    if problem.startswith("Object contains unknown field "):
+        return error(where, "only known keys", problem.removeprefix("Object contains "))
+    if problem.startswith("Object missing required field "):
+        return error(
+            where,
+            f"the key {problem.removeprefix('Object missing required field ')}",
+            "no such key",
+        )
+    return error(where, problem[0].lower() + problem[1:], "another value")
+
+
+def load_config(path: Path) -> Config:
+    """`config.toml`, its root made absolute. Raises ConfigError."""
+    config = read_toml(path, Config)
+    if not config.camera:
+        raise ConfigError(f"{path}: camera", "at least one [[camera]]", "none")
+    names = [camera.name for camera in config.camera]
+    for name in names:
+        if not name.isidentifier():
+            raise ConfigError(f"{path}: camera.name", "letters, digits and _", repr(name))
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: camera.name", "each name once", f"{name!r} twice")
+    for camera in config.camera:
+        needs = "producer" if camera.kind == "genicam" else "folder"
+        if not getattr(camera, needs):
+            raise ConfigError(f"{path}: camera.{camera.name}.{needs}", "a path", "nothing")
+    for key, value, low, high in (
+        ("deadline_ms", config.deadline_ms, 1, 60_000),
+        ("plc.port", config.plc.port, 1, 65_535),
+        ("hmi.port", config.hmi.port, 1, 65_535),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(f"{path}: {key}", f"{low} to {high}", str(value))
+    if config.trigger != "plc" and config.results == "level":
+        raise ConfigError(
+            f"{path}: plc.results", f'"ring" with trigger "{config.trigger}"', '"level"'
+        )
+    return msgspec.structs.replace(config, root=str((path.parent / config.root).resolve()))
+
+
+def load_products(config: Config) -> dict[int, str]:
+    """PLC product number → "ID/VERSION". Raises ConfigError."""
+    path = config.root_dir / "products.toml"
+    products = read_toml(path, Products).product
+    numbers = [product.number for product in products]
+    for number in numbers:
+        if not 1 <= number <= 0xFFFFFFFF:
+            raise ConfigError(f"{path}: product.number", "1 to 4294967295", str(number))
+        if numbers.count(number) > 1:
+            raise ConfigError(f"{path}: product.number", "each number once", f"{number} twice")
+    return {product.number: product.recipe for product in products}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """All of the file or none of it, through a power cut too: temp, fsync, rename, fsync."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

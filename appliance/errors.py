@@ -1,0 +1,52 @@
+"""The error taxonomy: every class is named by who has to act and what happens next.
+
+    ConfigError             a human        exit 78, systemd leaves the process down
+    └─ ArtefactError        a human        one-shot command: exit 78; line process: `Refused`, not Ready
+    DeviceError             the process    close, back off, reopen; parts meanwhile end as ERROR
+    └─ DeviceTimeout        the process    as above, after waiting for a named time
+    PartError               nobody         this part ends as ERROR with a reason; the line goes on
+
+Anything else is a bug: traceback, exit 1, restart.
+"""
+
+from pathlib import Path
+
+from appliance.codes import OfflineReason, Reason
+
+
+class ConfigError(Exception):
+    """`config.toml`, `products.toml` or a command's input is wrong; only a human can mend it."""
+
+    def __init__(self, where: str | Path, expected: str, got: str) -> None:
+        super().__init__(f"{where}: expected {expected}, got {got}")
+        self.where, self.expected, self.got = str(where), expected, got
+
+
+class ArtefactError(ConfigError):
+    """A recipe, bundle, segment map or engine is missing, damaged, uncalibrated or foreign."""
+
+    def __init__(
+        self,
+        where: str | Path,
+        expected: str,
+        got: str,
+        offline: OfflineReason = OfflineReason.ENGINE,
+    ) -> None:
+        super().__init__(where, expected, got)
+        self.offline = offline
+
+
+class DeviceError(Exception):
+    """A camera, engine or bus failed; the owning process closes it, backs off and reopens it."""
+
+
+class DeviceTimeout(DeviceError, TimeoutError):
+    """A device gave no answer within the named time."""
+
+
+class PartError(Exception):
+    """This part cannot be judged: it ends as ERROR with `reason`; the line goes on."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail

@@ -1,0 +1,278 @@
+"""Every struct that crosses a process border. Frozen, tagged, keyword-only; encoded as MessagePack.
+
+New fields have defaults and types never change, so that old recordings stay readable. Times are
+monotonic nanoseconds of the sender's box where a name says `_at_ns`; what may cross boxes is a
+duration (`_ns`, `age_ns`) or a wall-clock label (`_utc_ns`), never compared with a deadline.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from appliance.codes import CommandError, OfflineReason, Reason, Word
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What every message shares: its class name is its tag on the wire."""
+
+
+class PixelRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Where pixels lie: a slot of a ring, or the frame of bytes that travels behind the message."""
+
+    ring: str
+    """File name of the ring inside the ring directory; "" means that the bytes are sent inline."""
+    epoch: int
+    slot: int
+    sequence: int
+    """Counts the writer's frames from 1; a slot that holds another number was overwritten."""
+    shape: tuple[int, ...]
+    dtype: str
+    """NumPy name: "uint8", "uint16" or "float32"."""
+
+
+# ---- decide → camera, infer ----------------------------------------------------------------
+
+
+class Trigger(Message, frozen=True, kw_only=True):
+    """Take the picture of this part now (trigger mode `plc`)."""
+
+    part_id: int
+    part_tag: int = 0
+    """The PLC's tag; a folder camera with `order = "tag"` shows the picture of that part."""
+
+
+class Prepare(Message, frozen=True, kw_only=True):
+    """Load this recipe beside the one in force and answer Prepared or Refused."""
+
+    recipe: str
+    """Path of the recipe file below the root."""
+    setup_hash: str
+
+
+class Swap(Message, frozen=True, kw_only=True):
+    """Use this set-up from the next frame on."""
+
+    setup_hash: str
+
+
+# ---- camera → infer, decide ----------------------------------------------------------------
+
+
+class FrameReady(Message, frozen=True, kw_only=True):
+    """One picture is in the ring."""
+
+    camera: str
+    part_id: int
+    """0 where the camera cannot know it (hardware and free trigger)."""
+    frame_id: int
+    setup_hash: str
+    pixels: PixelRef
+    bits: int = 8
+    """Significant bits per channel: 8, 10 or 12."""
+    age_ns: int
+    """From the end of exposure, as well as the camera knows it, to the sending of this message."""
+    trigger_to_frame_ns: int = 0
+    copy_ns: int = 0
+    device_timestamp_ns: int | None = None
+    source: str = ""
+    """File that a folder camera showed; "" for a device."""
+    is_simulated: bool = False
+    lost_before: int = 0
+    """Frames that the device counted and nobody received, between this one and the last."""
+
+
+class NoFrame(Message, frozen=True, kw_only=True):
+    """A part (or, with part_id 0, the acquisition) has no usable picture, and this is why."""
+
+    camera: str
+    part_id: int
+    reason: Reason
+    detail: str
+    frame_id: int = 0
+
+
+# ---- infer → decide ------------------------------------------------------------------------
+
+
+class Scored(Message, frozen=True, kw_only=True):
+    """The network's answer for one picture: raw logits, nothing thresholded."""
+
+    camera: str
+    part_id: int
+    frame_id: int
+    setup_hash: str
+    map: PixelRef
+    """(K, H, W) float32 raw blurred logits, pixels of the network input; K detectors."""
+    classification: float
+    """Raw logit of the classification head."""
+    gates: dict[str, float] = {}
+    """Image-health figures as measured: mean, saturated, focus, shift_px …"""
+    stages_ns: dict[str, int] = {}
+    passport: str = ""
+    """Id of the engine passport that produced this map."""
+    is_simulated: bool = False
+
+
+class InferFailed(Message, frozen=True, kw_only=True):
+    """No score for this picture, and why."""
+
+    camera: str
+    part_id: int
+    frame_id: int
+    setup_hash: str
+    reason: Reason
+    detail: str
+    gates: dict[str, float] = {}
+    stages_ns: dict[str, int] = {}
+
+
+class Prepared(Message, frozen=True, kw_only=True):
+    """The set-up is loaded, warm and checked; a Swap makes it the one in force."""
+
+    process: str
+    """"camera:NAME" or "infer:NAME"."""
+    setup_hash: str
+    passport: str = ""
+    is_simulated: bool = False
+
+
+class Refused(Message, frozen=True, kw_only=True):
+    """The set-up cannot be used; the old one stays."""
+
+    process: str
+    setup_hash: str
+    where: str
+    expected: str
+    got: str
+    offline: OfflineReason = OfflineReason.ENGINE
+
+
+# ---- decide → record, hmi, bus -------------------------------------------------------------
+
+
+class Verdict(Message, frozen=True, kw_only=True):
+    """The one verdict of one part, with everything that a row needs to explain it."""
+
+    part_id: int
+    acq_id: int
+    epoch: int
+    """Of the decision process that closed the part."""
+    word: Word
+    reason: Reason
+    detail: str = ""
+    reasons: tuple[str, ...] = ()
+    """Regions and statistics that pushed the margin, in words, strongest first."""
+    part_tag: int = 0
+    part_text: str = ""
+    lot: str = ""
+    camera: str = ""
+    decides: str = ""
+    """Which score decided: "segad", "map_max" or "classification"."""
+    margin: float | None = None
+    t1: float | None = None
+    t2: float | None = None
+    map_max: float | None = None
+    classification: float | None = None
+    features: tuple[float, ...] = ()
+    gates: dict[str, float] = {}
+    late_word: Word = Word.NONE
+    """What the part would have been, had its score come in time (archive only)."""
+    opened_utc_ns: int = 0
+    latency_ns: int = 0
+    deadline_ns: int = 0
+    stages_ns: dict[str, int] = {}
+    frame_id: int = 0
+    pixels: PixelRef | None = None
+    map: PixelRef | None = None
+    source: str = ""
+    bundle: str = ""
+    recipe: str = ""
+    recipe_hash: str = ""
+    setup_hash: str = ""
+    passport: str = ""
+    software: str = ""
+    is_simulated: bool = False
+    is_challenge: bool = False
+    expected_word: Word = Word.NONE
+    is_rebuilt: bool = False
+    """Sent again from the journal after a crash: the details are lost, the verdict is not."""
+
+
+class Words(Message, frozen=True, kw_only=True):
+    """The PLC's view of the box: the whole register image, plain numbers in the order of the map."""
+
+    registers: dict[int, int]
+    """Zero-based holding register → 16-bit value; only what changed since the last message
+    carries no meaning: every message is complete for the blocks 100–152, 160–185 and 205–209."""
+    counters: dict[str, int] = {}
+    ledger: dict[str, int] = {}
+    offline: OfflineReason = OfflineReason.NONE
+    notes: tuple[str, ...] = ()
+    """Sentences for people: what is wrong just now, what was expected and what came."""
+
+
+class Stored(Message, frozen=True, kw_only=True):
+    """Rows that are committed, and how the archive feels."""
+
+    part_ids: tuple[int, ...]
+    archived: int = 0
+    archive_dropped: int = 0
+    is_disk_low: bool = False
+    is_lossy: bool = False
+    is_writable: bool = True
+
+
+# ---- people and slow buses → decide --------------------------------------------------------
+
+
+class Command(Message, frozen=True, kw_only=True):
+    """Something a person or a slow bus asks of the decision process."""
+
+    id: str
+    name: str
+    argument: str = ""
+    by: str = ""
+
+
+class CommandResult(Message, frozen=True, kw_only=True):
+    """The answer to a Command."""
+
+    id: str
+    code: CommandError
+    detail: str = ""
+
+
+# ---- everyone ------------------------------------------------------------------------------
+
+
+class Health(Message, frozen=True, kw_only=True):
+    """Alive, and these are my figures; every 100 ms."""
+
+    process: str
+    """"camera:NAME", "infer:NAME", "decide", "record", "hmi", "bus"."""
+    pid: int
+    is_serving: bool
+    """False while the device or engine is not usable; the process itself is well."""
+    setup_hash: str = ""
+    counters: dict[str, int] = {}
+    gauges: dict[str, float] = {}
+    note: str = ""
+
+
+AnyMessage: TypeAlias = (
+    Trigger
+    | Prepare
+    | Swap
+    | FrameReady
+    | NoFrame
+    | Scored
+    | InferFailed
+    | Prepared
+    | Refused
+    | Verdict
+    | Words
+    | Stored
+    | Command
+    | CommandResult
+    | Health
+)

@@ -1,0 +1,127 @@
+"""What an engineer and an operator tune per product: `recipes/ID/VERSION.toml`, never overwritten.
+
+A recipe names its bundle by id, says which score decides and holds the two limits as raw margins.
+Two hashes come out of it: the hash of the whole file (on the PLC and in every row), and the
+set-up hash, which leaves out what only the decision process reads (limits, which score decides),
+so that a change of limits needs no camera and no engine to move.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import tomli_w
+
+from appliance.codes import OfflineReason
+from appliance.config import Config, Section, read_toml, write_atomically
+from appliance.errors import ArtefactError, ConfigError
+
+Decides = Literal["segad", "map_max", "classification"]
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """OK below t1, NG from t2 up, UNCERTAIN between; raw margins, compared as float32."""
+
+    t1: float
+    t2: float
+    set_by: str = ""
+    reason: str = ""
+
+
+class View(Section, frozen=True, kw_only=True):
+    """Settings of one camera for this product."""
+
+    exposure_us: float | None = None
+    gain_db: float | None = None
+    pixel_format: str | None = None
+    """SFNC name, for example "Mono8"; None leaves the device as it is."""
+    roi: tuple[int, int, int, int] | None = None
+    """x, y, width, height in pixels of the camera's frame, cut by infer before the network."""
+
+
+class Recipe(Section, frozen=True, kw_only=True):
+    """One version of one product's recipe."""
+
+    id: str
+    version: int
+    bundle: str
+    """SHA-256 of the bundle's manifest."""
+    bundle_dir: str
+    """Directory below `bundles/`."""
+    decides: Decides
+    limits: Limits
+    camera: dict[str, View] = {}
+
+
+class LoadedRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe with where it came from and its hashes."""
+
+    recipe: Recipe
+    path: str
+    """Below the recipes directory: "ID/VERSION.toml"."""
+    hash: str
+    """SHA-256 of the file's bytes."""
+    setup_hash: str
+
+    @property
+    def name(self) -> str:
+        """ "ID/VERSION"."""
+        return f"{self.recipe.id}/{self.recipe.version}"
+
+    @property
+    def hash32(self) -> int:
+        """First four bytes of the hash, as the PLC sees it."""
+        return int(self.hash[:8], 16)
+
+
+class RecipeError(ArtefactError):
+    """A recipe that cannot be used."""
+
+    def __init__(self, where: str | Path, expected: str, got: str) -> None:
+        super().__init__(where, expected, got, OfflineReason.NO_RECIPE)
+
+
+def setup_hash(recipe: Recipe) -> str:
+    """Covers everything but the limits, which score decides and the version number."""
+    fixed = msgspec.json.encode((recipe.id, recipe.bundle, recipe.camera), order="deterministic")
+    return hashlib.sha256(fixed).hexdigest()
+
+
+def load_recipe(config: Config, name: str) -> LoadedRecipe:
+    """The recipe "ID/VERSION". Raises RecipeError: file, key, expected, got."""
+    identity, _, version = name.partition("/")
+    if not identity or not version.isdecimal() or identity != Path(identity).name:
+        raise RecipeError(config.recipes_dir, 'a recipe name like "cell/3"', repr(name))
+    path = config.recipes_dir / identity / f"{version}.toml"
+    recipe = read_toml(path, Recipe, RecipeError)
+    if (recipe.id, str(recipe.version)) != (identity, version):
+        raise RecipeError(path, f"id and version {name}", f"{recipe.id}/{recipe.version}")
+    if not (math.isfinite(recipe.limits.t1) and recipe.limits.t1 <= recipe.limits.t2 < math.inf):
+        raise RecipeError(
+            f"{path}: limits", "finite t1 <= t2", f"t1 {recipe.limits.t1}, t2 {recipe.limits.t2}"
+        )
+    for camera in recipe.camera:
+        if camera not in {known.name for known in config.camera}:
+            raise RecipeError(f"{path}: camera", "a camera of config.toml", repr(camera))
+    return LoadedRecipe(
+        recipe=recipe,
+        path=f"{identity}/{version}.toml",
+        hash=hashlib.sha256(path.read_bytes()).hexdigest(),
+        setup_hash=setup_hash(recipe),
+    )
+
+
+def write_recipe(config: Config, recipe: Recipe) -> Path:
+    """A new version on disk, atomically. Raises ConfigError where that version exists."""
+    path = config.recipes_dir / recipe.id / f"{recipe.version}.toml"
+    if path.exists():
+        raise ConfigError(path, "a version that is not there yet", "an existing file")
+    raw = msgspec.to_builtins(recipe)
+    raw["camera"] = {
+        name: {key: value for key, value in view.items() if value is not None}
+        for name, view in raw["camera"].items()
+    }
+    write_atomically(path, tomli_w.dumps(raw).encode())
+    return path

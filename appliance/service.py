@@ -1,0 +1,138 @@
+"""The shell around every line process: signals, systemd, exit codes, logging, the turn counter.
+
+A process is a function `main(service, config, name)` that serves until `service.is_stopping`.
+This is the only file with a broad `except`: what is not in the error taxonomy is a bug, ends in a
+traceback and exit 1, and the supervisor starts the process afresh.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+
+from appliance.config import Config, load_config
+from appliance.errors import ConfigError
+
+EXIT_DONE = 0
+EXIT_NO = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 78
+
+ProcessMain = Callable[["Service", Config, str], None]
+_PR_SET_PDEATHSIG = 1
+
+
+class Service:
+    """What a process needs of its surroundings; processes under test make their own."""
+
+    def __init__(self, process: str, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self.process = process
+        self.clock = clock
+        self.log = structlog.get_logger(process=process)
+        self.is_stopping = False
+        self._on_stop: list[Callable[[], None]] = []
+        self._notify_address = os.environ.pop("NOTIFY_SOCKET", "")
+        watchdog_us = int(os.environ.pop("WATCHDOG_USEC", "0"))
+        self._ping_every_ns = watchdog_us * 1000 // 4
+        self._pinged_ns = 0
+
+    def ready(self) -> None:
+        """Serving and reporting health; says nothing about PLC, camera or engine."""
+        self._notify("READY=1")
+
+    def turn(self) -> None:
+        """A turn was completed: idle polls count too. Feeds systemd's watchdog."""
+        if self._ping_every_ns:
+            now = self.clock()
+            if now - self._pinged_ns >= self._ping_every_ns:
+                self._pinged_ns = now
+                self._notify("WATCHDOG=1")
+
+    def extend(self, seconds: float) -> None:
+        """Ask systemd for patience: the next step takes long and is no hang."""
+        self._notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """Call this, in the signal handler, when the process shall stop."""
+        self._on_stop.append(call)
+
+    def stop(self, *_: object) -> None:
+        """Finish the turn in hand, then end."""
+        self.is_stopping = True
+        for call in self._on_stop:
+            call()
+
+    def take_signals(self) -> None:
+        """SIGTERM and SIGINT mean stop. Call again after an SDK took them (harvesters does)."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+
+    def _notify(self, text: str) -> None:
+        if not self._notify_address:
+            return
+        address = self._notify_address
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            # systemd gone or its queue full: its watchdog then decides, not we.
+            with contextlib.suppress(OSError):
+                channel.sendto(text.encode(), address)
+
+
+def start_logging(level: int = logging.INFO, stream: TextIO = sys.stderr) -> None:
+    """One line per event on stderr: for people on a terminal, with journald priority elsewhere."""
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=True)
+        if stream.isatty()
+        else structlog.processors.LogfmtRenderer(key_order=("level", "process", "event"))
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the foreground supervisor dies, however it dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_process(
+    main: ProcessMain, process: str, config_path: Path, name: str, is_supervised: bool
+) -> int:
+    """Run one process to its end and return its exit code."""
+    if is_supervised:
+        die_with_parent()
+    faulthandler.enable()
+    start_logging()
+    label = f"{process}:{name}" if name else process
+    service = Service(label)
+    service.take_signals()
+    try:
+        config = load_config(config_path)
+        main(service, config, name)
+    except ConfigError as err:
+        service.log.error(str(err))  # noqa: TRY400 - one clear line, no traceback
+        return EXIT_CONFIG
+    except Exception:
+        service.log.exception("bug")
+        return EXIT_NO
+    service.log.info("stopped")
+    return EXIT_DONE

@@ -1,0 +1,304 @@
+"""The channel table, and the only room that knows ZeroMQ.
+
+A channel is declared once: who sends, who receives, how, and how many messages may wait. Sending
+never waits: a refused send returns False and the caller counts it by name. On one box every
+address is a socket file in one 0700 directory; between boxes it is `tcp://` with CURVE.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+import zmq.asyncio
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
+
+from appliance.errors import ConfigError
+from appliance.messages import AnyMessage
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table. `binds` names the end that owns the address."""
+
+    sender: int
+    receiver: int
+    binds: str
+    high_water: int
+
+
+CHANNELS: Mapping[str, Channel] = {
+    # name              sender type        receiver type            owner of address   waiting
+    "trigger": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=16),
+    "frames": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="sender", high_water=2),
+    "seen": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
+    "scored": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
+    "prepare": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=16),
+    "command": Channel(sender=zmq.DEALER, receiver=zmq.ROUTER, binds="receiver", high_water=100),
+    "verdicts": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
+    "stored": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
+    "live": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=1000),
+    "health": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=100),
+}
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """The bytes that are sent and recorded."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | memoryview) -> AnyMessage:
+    """Back from bytes. Raises msgspec.ValidationError or DecodeError on anything foreign."""
+    return _decoder.decode(data)
+
+
+def curve_keys(folder: Path, name: str) -> tuple[bytes, bytes]:
+    """Public and secret CURVE key of `name`, made on first use, the secret readable by us alone."""
+    secret_file = folder / f"{name}.key_secret"
+    if not secret_file.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        old_mask = os.umask(0o077)
+        try:
+            zmq.auth.create_certificates(folder, name)
+        finally:
+            os.umask(old_mask)
+    public, secret = zmq.auth.load_certificate(secret_file)
+    if secret is None:
+        raise ConfigError(secret_file, "a CURVE secret key", "a public key only")
+    return public, secret
+
+
+class Wiring:
+    """Addresses and sockets of one process. Close it at the end; sockets close with it.
+
+    sockets: directory of the ipc files, mode 0700, made if missing.
+    remote: address by "channel" or "channel-peer" for whatever does not stay on this box.
+    keys: directory of CURVE keys; `allowed/` inside it holds the public keys that may connect.
+    """
+
+    def __init__(
+        self, sockets: Path, remote: Mapping[str, str] | None = None, keys: Path | None = None
+    ) -> None:
+        self._folder = sockets
+        self._remote = dict(remote or {})
+        self._keys = keys
+        self._context = zmq.Context()
+        self._async_context: zmq.asyncio.Context | None = None
+        self._locks: list[int] = []
+        self._sockets: list[zmq.Socket[Any]] = []
+        self._authenticator: ThreadAuthenticator | None = None
+        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def address(self, channel: str, peer: str = "") -> str:
+        """Where a channel's owner listens. Raises ConfigError where the path is too long."""
+        name = f"{channel}-{peer.replace(':', '-')}" if peer else channel
+        for key in (name, channel):
+            if key in self._remote:
+                return self._remote[key]
+        address = f"ipc://{self._folder / name}"
+        if len(address) - len("ipc://") > zmq.IPC_PATH_MAX_LEN:
+            raise ConfigError(
+                self._folder,
+                f"a socket directory of at most {zmq.IPC_PATH_MAX_LEN - len(name) - 1} characters",
+                f"{len(str(self._folder))}",
+            )
+        return address
+
+    def sender(self, channel: str, peer: str = "") -> "Sender":
+        """The sending end of a channel; `peer` tells channels of the same name apart."""
+        return Sender(self._open(channel, peer, "sender", self._context))
+
+    def receiver(self, channel: str, *peers: str) -> "Receiver":
+        """The receiving end; several peers share one socket."""
+        socket = self._open(channel, peers[0] if peers else "", "receiver", self._context)
+        for peer in peers[1:]:
+            self._attach(socket, channel, peer, "receiver")
+        return Receiver(socket)
+
+    def async_receiver(self, channel: str, *peers: str) -> "AsyncReceiver":
+        """The receiving end for an asyncio loop."""
+        if self._async_context is None:
+            self._async_context = zmq.asyncio.Context(self._context)
+        socket = self._open(channel, peers[0] if peers else "", "receiver", self._async_context)
+        for peer in peers[1:]:
+            self._attach(socket, channel, peer, "receiver")
+        return AsyncReceiver(socket)
+
+    def async_sender(self, channel: str, peer: str = "") -> "AsyncReceiver":
+        """A sending end that can also receive (the DEALER of `command`) for an asyncio loop."""
+        if self._async_context is None:
+            self._async_context = zmq.asyncio.Context(self._context)
+        return AsyncReceiver(self._open(channel, peer, "sender", self._async_context))
+
+    def _open(self, channel: str, peer: str, end: str, context: zmq.Context[Any]) -> Any:
+        row = CHANNELS[channel]
+        socket = context.socket(row.sender if end == "sender" else row.receiver)
+        self._sockets.append(socket)
+        socket.set(zmq.LINGER, 200)
+        socket.set(zmq.SNDHWM, row.high_water)
+        socket.set(zmq.RCVHWM, row.high_water)
+        if row.sender == zmq.PUSH:
+            # Nothing may wait for a peer that is not there: it would arrive as history.
+            socket.set(zmq.IMMEDIATE, 1)
+        socket.set(zmq.RECONNECT_IVL, 20)
+        socket.set(zmq.RECONNECT_IVL_MAX, 200)
+        if row.receiver == zmq.SUB and end == "receiver":
+            socket.set(zmq.SUBSCRIBE, b"")
+        self._attach(socket, channel, peer, end)
+        return socket
+
+    def _attach(self, socket: Any, channel: str, peer: str, end: str) -> None:
+        address = self.address(channel, peer)
+        is_owner = CHANNELS[channel].binds == end
+        if address.startswith("tcp:"):
+            self._secure(socket, is_owner)
+        if not is_owner:
+            socket.connect(address)
+            return
+        if address.startswith("ipc:"):
+            self._lock(Path(address.removeprefix("ipc://")))
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as err:
+            raise ConfigError(channel, f"a free address {address}", str(err)) from err
+
+    def _lock(self, path: Path) -> None:
+        """Hold a lock for this address: a second bind to a live ipc path would steal it."""
+        handle = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            os.close(handle)
+            raise ConfigError(path, "an address nobody serves", "another live process") from err
+        self._locks.append(handle)
+
+    def _secure(self, socket: Any, is_owner: bool) -> None:
+        if self._keys is None:
+            raise ConfigError("wire", "a key directory for tcp addresses", "none")
+        public, secret = curve_keys(self._keys, "box")
+        socket.set(zmq.CURVE_PUBLICKEY, public)
+        socket.set(zmq.CURVE_SECRETKEY, secret)
+        if is_owner:
+            socket.set(zmq.CURVE_SERVER, True)
+            if self._authenticator is None:
+                self._authenticator = ThreadAuthenticator(self._context)
+                self._authenticator.start()
+                allowed = self._keys / "allowed"
+                allowed.mkdir(mode=0o700, exist_ok=True)
+                self._authenticator.configure_curve(domain="*", location=str(allowed))
+        else:
+            server, _ = zmq.auth.load_certificate(self._keys / "server.key")
+            socket.set(zmq.CURVE_SERVERKEY, server)
+
+    def close(self) -> None:
+        """Close all sockets; what was not sent within 200 ms is given up."""
+        for socket in self._sockets:
+            socket.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.term()
+        for handle in self._locks:
+            os.close(handle)
+
+    def __enter__(self) -> "Wiring":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Sender:
+    """One sending end."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+        self._socket = socket
+        self.refused = 0
+        """Messages that no peer took: counted, never waited for."""
+
+    def send(self, message: AnyMessage, pixels: Any = None) -> bool:
+        """Send now or not at all; `pixels` (a contiguous buffer) travels behind the message."""
+        parts: list[Any] = [encode(message)]
+        if pixels is not None:
+            parts.append(pixels)
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
+        except zmq.Again:
+            self.refused += 1
+            return False
+        return True
+
+
+class Receiver:
+    """One receiving end of a blocking poll loop."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+        self.socket = socket
+        self.foreign = 0
+        """Messages that could not be decoded: counted and dropped."""
+        self.inline: bytes | None = None
+        """Pixels that came behind the last message; None where they lie in a ring."""
+
+    def receive(self) -> AnyMessage | None:
+        """The next message, or None when nothing waits."""
+        while True:
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            try:
+                message = decode(parts[0])
+            except (msgspec.ValidationError, msgspec.DecodeError):
+                self.foreign += 1
+                continue
+            self.inline = parts[1] if len(parts) > 1 else None
+            return message
+
+
+class Inbox:
+    """Several receiving ends behind one poll."""
+
+    def __init__(self, *receivers: Receiver) -> None:
+        self._poller = zmq.Poller()
+        self._receivers = {receiver.socket: receiver for receiver in receivers}
+        for socket in self._receivers:
+            self._poller.register(socket, zmq.POLLIN)
+
+    def poll(self, timeout_ms: int) -> Iterator[tuple[Receiver, AnyMessage]]:
+        """Wait at most `timeout_ms`, then yield all that has come."""
+        try:
+            events = self._poller.poll(timeout_ms)
+        except InterruptedError:
+            return
+        for socket, _ in events:
+            receiver = self._receivers[socket]
+            while (message := receiver.receive()) is not None:
+                yield receiver, message
+
+
+class AsyncReceiver:
+    """One receiving end of an asyncio loop."""
+
+    def __init__(self, socket: "zmq.asyncio.Socket") -> None:
+        self._socket = socket
+        self.foreign = 0
+
+    async def receive(self) -> tuple[list[bytes], AnyMessage]:
+        """Route (empty but for ROUTER sockets) and message; foreign bytes are counted, dropped."""
+        while True:
+            parts = await self._socket.recv_multipart()
+            try:
+                return parts[:-1], decode(parts[-1])
+            except (msgspec.ValidationError, msgspec.DecodeError):
+                self.foreign += 1
+
+    async def send(self, message: AnyMessage, route: list[bytes] | None = None) -> None:
+        """Send, for DEALER and ROUTER ends; dropped silently by a ROUTER whose peer is gone."""
+        with contextlib.suppress(zmq.Again):
+            await self._socket.send_multipart([*(route or []), encode(message)], zmq.NOBLOCK)

@@ -1,0 +1,1 @@
+"""The desk: demo, bench, PLC simulator, chaos. May import every other room."""
