@@ -6,6 +6,9 @@ and gives `map` (N, 1, H, W) and `score` (N,), raw logits. The pre-processing he
 is merged in front of it by `merged_network`, the one function that training, export, evaluation
 and the line share.
 """
+# The stubs of OpenCV, ONNX and NumPy leave element types open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 import hashlib
 import math
@@ -75,7 +78,7 @@ class Suggested(Section, frozen=True, kw_only=True):
     decides: Literal["segad", "map_max", "classification"]
     t1: float
     t2: float
-    evidence: dict[str, float] = {}
+    evidence: dict[str, float] = msgspec.field(default_factory=dict[str, float])
 
 
 class Manifest(Section, frozen=True, kw_only=True):
@@ -103,8 +106,8 @@ class Manifest(Section, frozen=True, kw_only=True):
     )
     """Largest absolute difference of a golden map or score, in logits, by engine precision."""
     suggested: Suggested | None = None
-    metrics: dict[str, float] = {}
-    provenance: dict[str, str] = {}
+    metrics: dict[str, float] = msgspec.field(default_factory=dict[str, float])
+    provenance: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 class Bundle:
@@ -210,7 +213,7 @@ def _read_segments(folder: Path, manifest: Manifest) -> npt.NDArray[np.uint8]:
         raise ArtefactError(
             path, f"labels below {len(manifest.segments)} or 255", f"label {int(used.max())}"
         )
-    return labels
+    return labels.astype(np.uint8, copy=False)
 
 
 # ---- the pre-processing head ---------------------------------------------------------------

@@ -20,7 +20,7 @@ class State(IntEnum):
 
 
 class Word(IntEnum):
-    """Coded verdict: 8 ones and 8 zeros each, so neither cleared memory nor a stuck bus is a word."""
+    """Coded verdict: 8 ones and 8 zeros, so neither cleared memory nor a stuck bus is a word."""
 
     NONE = 0x0000
     OK = 0xA5C3

@@ -19,7 +19,7 @@ from appliance.errors import ConfigError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore
 
 S = TypeVar("S")
 
@@ -140,7 +140,7 @@ class Config(Section, frozen=True, kw_only=True):
     rings: str = ""
     """Frame rings, mode 0700; "" = a directory in /dev/shm named after the root."""
     restart_limit: int = 5
-    """Crashes within 60 s before a process is a Fault and retried every 60 s; cameras twice that."""
+    """Crashes in 60 s before a process is a Fault and retried every 60 s; cameras twice that."""
 
     @property
     def results(self) -> Literal["level", "ring"]:
@@ -213,7 +213,7 @@ class Products(Section, frozen=True, kw_only=True):
 
 
 def read_toml(path: Path, kind: type[S], error: type[ConfigError] = ConfigError) -> S:
-    """One TOML file as a checked struct. Raises `error`: file, key, what was expected, what came."""
+    """One TOML file as a checked struct. Raises `error`: file, key, expected, got."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
@@ -240,11 +240,8 @@ def explain(
     if problem.startswith("Object contains unknown field "):
         return error(where, "only known keys", problem.removeprefix("Object contains "))
     if problem.startswith("Object missing required field "):
-        return error(
-            where,
-            f"the key {problem.removeprefix('Object missing required field ')}",
-            "no such key",
-        )
+        key = problem.removeprefix("Object missing required field ")
+        return error(where, f"the key {key}", "no such key")
     return error(where, problem[0].lower() + problem[1:], "another value")
 
 
@@ -271,9 +268,8 @@ def load_config(path: Path) -> Config:
         if not low <= value <= high:
             raise ConfigError(f"{path}: {key}", f"{low} to {high}", str(value))
     if config.trigger != "plc" and config.results == "level":
-        raise ConfigError(
-            f"{path}: plc.results", f'"ring" with trigger "{config.trigger}"', '"level"'
-        )
+        expected = f'"ring" with trigger "{config.trigger}"'
+        raise ConfigError(f"{path}: plc.results", expected, '"level"')
     return msgspec.structs.replace(config, root=str((path.parent / config.root).resolve()))
 
 

@@ -1,7 +1,7 @@
 """The error taxonomy: every class is named by who has to act and what happens next.
 
     ConfigError             a human        exit 78, systemd leaves the process down
-    └─ ArtefactError        a human        one-shot command: exit 78; line process: `Refused`, not Ready
+    └─ ArtefactError        a human        one-shot command: exit 78; line process: `Refused`
     DeviceError             the process    close, back off, reopen; parts meanwhile end as ERROR
     └─ DeviceTimeout        the process    as above, after waiting for a named time
     PartError               nobody         this part ends as ERROR with a reason; the line goes on

@@ -8,6 +8,9 @@ Python cannot order its stores on ARM, so a slot is marked long before its pixel
 File: 4096 bytes header (magic, epoch, slots, slot bytes), then one 4096-byte page with the
 sequence numbers (uint64 each, 0 = invalid), then the slots, each a multiple of 4096 bytes.
 """
+# NumPy's stubs leave the element type of a view open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 import mmap
 import os

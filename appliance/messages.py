@@ -199,11 +199,10 @@ class Verdict(Message, frozen=True, kw_only=True):
 
 
 class Words(Message, frozen=True, kw_only=True):
-    """The PLC's view of the box: the whole register image, plain numbers in the order of the map."""
+    """The PLC's view of the box: the register image as plain numbers."""
 
     registers: dict[int, int]
-    """Zero-based holding register → 16-bit value; only what changed since the last message
-    carries no meaning: every message is complete for the blocks 100–152, 160–185 and 205–209."""
+    """Zero-based holding register → 16-bit value, complete for 100–152, 160–185 and 200–209."""
     counters: dict[str, int] = {}
     ledger: dict[str, int] = {}
     offline: OfflineReason = OfflineReason.NONE

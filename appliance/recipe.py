@@ -52,7 +52,7 @@ class Recipe(Section, frozen=True, kw_only=True):
     """Directory below `bundles/`."""
     decides: Decides
     limits: Limits
-    camera: dict[str, View] = {}
+    camera: dict[str, View] = msgspec.field(default_factory=dict[str, View])
 
 
 class LoadedRecipe(msgspec.Struct, frozen=True, kw_only=True):
