@@ -166,6 +166,10 @@ class Verdict(Message, frozen=True, kw_only=True):
     part_text: str = ""
     lot: str = ""
     camera: str = ""
+    region_px: tuple[int, int, int, int] | None = None
+    """Worst region of an NG or UNCERTAIN part: x, y, width, height in pixels of the frame."""
+    defects: int = 0
+    """Regions that stand out of the map of such a part."""
     decides: str = ""
     """Which score decided: "segad", "map_max" or "classification"."""
     margin: float | None = None
@@ -175,8 +179,6 @@ class Verdict(Message, frozen=True, kw_only=True):
     classification: float | None = None
     features: tuple[float, ...] = ()
     gates: dict[str, float] = {}
-    late_word: Word = Word.NONE
-    """What the part would have been, had its score come in time (archive only)."""
     opened_utc_ns: int = 0
     latency_ns: int = 0
     deadline_ns: int = 0
@@ -196,6 +198,14 @@ class Verdict(Message, frozen=True, kw_only=True):
     expected_word: Word = Word.NONE
     is_rebuilt: bool = False
     """Sent again from the journal after a crash: the details are lost, the verdict is not."""
+
+
+class LateResult(Message, frozen=True, kw_only=True):
+    """What a part that was closed as late would have been: for the archive, never for the PLC."""
+
+    part_id: int
+    word: Word
+    margin: float
 
 
 class Words(Message, frozen=True, kw_only=True):
@@ -269,6 +279,7 @@ AnyMessage: TypeAlias = (
     | Prepared
     | Refused
     | Verdict
+    | LateResult
     | Words
     | Stored
     | Command

@@ -1,0 +1,135 @@
+"""The conservation law of every trigger. Pure.
+
+Four laws, each side counted by another process:
+
+    every Trigger     → exactly one FrameReady or NoFrame     (decide ↔ camera)
+    every FrameReady  → exactly one Scored or InferFailed     (camera ↔ infer, both seen by decide)
+    every part        → exactly one verdict                   (PLC ↔ decide)
+    every verdict     → exactly one row                       (decide ↔ record)
+
+A law that is broken adds to `unaccounted`, which everybody can see and which must stay 0. An
+answer may be late: it is owed until `patience_ns` after the part's deadline, and forgiven where
+the process that owed it has died meanwhile (that is an event of its own, counted elsewhere).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Debtor = Literal["camera", "infer"]
+
+
+@dataclass(slots=True)
+class _Debt:
+    part_id: int
+    due_ns: int
+    life: int
+    """Which life of the process owes the answer (its pid)."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts and open debts of one decision process."""
+
+    patience_ns: int = 5_000_000_000
+    accepted: int = 0
+    verdicts: int = 0
+    duplicates: int = 0
+    """A second verdict, frame or score for one part."""
+    foreign: int = 0
+    """Verdict, frame or score for a part that nobody opened, or with another part's frame."""
+    overdue: int = 0
+    """Parts that were still open after their deadline when the law was checked."""
+    unanswered: int = 0
+    """Triggers without frame and frames without score from a process that lived on."""
+    rows_missing: int = 0
+    rows_doubled: int = 0
+    rows_pending: int = 0
+    _lives: dict[str, int] = field(default_factory=dict[str, int])
+    _owed: dict[tuple[str, int], _Debt] = field(default_factory=dict[tuple[str, int], _Debt])
+    _rows: dict[int, int] = field(default_factory=dict[int, int])
+    _healthy_since_ns: int | None = None
+
+    @property
+    def pending(self) -> int:
+        """Parts without a verdict; never negative unless a law is broken."""
+        return self.accepted - self.verdicts
+
+    @property
+    def unaccounted(self) -> int:
+        """Must stay 0."""
+        return (
+            self.duplicates
+            + self.foreign
+            + self.overdue
+            + self.unanswered
+            + self.rows_missing
+            + self.rows_doubled
+            + max(0, -self.pending)
+        )
+
+    def seen_alive(self, debtor: Debtor, life: int) -> None:
+        """A process reported health; a new life owes nothing that the old one owed."""
+        if self._lives.get(debtor) != life:
+            self._lives[debtor] = life
+            for key in [k for k in self._owed if k[0] == debtor]:
+                del self._owed[key]
+
+    def owe(self, debtor: Debtor, part_id: int, deadline_ns: int) -> None:
+        """`debtor` was asked and owes one answer for this part."""
+        debt = _Debt(part_id, deadline_ns + self.patience_ns, self._lives.get(debtor, 0))
+        self._owed[debtor, part_id] = debt
+
+    def answered(self, debtor: Debtor, part_id: int) -> bool:
+        """The answer came; False where none was owed (a double, or an answer after the fact)."""
+        return self._owed.pop((debtor, part_id), None) is not None
+
+    def row_sent(self, part_id: int, now_ns: int) -> None:
+        """A verdict went to the recorder."""
+        self._rows[part_id] = now_ns
+        self.rows_pending = len(self._rows)
+
+    def row_stored(self, part_ids: Iterable[int]) -> None:
+        """The recorder committed these."""
+        for part_id in part_ids:
+            self._rows.pop(part_id, None)
+        self.rows_pending = len(self._rows)
+
+    def check(
+        self, now_ns: int, open_deadlines_ns: Iterable[int], recorder_is_healthy: bool
+    ) -> None:
+        """Once a second: what is owed too long becomes a broken law.
+
+        open_deadlines_ns: deadlines of all parts without a verdict; one tick of grace is the
+        caller's to give. Rows count as missing only after the recorder was healthy for 5 s.
+        """
+        self.overdue = sum(1 for deadline in open_deadlines_ns if deadline < now_ns)
+        for key in [k for k, debt in self._owed.items() if debt.due_ns < now_ns]:
+            del self._owed[key]
+            self.unanswered += 1
+        if not recorder_is_healthy:
+            self._healthy_since_ns = None
+        elif self._healthy_since_ns is None:
+            self._healthy_since_ns = now_ns
+        settled = self._healthy_since_ns
+        if settled is None or now_ns - settled < self.patience_ns:
+            self.rows_missing = 0
+        else:
+            oldest = now_ns - self.patience_ns
+            self.rows_missing = sum(1 for sent in self._rows.values() if sent < oldest)
+
+    def figures(self) -> dict[str, int]:
+        """For pages, rows and metrics."""
+        return {
+            "accepted": self.accepted,
+            "verdicts": self.verdicts,
+            "pending": self.pending,
+            "duplicates": self.duplicates,
+            "foreign": self.foreign,
+            "overdue": self.overdue,
+            "unanswered": self.unanswered,
+            "rows_pending": self.rows_pending,
+            "rows_missing": self.rows_missing,
+            "rows_doubled": self.rows_doubled,
+            "unaccounted": self.unaccounted,
+        }

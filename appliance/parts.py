@@ -1,0 +1,401 @@
+"""Every part from its trigger to its one verdict. Pure but for the journal; time is an argument.
+
+A part is opened by the PLC's trigger (or, in free run, by its frame), learns of its frame from
+the camera and of its score from infer, in whichever order the two arrive, and is closed exactly
+once: by its score, by a named failure, or by its deadline.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from appliance.codes import Reason, Word
+from appliance.journal import Journal, Opened, acq_id, utc_ns
+from appliance.ledger import Ledger
+from appliance.messages import FrameReady, InferFailed, LateResult, NoFrame, Scored, Verdict
+from appliance.recipe import LoadedRecipe
+from appliance.verdict import judge
+
+_REMEMBER_NS = 30_000_000_000
+"""How long a closed part is remembered, so that a late or double answer is recognised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What features and forest made of one score."""
+
+    margin: float
+    map_max: float
+    features: tuple[float, ...] = ()
+    reasons: tuple[str, ...] = ()
+    region_px: tuple[int, int, int, int] | None = None
+    defects: int = 0
+    stages_ns: dict[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(slots=True)
+class Part:
+    """One part on its way."""
+
+    part_id: int
+    acq_id: int
+    zero_ns: int
+    """Receipt of the Trigger write, or the end of exposure in free run."""
+    deadline_ns: int
+    recipe: LoadedRecipe
+    bundle: str
+    part_tag: int = 0
+    part_text: str = ""
+    lot: str = ""
+    is_challenge: bool = False
+    expected: Word = Word.NONE
+    opened_utc_ns: int = 0
+    frame: FrameReady | None = None
+    frame_at_ns: int = 0
+    scored: Scored | None = None
+    scored_at_ns: int = 0
+    judgement: Judgement | None = None
+    verdict: Verdict | None = None
+
+
+class PartBook:
+    """All open parts and the recently closed ones.
+
+    on_verdict is called exactly once for each part, after the journal has the verdict.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        ledger: Ledger,
+        software: str,
+        on_verdict: Callable[[Part, Verdict], None],
+        is_simulated: bool = False,
+    ) -> None:
+        self._journal, self._ledger = journal, ledger
+        self._software = software
+        self._on_verdict = on_verdict
+        self._is_simulated = is_simulated
+        self._open: dict[int, Part] = {}
+        self._closed: dict[int, Part] = {}
+        self._by_frame: dict[tuple[str, int], int] = {}
+        self._early: dict[tuple[str, int], tuple[int, Scored | InferFailed]] = {}
+        self.orphans = 0
+        """Frames that belong to no part."""
+        self.no_image_in_a_row = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def deadlines_ns(self) -> list[int]:
+        """Of all open parts."""
+        return [part.deadline_ns for part in self._open.values()]
+
+    # ---- opening ---------------------------------------------------------------------------
+
+    def open(
+        self,
+        zero_ns: int,
+        deadline_ns: int,
+        recipe: LoadedRecipe,
+        bundle: str,
+        *,
+        part_tag: int = 0,
+        part_text: str = "",
+        lot: str = "",
+        is_challenge: bool = False,
+        expected: Word = Word.NONE,
+    ) -> Part:
+        """A new part with the next id; in the journal before this returns."""
+        part_id = self._journal.take_id()
+        part = Part(
+            part_id=part_id,
+            acq_id=acq_id(part_id),
+            zero_ns=zero_ns,
+            deadline_ns=deadline_ns,
+            recipe=recipe,
+            bundle=bundle,
+            part_tag=part_tag,
+            part_text=part_text,
+            lot=lot,
+            is_challenge=is_challenge,
+            expected=expected,
+            opened_utc_ns=utc_ns(),
+        )
+        self._journal.opened(
+            Opened(
+                part_id=part_id,
+                part_tag=part_tag,
+                part_text=part_text,
+                lot=lot,
+                opened_utc_ns=part.opened_utc_ns,
+                deadline_ns=deadline_ns - zero_ns,
+                recipe=recipe.name,
+                recipe_hash=recipe.hash,
+                is_challenge=is_challenge,
+            )
+        )
+        self._open[part_id] = part
+        self._ledger.accepted += 1
+        return part
+
+    def asked_camera(self, part: Part) -> None:
+        """The camera was asked for this part's frame: it owes exactly one answer."""
+        self._ledger.owe("camera", part.part_id, part.deadline_ns)
+
+    def opened_by_frame(self, message: FrameReady, part: Part, now_ns: int) -> Part | None:
+        """Free run: tie the frame to the part it opened. Returns it when it can be judged."""
+        key = (message.camera, message.frame_id)
+        self._by_frame[key] = part.part_id
+        self._ledger.owe("infer", part.part_id, part.deadline_ns)
+        part.frame, part.frame_at_ns = message, now_ns
+        early = self._early.pop(key, None)
+        if early is None:
+            return None
+        if isinstance(early[1], InferFailed):
+            self.failed(early[1], now_ns)
+            return None
+        return self.scored(early[1], now_ns)
+
+    # ---- answers ---------------------------------------------------------------------------
+
+    def frame(self, message: FrameReady, now_ns: int) -> Part | None:
+        """A frame for a part. Returns the part when its score was there first."""
+        part = self._open.get(message.part_id) or self._closed.get(message.part_id)
+        if part is None:
+            self.orphans += 1
+            self._ledger.foreign += 1
+            return None
+        if not self._ledger.answered("camera", part.part_id):
+            self._ledger.duplicates += 1
+            return None
+        if part.scored is None:
+            self._ledger.owe("infer", part.part_id, part.deadline_ns)
+        part.frame, part.frame_at_ns = message, now_ns
+        self.no_image_in_a_row = 0
+        if part.verdict is not None:
+            return None
+        if message.setup_hash != part.recipe.setup_hash:
+            detail = "the frame was taken with another set-up"
+            self.close(part, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
+            return None
+        return self._matched(part, now_ns) if part.scored else None
+
+    def no_frame(self, message: NoFrame, now_ns: int) -> None:
+        """A part without a usable picture; with part_id 0 the acquisition itself tells."""
+        part = self._open.get(message.part_id) or self._closed.get(message.part_id)
+        if part is None:
+            return
+        was_owed = self._ledger.answered("camera", part.part_id)
+        # A frame that infer's queue refused: infer never saw it and owes nothing.
+        was_sent = self._ledger.answered("infer", part.part_id)
+        if not (was_owed or was_sent):
+            self._ledger.duplicates += 1
+            return
+        if message.reason == Reason.NO_IMAGE:
+            self.no_image_in_a_row += 1
+        self.close(part, Word.ERROR, message.reason, now_ns, message.detail)
+
+    def scored(self, message: Scored, now_ns: int) -> Part | None:
+        """A score. Returns the part that is now to be judged (late ones too, for the archive)."""
+        part = self._answer_of_infer(message, now_ns)
+        if part is None:
+            return None
+        part.scored, part.scored_at_ns = message, now_ns
+        return self._matched(part, now_ns) if part.frame else None
+
+    def failed(self, message: InferFailed, now_ns: int) -> None:
+        """No score, for a named reason."""
+        part = self._answer_of_infer(message, now_ns)
+        if part is not None:
+            self.close(
+                part,
+                Word.ERROR,
+                message.reason,
+                now_ns,
+                message.detail,
+                gates=message.gates,
+                stages_ns=message.stages_ns,
+            )
+
+    def _answer_of_infer(self, message: Scored | InferFailed, now_ns: int) -> Part | None:
+        key = (message.camera, message.frame_id)
+        part_id = message.part_id or self._by_frame.get(key, 0)
+        part = self._open.get(part_id) or self._closed.get(part_id)
+        if part is None:
+            if message.part_id == 0:
+                self._early[key] = (now_ns, message)
+            else:
+                self._ledger.foreign += 1
+            return None
+        if part.frame is None:
+            if part.scored is not None:
+                self._ledger.duplicates += 1
+                return None
+            return part
+        if not self._ledger.answered("infer", part.part_id):
+            self._ledger.duplicates += 1
+            return None
+        return part
+
+    def _matched(self, part: Part, now_ns: int) -> Part | None:
+        """Frame and score are both here: are they of one picture and one set-up?"""
+        frame, scored = part.frame, part.scored
+        if frame is None or scored is None:
+            return None
+        if (frame.camera, frame.frame_id) != (scored.camera, scored.frame_id):
+            self._ledger.foreign += 1
+            detail = f"the score of frame {scored.frame_id} came for frame {frame.frame_id}"
+            self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
+            return None
+        if scored.setup_hash != part.recipe.setup_hash:
+            detail = "the score was made with another set-up"
+            self.close(part, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
+            return None
+        return part
+
+    # ---- closing ---------------------------------------------------------------------------
+
+    def judged(self, part: Part, result: Judgement, now_ns: int) -> LateResult | None:
+        """The margin is known: the verdict, or what it would have been had it not been late."""
+        recipe = part.recipe.recipe
+        word, reason = judge(result.margin, recipe.limits, recipe.decides)
+        if part.verdict is not None:
+            return LateResult(part_id=part.part_id, word=word, margin=result.margin)
+        part.judgement = result
+        if now_ns > part.deadline_ns:
+            self.close(part, Word.ERROR, Reason.LATE, now_ns, "scored after the deadline")
+            return LateResult(part_id=part.part_id, word=word, margin=result.margin)
+        self.close(part, word, reason, now_ns)
+        return None
+
+    def expire(self, now_ns: int) -> None:
+        """Close what is past its deadline, forget what is long closed."""
+        for part in [p for p in self._open.values() if p.deadline_ns <= now_ns]:
+            if part.frame is None and part.scored is None:
+                self.no_image_in_a_row += 1
+                reason, detail = Reason.NO_IMAGE, "no picture before the deadline"
+            else:
+                reason, detail = Reason.LATE, "no score before the deadline"
+            self.close(part, Word.ERROR, reason, now_ns, detail)
+        horizon = now_ns - _REMEMBER_NS
+        while self._closed:
+            oldest = next(iter(self._closed.values()))
+            if oldest.deadline_ns > horizon:
+                break
+            del self._closed[oldest.part_id]
+            if oldest.frame is not None:
+                self._by_frame.pop((oldest.frame.camera, oldest.frame.frame_id), None)
+        for key in [k for k, (at, _) in self._early.items() if now_ns - at > 5_000_000_000]:
+            # A score for a frame that nobody saw: in free run this is a lost `FrameReady`.
+            del self._early[key]
+            self._ledger.foreign += 1
+
+    def close_all(self, reason: Reason, detail: str, now_ns: int) -> None:
+        """End every open part as ERROR."""
+        for part in list(self._open.values()):
+            self.close(part, Word.ERROR, reason, now_ns, detail)
+
+    def close(
+        self,
+        part: Part,
+        word: Word,
+        reason: Reason,
+        now_ns: int,
+        detail: str = "",
+        gates: dict[str, float] | None = None,
+        stages_ns: dict[str, int] | None = None,
+    ) -> None:
+        """Give the part its one verdict: journal first, then the world."""
+        if part.verdict is not None:
+            return
+        verdict = self._verdict(part, word, reason, now_ns, detail, gates, stages_ns)
+        part.verdict = verdict
+        self._open.pop(part.part_id, None)
+        self._closed[part.part_id] = part
+        self._journal.closed(verdict)
+        self._ledger.verdicts += 1
+        self._on_verdict(part, verdict)
+
+    def _verdict(
+        self,
+        part: Part,
+        word: Word,
+        reason: Reason,
+        now_ns: int,
+        detail: str,
+        gates: dict[str, float] | None,
+        stages_ns: dict[str, int] | None,
+    ) -> Verdict:
+        frame, scored, made, recipe = part.frame, part.scored, part.judgement, part.recipe.recipe
+        stages = dict(scored.stages_ns if scored else stages_ns or {})
+        if frame is not None:
+            stages["picture"] = part.frame_at_ns - part.zero_ns
+            stages["copy"] = frame.copy_ns
+        if scored is not None:
+            stages["score"] = part.scored_at_ns - part.zero_ns
+        if made is not None:
+            stages |= made.stages_ns
+        return Verdict(
+            part_id=part.part_id,
+            acq_id=part.acq_id,
+            epoch=self._journal.epoch,
+            word=word,
+            reason=reason,
+            detail=detail,
+            reasons=made.reasons if made else (),
+            part_tag=part.part_tag,
+            part_text=part.part_text,
+            lot=part.lot,
+            camera=frame.camera if frame else "",
+            region_px=made.region_px if made and word in (Word.NG, Word.UNCERTAIN) else None,
+            defects=made.defects if made and word in (Word.NG, Word.UNCERTAIN) else 0,
+            decides=recipe.decides,
+            margin=made.margin if made else None,
+            t1=recipe.limits.t1,
+            t2=recipe.limits.t2,
+            map_max=made.map_max if made else None,
+            classification=scored.classification if scored else None,
+            features=made.features if made else (),
+            gates=scored.gates if scored else gates or {},
+            opened_utc_ns=part.opened_utc_ns,
+            latency_ns=now_ns - part.zero_ns,
+            deadline_ns=part.deadline_ns - part.zero_ns,
+            stages_ns=stages,
+            frame_id=frame.frame_id if frame else 0,
+            pixels=frame.pixels if frame else None,
+            map=scored.map if scored else None,
+            source=frame.source if frame else "",
+            bundle=part.bundle,
+            recipe=part.recipe.name,
+            recipe_hash=part.recipe.hash,
+            setup_hash=part.recipe.setup_hash,
+            passport=scored.passport if scored else "",
+            software=self._software,
+            is_simulated=self._is_simulated
+            or bool(frame and frame.is_simulated)
+            or bool(scored and scored.is_simulated),
+            is_challenge=part.is_challenge,
+            expected_word=part.expected,
+        )
+
+
+def restart_verdict(opened: Opened, epoch: int, software: str) -> Verdict:
+    """The verdict of a part that was open when the decision process died."""
+    return Verdict(
+        part_id=opened.part_id,
+        acq_id=acq_id(opened.part_id),
+        epoch=epoch,
+        word=Word.ERROR,
+        reason=Reason.RESTART,
+        detail="the decision process was restarted while this part was open",
+        part_tag=opened.part_tag,
+        part_text=opened.part_text,
+        lot=opened.lot,
+        opened_utc_ns=opened.opened_utc_ns,
+        deadline_ns=opened.deadline_ns,
+        recipe=opened.recipe,
+        recipe_hash=opened.recipe_hash,
+        software=software,
+        is_challenge=opened.is_challenge,
+    )

@@ -1,0 +1,31 @@
+"""Margin and limits → verdict. Pure; the only place where a part can become OK."""
+
+import math
+
+import numpy as np
+
+from appliance.codes import Reason, Word
+from appliance.recipe import Decides, Limits
+
+
+def judge(margin: float, limits: Limits, decides: Decides) -> tuple[Word, Reason]:
+    """Compare one raw margin with two limits, all as float32.
+
+    OK below t1, NG from t2 up, UNCERTAIN between; anything that is not finite is ERROR.
+    """
+    value, t1, t2 = np.float32(margin), np.float32(limits.t1), np.float32(limits.t2)
+    if not (math.isfinite(value) and math.isfinite(t1) and math.isfinite(t2) and t1 <= t2):
+        return Word.ERROR, Reason.INVALID_NUMBER
+    if value >= t2:
+        return Word.NG, Reason.SEGAD if decides == "segad" else Reason.ANOMALY_SCORE
+    if value >= t1:
+        return Word.UNCERTAIN, Reason.UNCERTAIN_BAND
+    return Word.OK, Reason.NONE
+
+
+def display_score(margin: float | None) -> int:
+    """10000 × sigmoid of a margin, for people only; 0 where there is none."""
+    if margin is None or math.isnan(margin):
+        return 0
+    clipped = min(60.0, max(-60.0, margin))
+    return round(10_000 / (1 + math.exp(-clipped)))
