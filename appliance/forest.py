@@ -1,0 +1,191 @@
+"""SegAD's forest: statistics in, raw margin and its reasons out. The only importer of XGBoost.
+
+A margin is a log-odds, unbounded; `sigmoid(margin)` is for people. Prediction runs on one thread:
+for one part the hand-over between threads costs more than 2000 trees do.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+
+from appliance.codes import Reason
+from appliance.config import write_atomically
+from appliance.errors import ArtefactError, PartError
+from appliance.segments import WHOLE
+
+_OBJECTIVE = "binary:logitraw"
+_ROUNDS = 10
+_USUAL = "usual"
+"""Attribute in the file: the median of every feature over the good training images."""
+_LARGEST_GROUPS = 5
+_LARGEST_COLUMNS = 3
+
+
+class Forest:
+    """A fitted forest and the names of its features."""
+
+    def __init__(self, booster: xgboost.Booster, columns: Sequence[str]) -> None:
+        self._booster = booster
+        self._booster.set_param({"nthread": 1})
+        self.columns = tuple(columns)
+        usual = booster.attr(_USUAL)
+        self._usual = None if usual is None else np.array(json.loads(usual), np.float32)
+
+    @classmethod
+    def load(cls, path: Path, columns: Sequence[str]) -> "Forest":
+        """A forest from a UBJ file. Raises ArtefactError.
+
+        columns: what this software will feed it; the names in the file must be the same, in order.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as err:
+            raise ArtefactError(path, "a forest file", err.strerror or str(err)) from err
+        if not data.startswith(b"{L"):
+            raise ArtefactError(path, "a forest in UBJ format", f"bytes {data[:2]!r}")
+        try:
+            booster = xgboost.Booster({"nthread": 1})
+            booster.load_model(bytearray(data))
+            learner = json.loads(booster.save_config())["learner"]
+        except (xgboost.core.XGBoostError, ValueError) as err:
+            raise ArtefactError(path, "a forest in UBJ format", _first_line(err)) from err
+        if learner["objective"]["name"] != _OBJECTIVE:
+            raise ArtefactError(path, _OBJECTIVE, learner["objective"]["name"])
+        names = tuple(booster.feature_names or ())
+        if names != tuple(columns):
+            raise ArtefactError(path, *_difference(tuple(columns), names))
+        return cls(booster, columns)
+
+    def save(self, path: Path) -> None:
+        """Write the UBJ file, all of it or none."""
+        write_atomically(path, bytes(self._booster.save_raw("ubj")))
+
+    def margin(self, features: npt.NDArray[np.float32]) -> float:
+        """The raw log-odds that this part is bad, a float32 value.
+
+        features: (n,) float32 in the order of `columns`. Raises PartError INVALID_NUMBER on NaN
+        or infinity: XGBoost would take NaN for "not measured" and answer all the same.
+        """
+        row = self._row(features)
+        margin = self._booster.inplace_predict(row, predict_type="margin", validate_features=False)
+        return float(margin[0])
+
+    def contributions(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What each feature adds to the margin (exact tree SHAP), and last the constant: (n + 1,).
+
+        Their sum is the margin. Several times dearer than the margin: for parts that need reasons.
+        """
+        row = xgboost.DMatrix(self._row(features), feature_names=list(self.columns), nthread=1)
+        return self._booster.predict(row, pred_contribs=True)[0]
+
+    def reasons(self, features: npt.NDArray[np.float32]) -> tuple[str, ...]:
+        """What pushed this part's margin up, in words, strongest segment first."""
+        deviations = None if self._usual is None else features - self._usual
+        return reasons(self.contributions(features), self.columns, deviations)
+
+    def _row(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if features.shape != (len(self.columns),):
+            raise PartError(
+                Reason.INTERNAL, f"expected {len(self.columns)} features, got {features.shape}"
+            )
+        if not np.isfinite(features).all():
+            name = self.columns[int(np.flatnonzero(~np.isfinite(features))[0])]
+            raise PartError(Reason.INVALID_NUMBER, f"feature {name} is not a number")
+        return np.ascontiguousarray(features, np.float32).reshape(1, -1)
+
+
+def fit(
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.integer],
+    columns: Sequence[str],
+    seed: int,
+    scale_pos_weight: float | None = None,
+    threads: int = 0,
+) -> Forest:
+    """Fit a forest with the parameters of the SegAD paper.
+
+    features: (parts, n); labels: (parts,), 1 = bad. scale_pos_weight: None = good / bad, as in the
+    paper's code (the paper itself does not mention it). threads: 0 = all cores.
+    Raises ArtefactError where one of the two classes is missing or a feature is not a number.
+    """
+    good, bad = int((labels == 0).sum()), int((labels == 1).sum())
+    if not good or not bad or good + bad != len(features):
+        raise ArtefactError(
+            "forest", "labels 0 and 1, some of each", f"{good} good, {bad} bad of {len(features)}"
+        )
+    if not np.isfinite(features).all():
+        raise ArtefactError("forest", "finite features", "NaN or infinity")
+    parameters = {
+        "objective": _OBJECTIVE,
+        "num_parallel_tree": 200,
+        "max_depth": 5,
+        "eta": 0.3,
+        "colsample_bytree": 0.6,
+        "colsample_bynode": 0.6,
+        "subsample": 0.6,
+        "alpha": 1.0,
+        "scale_pos_weight": good / bad if scale_pos_weight is None else scale_pos_weight,
+        "seed": seed,
+        "nthread": threads,
+    }
+    data = xgboost.DMatrix(features, labels, feature_names=list(columns))
+    booster = xgboost.train(parameters, data, _ROUNDS)
+    usual = np.median(features[labels == 0], axis=0)
+    booster.set_attr(usual=json.dumps([float(value) for value in usual]))
+    return Forest(booster, columns)
+
+
+def reasons(
+    contributions: npt.NDArray[np.float32],
+    columns: Sequence[str],
+    deviations: npt.NDArray[np.float32] | None = None,
+) -> tuple[str, ...]:
+    """What pushed the margin up, one sentence per segment, strongest first.
+
+    contributions: (n + 1,) as from `Forest.contributions`. deviations: (n,) distance of each
+    feature from that of a usual good part; without it a sentence cannot say "high" or "low".
+    """
+    groups: dict[str, list[int]] = {}
+    for place, column in enumerate(columns):
+        groups.setdefault(column.partition("/")[0], []).append(place)
+    weights = {segment: float(contributions[places].sum()) for segment, places in groups.items()}
+    sentences: list[str] = []
+    for segment in sorted(weights, key=lambda name: -weights[name])[:_LARGEST_GROUPS]:
+        rising = [place for place in groups[segment] if contributions[place] > 0]
+        if weights[segment] <= 0 or not rising:
+            break
+        rising.sort(key=lambda place: -contributions[place])
+        clauses = [
+            _clause(columns[place], None if deviations is None else float(deviations[place]))
+            for place in rising[:_LARGEST_COLUMNS]
+            if contributions[place] >= contributions[rising[0]] / 4
+        ]
+        where = "whole map" if segment == WHOLE else f"segment {segment}"
+        sentences.append(f"{where}: {', '.join(clauses)}")
+    return tuple(sentences)
+
+
+def _clause(column: str, deviation: float | None) -> str:
+    _, detector, statistic = column.split("/")
+    what = f"{'maximum' if statistic == 'max' else statistic} of {detector}"
+    if deviation is None or deviation == 0:
+        return f"{what} raises the margin"
+    return f"{what} is {'high' if deviation > 0 else 'low'}"
+
+
+def _difference(expected: tuple[str, ...], got: tuple[str, ...]) -> tuple[str, str]:
+    """Where two lists of names part, for an error message."""
+    if len(expected) != len(got):
+        return f"{len(expected)} features", f"{len(got)}"
+    place = next(i for i, pair in enumerate(zip(expected, got, strict=True)) if len(set(pair)) > 1)
+    return f"feature {place} to be {expected[place]}", got[place]
+
+
+def _first_line(err: Exception) -> str:
+    """XGBoost's errors carry time and place before the sentence and a C++ stack behind it."""
+    return re.sub(r"^\[[^]]*\] \S+: ", "", str(err).strip().splitlines()[0])
