@@ -179,3 +179,31 @@ class Status2(IntFlag):
     PLC_COMM_OK = 1 << 13
     CLOCK_SYNCED = 1 << 14
     THROTTLED = 1 << 15
+
+
+class GateStatus(IntFlag):
+    """HR 14, written by the PLC: what the reject gate reports."""
+
+    REJECT_CONFIRMED = 1 << 0
+    """Toggles at every confirmed reject."""
+    BLOCKED = 1 << 1
+    BIN_FULL = 1 << 2
+    AIR_OK = 1 << 3
+    CONFIRM_FITTED = 1 << 4
+
+
+class ExpectedVerdict(IntEnum):
+    """HR 8, challenge only: what the PLC says that the part is."""
+
+    NONE = 0
+    OK = 1
+    NG = 2
+    UNCERTAIN = 3
+
+
+class SlotFlags(IntFlag):
+    """Low byte of the flags of a ring slot; the high byte is the low byte of Epoch."""
+
+    CHALLENGE = 1 << 0
+    SIMULATED = 1 << 1
+    TAG_KNOWN = 1 << 2
