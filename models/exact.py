@@ -1,0 +1,208 @@
+"""The graph that runs: equal to the plain network up to float rounding, several times cheaper.
+
+Everything between the backbone and the first non-linearity of each head is linear: interpolation
+and pooling act per channel in space, 1x1 convolutions act per pixel in channels, so they commute.
+Interpolation, pooling, kernel shifts, reflection and blur become constant matrices per axis, and
+projections run at the taps' own resolution. Inference only, for one input size. Matrices are
+composed in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.supersimplenet import BLUR_RADIUS, Standardise, SuperSimpleNet, blur_kernel
+
+Shape = tuple[int, int]
+
+
+def interpolation_matrix(source: int, target: int, *, align_corners: bool) -> Tensor:
+    """Bilinear interpolation of one axis as (target, source) float64."""
+    eye = torch.eye(source, dtype=torch.float64)[None, :, :]
+    # One channel per source sample: interpolating the identity's rows gives the matrix.
+    columns = functional.interpolate(
+        eye[:, :, :, None],
+        size=(target, 1),
+        mode="bilinear",
+        align_corners=align_corners,
+    )
+    return columns[0, :, :, 0].T.contiguous()
+
+
+def pool_matrix(size: int) -> Tensor:
+    """One axis of the 3x3 average pool with counted zero padding: tridiagonal, (size, size)."""
+    ones = torch.ones(size, size, dtype=torch.float64)
+    return ones.tril(1).triu(-1) / 3
+
+
+def blur_matrix(source: int, target: int) -> Tensor:
+    """One axis of "upscale bilinearly, pad by reflection, blur" as (target, source) float64."""
+    upscale = interpolation_matrix(source, target, align_corners=False)
+    padded = functional.pad(
+        upscale.T[None], (BLUR_RADIUS, BLUR_RADIUS), mode="reflect"
+    )  # [1, source, target + 2·radius]
+    kernel = blur_kernel().double().view(1, 1, -1)
+    return functional.conv1d(padded.transpose(0, 1), kernel)[:, 0].T.contiguous()
+
+
+def shifted(matrix: Tensor, offset: int) -> Tensor:
+    """Rows moved so that row y holds what was row y + offset, zeros where none was."""
+    out = torch.zeros_like(matrix)
+    rows = matrix.shape[0]
+    low, high = max(0, -offset), min(rows, rows - offset)
+    if low < high:
+        out[low:high] = matrix[low + offset : high + offset]
+    return out
+
+
+def fold_batch_norm(weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Convolution (O, …) and bias (O,) followed by `norm` in eval mode as one convolution."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("expected a BatchNorm with running statistics, it has none")
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    folded = (bias - norm.running_mean.double()) * scale + norm.bias.double()
+    return weight * scale.view(-1, *[1] * (weight.dim() - 1)), folded
+
+
+class TapConvolution(nn.Module):
+    """k x k convolution over an upscaled and pooled tap, computed from the tap itself.
+
+    Either in space first (G_y X G_xᵀ, then the convolution on the grid) or projections first
+    (every kernel element a 1x1 projection at the tap's resolution, then upscale, pool and shift in
+    one product per axis). Both are exact; the one with fewer multiply-adds is taken.
+    """
+
+    kernel: Tensor
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, kernel: Tensor, tap: Shape, grid: Shape) -> None:
+        """Kernel: (O, C, k, k) float64, zero padding k // 2. Tap, grid: (h, w), (H, W)."""
+        super().__init__()
+        outs, channels, side, _ = kernel.shape
+        self.outs, self.side, self.tap = outs, side, tap
+        along_y, along_x = (
+            pool_matrix(target) @ interpolation_matrix(source, target, align_corners=True)
+            for source, target in zip(tap, grid, strict=True)
+        )
+        (h, w), (high, wide) = tap, grid
+        space_first = channels * h * w * wide + channels * h * wide * high
+        space_first += channels * outs * side * side * high * wide
+        projected = channels * outs * side * side * h * w
+        projected += outs * side * h * (side * w) * wide + outs * high * (side * h) * wide
+        self.projects_first = projected < space_first
+        offsets = range(-(side // 2), side // 2 + 1)
+        if self.projects_first:
+            # (c, dy, dx) order, so that one transposition feeds both products.
+            kernel = kernel.permute(0, 2, 3, 1).reshape(outs * side * side, channels, 1, 1)
+            left = torch.cat([shifted(along_y, dy) for dy in offsets], dim=1)  # [H, k·h]
+            right = torch.cat([shifted(along_x, dx).T for dx in offsets], dim=0)  # [k·w, W]
+        else:
+            left, right = along_y, along_x.T
+        self.register_buffer("kernel", kernel.float().contiguous())
+        self.register_buffer("left", left.float().contiguous())
+        self.register_buffer("right", right.float().contiguous())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Tap (N, C, h, w) → (N, O, H, W), without bias."""
+        if not self.projects_first:
+            pooled = torch.matmul(self.left, torch.matmul(features, self.right))
+            return functional.conv2d(pooled, self.kernel, padding=self.side // 2)
+        out, (h, w), k = functional.conv2d(features, self.kernel), self.tap, self.side
+        if k > 1:
+            out = out.reshape(-1, self.outs, k, k, h, w).transpose(3, 4)
+            out = out.reshape(-1, self.outs, k * h, k * w)  # [N, O, (dy, y), (dx, x)]
+        return torch.matmul(self.left, torch.matmul(out, self.right))
+
+
+class ExactSuperSimpleNet(nn.Module):
+    """Same outputs as `SuperSimpleNet.forward` in eval mode, for inputs of one size."""
+
+    seg_bias: Tensor
+    seg_last: Tensor
+    cls_bias: Tensor
+    cls_logit_kernel: Tensor
+    blur_y: Tensor
+    blur_x: Tensor
+
+    def __init__(self, plain: SuperSimpleNet, size: Shape) -> None:
+        """Size: (H, W) of the input. Shares the backbone with `plain`, copies everything else."""
+        super().__init__()
+        plain = plain.eval()
+        self.normalise, self.backbone = plain.normalise, plain.backbone
+        self.standardise_fine: Standardise = plain.standardise_fine
+        self.standardise_coarse: Standardise = plain.standardise_coarse
+        fine = (-(-size[0] // 8), -(-size[1] // 8))
+        coarse = (-(-fine[0] // 2), -(-fine[1] // 2))
+        grid = plain.grid_shape(size)
+        with torch.no_grad():
+            self._build_segmentation(plain, fine, coarse, grid)
+            self._build_classification(plain, fine, coarse, grid)
+        self.register_buffer("blur_y", blur_matrix(grid[0], size[0]).float())
+        self.register_buffer("blur_x", blur_matrix(grid[1], size[1]).T.float().contiguous())
+        self.fc_score = plain.discriminator.fc_score
+        self.eval().requires_grad_(False)
+
+    def _build_segmentation(
+        self, plain: SuperSimpleNet, fine: Shape, coarse: Shape, grid: Shape
+    ) -> None:
+        adaptor, first = plain.feature_adaptor.projection, plain.discriminator.seg[0]
+        matrix = first.weight.double()[:, :, 0, 0]
+        bias = matrix @ _bias(adaptor) + _bias(first)
+        matrix, bias = fold_batch_norm(
+            matrix @ adaptor.weight.double()[:, :, 0, 0], bias, plain.discriminator.seg[1]
+        )
+        kernels = matrix[:, :, None, None].split(list(plain.backbone.channels), dim=1)
+        self.seg_fine = TapConvolution(kernels[0], fine, grid)
+        self.seg_coarse = TapConvolution(kernels[1], coarse, grid)
+        # The adaptor stands behind the pool, so its bias is not diluted at the border.
+        self.register_buffer("seg_bias", bias.float().view(1, -1, 1, 1))
+        self.register_buffer("seg_last", plain.discriminator.seg[3].weight.detach().clone())
+        self.slope: float = plain.discriminator.seg[2].negative_slope
+
+    def _build_classification(
+        self, plain: SuperSimpleNet, fine: Shape, coarse: Shape, grid: Shape
+    ) -> None:
+        conv = plain.discriminator.dec_head[0]
+        kernel, bias = fold_batch_norm(
+            conv.weight.double(), _bias(conv), plain.discriminator.dec_head[1]
+        )
+        on_features, on_logits = kernel[:, :-1], kernel[:, -1:]
+        bias_map = bias.view(1, -1, 1, 1)
+        if plain.wiring == "icpr":
+            # Adapted features meet the kernel's zero padding, so the adaptor's bias becomes a map.
+            adaptor = plain.feature_adaptor.projection
+            constant = _bias(adaptor).view(1, -1, 1, 1).expand(1, -1, *grid)
+            bias_map = bias_map + functional.conv2d(constant, on_features, padding=2)
+            on_features = torch.einsum(
+                "omyx,mc->ocyx", on_features, adaptor.weight.double()[:, :, 0, 0]
+            )
+        kernels = on_features.split(list(plain.backbone.channels), dim=1)
+        self.cls_fine = TapConvolution(kernels[0], fine, grid)
+        self.cls_coarse = TapConvolution(kernels[1], coarse, grid)
+        self.register_buffer("cls_bias", bias_map.float())
+        self.register_buffer("cls_logit_kernel", on_logits.float().contiguous())
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) float32 RGB 0…255 → blurred logit map (N, 1, H, W) and logit (N,)."""
+        fine, coarse = self.backbone(self.normalise(pixels))
+        fine, coarse = self.standardise_fine(fine), self.standardise_coarse(coarse)
+        hidden = self.seg_fine(fine) + self.seg_coarse(coarse) + self.seg_bias
+        logits = functional.conv2d(functional.leaky_relu(hidden, self.slope), self.seg_last)
+        seen = self.cls_fine(fine) + self.cls_coarse(coarse)
+        seen = seen + functional.conv2d(logits, self.cls_logit_kernel, padding=2)
+        seen = functional.relu(seen + self.cls_bias)
+        pooled = [
+            seen.amax(dim=(2, 3)), seen.mean(dim=(2, 3)),
+            logits.amax(dim=(2, 3)), logits.mean(dim=(2, 3)),
+        ]
+        score = self.fc_score(torch.cat(pooled, dim=1)).reshape(-1)
+        return torch.matmul(self.blur_y, torch.matmul(logits, self.blur_x)), score
+
+
+def _bias(layer: nn.Module) -> Tensor:
+    if not isinstance(layer, nn.Conv2d) or layer.bias is None:
+        raise TypeError(f"expected a convolution with a bias, got {layer}")
+    return layer.bias.detach().double()

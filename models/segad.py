@@ -1,0 +1,136 @@
+"""Training of the forest, the held-out gate and the limits that it proposes.
+
+In: features and raw scores of labelled images that the network never saw. Out: a forest, which
+score should decide, and two limits in raw margins. The forest's own margins are judged out of
+fold: every image by a forest that was fitted without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedKFold
+
+from appliance import forest
+from appliance.bundle import Suggested
+from appliance.errors import ConfigError
+from models.metrics import image_metrics
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Score = Literal["segad", "map_max", "classification"]
+
+SCORES: tuple[Score, ...] = ("segad", "map_max", "classification")
+
+FOLDS = 5
+
+LIMIT_SHARE = 0.05
+"""Declared before any margin is seen: T1 leaves this share of the bad images below it, T2 this
+share of the good ones at or above it."""
+
+_THREADS = 1
+"""2000 small trees: a second thread made the fit 20 times slower (2 cores, 290 images)."""
+
+_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
+
+_COLOURS = (
+    (230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240),
+    (240, 50, 230), (210, 245, 60), (170, 110, 40),
+)  # fmt: skip
+
+
+def grid_segments(size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """Static segment map for aligned parts without one: 3x3 equal fields, (H, W) uint8, names."""
+    rows = np.arange(size[0]) * 3 // size[0]
+    columns = np.arange(size[1]) * 3 // size[1]
+    labels = (rows[:, None] * 3 + columns[None, :]).astype(np.uint8)
+    return labels, tuple(f"{row} {column}" for row in _ROWS for column in _COLUMNS)
+
+
+def segment_colours(names: Sequence[str]) -> list[dict[str, str]]:
+    """Contents of segments.json: name and colour of each label, in order."""
+    return [
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*_COLOURS[i % len(_COLOURS)])}
+        for i, name in enumerate(names)
+    ]
+
+
+def write_segment_map(path: str, labels: npt.NDArray[np.uint8]) -> None:
+    """(H, W) uint8 labels as an 8-bit PNG."""
+    if not cv2.imwrite(path, labels):
+        raise ConfigError(path, "a place to write the segment map", "no file could be written")
+
+
+def fit_with_margins(
+    features: Floats,
+    labels: Labels,
+    columns: Sequence[str],
+    seed: int,
+    progress: Callable[[float], None] = lambda done: None,
+) -> tuple[forest.Forest, Floats]:
+    """A forest on all images, and the margin of each image out of fold: (N,) float32.
+
+    features: (N, n) float32; labels: (N,) 0 or 1. Raises ConfigError where a class has fewer
+    images than there are folds.
+    """
+    least = int(np.bincount(labels, minlength=2).min())
+    if least < FOLDS:
+        raise ConfigError("images for the forest", f"at least {FOLDS} of each class", str(least))
+    margins = np.empty(len(labels), np.float32)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for number, (known, unseen) in enumerate(folds.split(features, labels)):
+        fold = forest.fit(features[known], labels[known], columns, seed, threads=_THREADS)
+        for index in unseen:
+            margins[index] = fold.margin(features[index])
+        progress((number + 1) / (FOLDS + 1))
+    fitted = forest.fit(features, labels, columns, seed, threads=_THREADS)
+    progress(1.0)
+    return fitted, margins
+
+
+def suggest(scores: Mapping[str, Floats], labels: Labels) -> Suggested:
+    """Which score should decide, and its limits, from labelled images that no score was fitted on.
+
+    scores: name → (N,) raw margins, forest margins out of fold; labels: (N,). The forest decides
+    only where its AUROC beats both others. Without bad images the map maximum decides, T1 is the
+    good images' upper order statistic and T2 their maximum.
+    """
+    good = labels == 0
+    evidence = {"images_good": float(good.sum()), "images_bad": float((~good).sum())}
+    if good.all():
+        ordered = np.sort(scores["map_max"])
+        t1, t2 = ordered[len(ordered) - 1 - int(LIMIT_SHARE * len(ordered))], ordered[-1]
+        evidence["overkill"] = float((scores["map_max"] >= t2).mean())
+        return Suggested(decides="map_max", t1=float(t1), t2=float(t2), evidence=evidence)
+    known = [name for name in SCORES if name in scores]
+    for name in known:
+        for metric, value in image_metrics(labels, scores[name]).items():
+            evidence[f"{name}_{metric}"] = value
+    # Ties go to the simpler score: `max` keeps the first, and the forest stands last here.
+    decides = max(reversed(known), key=lambda name: evidence[f"{name}_auroc"])
+    margins = scores[decides]
+    t1, t2 = limits(margins[good], margins[~good])
+    evidence["escapes"] = float((margins[~good] < t1).mean())
+    evidence["overkill"] = float((margins[good] >= t2).mean())
+    evidence["uncertain"] = float(((margins >= t1) & (margins < t2)).mean())
+    evidence["limit_share"] = LIMIT_SHARE
+    return Suggested(decides=decides, t1=float(t1), t2=float(t2), evidence=evidence)
+
+
+def limits(good: Floats, bad: Floats) -> tuple[np.float32, np.float32]:
+    """T1 and T2 as order statistics of float32 margins; T1 <= T2.
+
+    T1: the bad margin that has floor(share · n) bad ones below it. T2: just above the good margin
+    that has floor(share · n) good ones above it. Where the classes are so far apart that T1 would
+    pass T2, both stand in the middle: every margin between satisfies both shares.
+    """
+    t1 = np.sort(bad)[int(LIMIT_SHARE * len(bad))]
+    good = np.sort(good)
+    t2 = np.nextafter(good[len(good) - 1 - int(LIMIT_SHARE * len(good))], np.float32(np.inf))
+    if t1 > t2:
+        t1 = t2 = np.float32((np.float64(t1) + np.float64(t2)) / 2)
+    return np.float32(t1), np.float32(t2)
