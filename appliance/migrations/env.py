@@ -1,0 +1,18 @@
+"""How Alembic runs here: on the connection that the store hands over, never on its own."""
+
+from alembic import context
+
+from appliance.store import metadata
+
+connection = context.config.attributes["connection"]
+# Batch mode because SQLite cannot alter a column; transactional because the store opens real
+# transactions before DDL: a power cut leaves the old tables or the new ones.
+context.configure(
+    connection=connection,
+    target_metadata=metadata,
+    render_as_batch=True,
+    transactional_ddl=True,
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,366 @@
+"""`parts.db`: one row per part with everything that explains its verdict.
+
+The only room that knows SQL. One process writes (`record`), any other may read. Rows are
+idempotent by part id: the same verdict twice is one row; a full verdict fills in a row that was
+rebuilt from the journal after a crash. Every write is one transaction, on the disk when the call
+returns (WAL, `synchronous=FULL`). A store that cannot be written now raises DeviceError, and a
+new Store may succeed later; a database that this software must not touch raises ArtefactError.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from appliance.codes import OfflineReason, Reason, Word
+from appliance.errors import ArtefactError, DeviceError
+from appliance.messages import LateResult, Verdict
+
+REVISION = "0001"
+"""Of the tables below; the newest file in migrations/versions."""
+BUSY_S = 1.0
+"""How long a write waits for another process's lock before the store counts as unwritable."""
+
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_JSON = sa.JSON()
+
+metadata = sa.MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
+)
+parts = sa.Table(
+    "parts",
+    metadata,
+    sa.Column("part_id", _BIG, primary_key=True, autoincrement=False),
+    sa.Column("acq_id", sa.Integer, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("word", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(32), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("reasons", _JSON, nullable=False),
+    sa.Column("part_tag", _BIG, nullable=False),
+    sa.Column("part_text", sa.Text, nullable=False),
+    sa.Column("lot", sa.Text, nullable=False),
+    sa.Column("camera", sa.Text, nullable=False),
+    sa.Column("region_px", sa.JSON(none_as_null=True)),
+    sa.Column("defects", sa.Integer, nullable=False),
+    sa.Column("decides", sa.String(32), nullable=False),
+    sa.Column("margin", sa.Double),
+    sa.Column("t1", sa.Double),
+    sa.Column("t2", sa.Double),
+    sa.Column("map_max", sa.Double),
+    sa.Column("classification", sa.Double),
+    sa.Column("features", _JSON, nullable=False),
+    sa.Column("gates", _JSON, nullable=False),
+    sa.Column("opened_utc_ns", _BIG, nullable=False),
+    sa.Column("latency_ns", _BIG, nullable=False),
+    sa.Column("deadline_ns", _BIG, nullable=False),
+    sa.Column("stages_ns", _JSON, nullable=False),
+    sa.Column("frame_id", _BIG, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("bundle", sa.String(64), nullable=False),
+    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("recipe_hash", sa.String(64), nullable=False),
+    sa.Column("setup_hash", sa.String(64), nullable=False),
+    sa.Column("passport", sa.Text, nullable=False),
+    sa.Column("software", sa.Text, nullable=False),
+    sa.Column("is_simulated", sa.Boolean, nullable=False),
+    sa.Column("is_challenge", sa.Boolean, nullable=False),
+    sa.Column("expected_word", sa.String(16), nullable=False),
+    sa.Column("is_rebuilt", sa.Boolean, nullable=False),
+    sa.Column("late_word", sa.String(16), nullable=False),
+    sa.Column("late_margin", sa.Double),
+    sa.Column("image", sa.Text, nullable=False),  # below the data directory; "" = not kept
+    sa.Column("stored_utc_ns", _BIG, nullable=False),
+    sa.Index(None, "word", "part_id"),
+    sa.Index(None, "opened_utc_ns"),
+)
+TRANSIENT = frozenset({"pixels", "map"})
+"""Fields of a Verdict that no row keeps: slots of rings, gone when the row is read."""
+_OWN: dict[str, Any] = {"late_word": "NONE", "late_margin": None, "image": ""}
+"""Columns that arrive later than the verdict, if they do, and what they hold until then."""
+
+
+class PartRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One part as stored."""
+
+    verdict: Verdict
+    """Without `pixels` and `map`; numbers that were not finite come back as None or NaN."""
+    late_word: Word
+    """What a part that was closed as late would have been; NONE = not late, or never scored."""
+    late_margin: float | None
+    image: str
+    """Path of the archived PNG below the data directory; "" = none."""
+    stored_utc_ns: int
+
+
+class Added(msgspec.Struct, frozen=True, kw_only=True):
+    """What one write did."""
+
+    new: int
+    """Rows written, rebuilt rows that were filled in included."""
+    known: int
+    """Verdicts whose row was there already."""
+    contradictions: tuple[int, ...]
+    """Parts whose stored row says another word or another time of opening: the first one stays."""
+
+
+class Store:
+    """The database, opened and of the right version.
+
+    Raises ArtefactError where the file is no database, damaged, or of a newer software; DeviceError
+    where it cannot be opened or migrated now.
+    """
+
+    def __init__(self, path: Path, is_reader: bool = False) -> None:
+        self.path = path
+        self._engine = _connect(path, is_reader)
+        try:
+            with _translated(path):
+                if is_reader:
+                    self._expect_revision()
+                else:
+                    self._migrate()
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def add(
+        self,
+        verdicts: Sequence[Verdict],
+        late: Sequence[LateResult] = (),
+        images: Mapping[int, str] | None = None,
+    ) -> Added:
+        """Write rows, late results and image paths ("" = the image is gone) in one transaction.
+
+        A late result or an image of a part without a row is dropped. Raises DeviceError; nothing
+        was written then.
+        """
+        unique = {verdict.part_id: verdict for verdict in verdicts}
+        written: set[int] = set()
+        stored: dict[int, tuple[str, int]] = {}
+        with _translated(self.path), self._engine.begin() as connection:
+            if unique:
+                now = time.time_ns()
+                rows = [_to_row(verdict, now) for verdict in unique.values()]
+                written = set(connection.execute(_UPSERT, rows).scalars())
+                if doubtful := unique.keys() - written:
+                    query = sa.select(parts.c.part_id, parts.c.word, parts.c.opened_utc_ns)
+                    query = query.where(parts.c.part_id.in_(doubtful))
+                    stored = {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+            if late:
+                values = [
+                    {"of": result.part_id, "as_word": result.word.name, "by": result.margin}
+                    for result in late
+                ]
+                connection.execute(_SET_LATE, values)
+            if images:
+                paths = [{"of": part_id, "path": path} for part_id, path in images.items()]
+                connection.execute(_SET_IMAGE, paths)
+        wrong = [
+            part_id
+            for part_id, known in stored.items()
+            if known != (unique[part_id].word.name, unique[part_id].opened_utc_ns)
+        ]
+        return Added(
+            new=len(written), known=len(stored) - len(wrong), contradictions=tuple(sorted(wrong))
+        )
+
+    def part(self, part_id: int) -> PartRow | None:
+        """One part, or None where no row has this id."""
+        rows = self._read(sa.select(parts).where(parts.c.part_id == part_id))
+        return rows[0] if rows else None
+
+    def last(self, count: int, words: Sequence[Word] = ()) -> tuple[PartRow, ...]:
+        """The newest parts (highest ids), newest first; of these words only, if any are given."""
+        query = sa.select(parts).order_by(parts.c.part_id.desc()).limit(count)
+        if words:
+            query = query.where(parts.c.word.in_([word.name for word in words]))
+        return self._read(query)
+
+    def counts(self, first: int = 0, last: int | None = None) -> dict[Word, int]:
+        """Parts by word, ids from `first` to `last` (None = to the newest); every word is a key."""
+        query = sa.select(parts.c.word, sa.func.count()).group_by(parts.c.word)
+        query = query.where(parts.c.part_id >= first)
+        if last is not None:
+            query = query.where(parts.c.part_id <= last)
+        found: dict[Word, int] = {word: 0 for word in Word if word is not Word.NONE}
+        with _translated(self.path), self._engine.connect() as connection:
+            for word, count in connection.execute(query):
+                found[Word[word]] = count
+        return found
+
+    def missing(self, first: int, last: int) -> tuple[range, ...]:
+        """Runs of ids between `first` and `last`, both included, that have no row."""
+        if last < first:
+            return ()
+        following = sa.func.lead(parts.c.part_id, 1, last + 1).over(order_by=parts.c.part_id)
+        inside = (
+            sa.select(parts.c.part_id, following.label("following"))
+            .where(parts.c.part_id.between(first, last))
+            .subquery()
+        )
+        gaps = (
+            sa.select(inside.c.part_id + 1, inside.c.following)
+            .where(inside.c.following > inside.c.part_id + 1)
+            .order_by(inside.c.part_id)
+        )
+        lowest = sa.select(sa.func.min(parts.c.part_id)).where(parts.c.part_id.between(first, last))
+        with _translated(self.path), self._engine.connect() as connection:
+            begin = connection.execute(lowest).scalar()
+            if begin is None:
+                return (range(first, last + 1),)
+            found = [range(start, stop) for start, stop in connection.execute(gaps)]
+        return tuple([range(first, begin), *found] if begin > first else found)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def _read(self, query: sa.Select[Any]) -> tuple[PartRow, ...]:
+        with _translated(self.path), self._engine.connect() as connection:
+            return tuple(_from_row(row) for row in connection.execute(query).mappings())
+
+    def _migrate(self) -> None:
+        with self._engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current == REVISION:
+            return
+        known = {script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()}
+        if current is not None and current not in known:
+            raise self._foreign(current)
+        migrate(self._engine, "head")
+
+    def _expect_revision(self) -> None:
+        with self._engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current != REVISION:
+            raise self._foreign(str(current))
+
+    def _foreign(self, got: str) -> ArtefactError:
+        return ArtefactError(
+            self.path,
+            f"a database of revision {REVISION} or older",
+            f"revision {got}, written by another version of inspectd",
+            OfflineReason.STORAGE_POLICY,
+        )
+
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def migrate(engine: sa.Engine, revision: str) -> None:
+    """Take the database to `revision` ("head", "base" or an id), each step in a transaction."""
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(_SCRIPTS))
+    settings.set_main_option("path_separator", "os")
+    with engine.connect() as connection:
+        settings.attributes["connection"] = connection
+        back = revision == "base" or (revision.isdecimal() and revision < REVISION)
+        (command.downgrade if back else command.upgrade)(settings, revision)
+        connection.commit()
+
+
+def _connect(path: Path, is_reader: bool) -> sa.Engine:
+    """An engine whose transactions are real: the driver alone would not open one before DDL."""
+    if is_reader:
+        address = f"sqlite:///file:{path}?mode=ro&uri=true"
+    else:
+        address = f"sqlite:///{path}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise DeviceError(f"{path.parent}: expected a directory to write, got {err}") from err
+    engine = sa.create_engine(
+        address,
+        connect_args={"timeout": BUSY_S, "check_same_thread": False},
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
+    )
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.isolation_level = None
+        if not is_reader:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OperationalError as err:
+        raise DeviceError(f"{path}: expected a usable database, got {err.orig}") from err
+    except DatabaseError as err:
+        if type(err) is not DatabaseError:
+            raise  # integrity, programming: a bug of ours
+        raise ArtefactError(
+            path, "an SQLite database", str(err.orig), OfflineReason.STORAGE_POLICY
+        ) from err
+
+
+def _to_row(verdict: Verdict, now_utc_ns: int) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(verdict)
+    row = {name: value for name, value in fields.items() if name not in TRANSIENT}
+    row.update({name: fields[name].name for name in ("word", "reason", "expected_word")})
+    return row | _OWN | {"stored_utc_ns": now_utc_ns}
+
+
+def _from_row(row: sa.RowMapping) -> PartRow:
+    fields = {name: row[name] for name in Verdict.__struct_fields__ if name not in TRANSIENT}
+    fields["reason"] = Reason[row["reason"]]
+    fields["word"], fields["expected_word"] = Word[row["word"]], Word[row["expected_word"]]
+    fields["reasons"] = tuple(row["reasons"])
+    fields["region_px"] = tuple(row["region_px"]) if row["region_px"] else None
+    # JSON has no NaN: it is kept as null.
+    fields["features"] = tuple(math.nan if x is None else x for x in row["features"])
+    fields["gates"] = {name: math.nan if x is None else x for name, x in row["gates"].items()}
+    return PartRow(
+        verdict=Verdict(**fields),
+        late_word=Word[row["late_word"]],
+        late_margin=row["late_margin"],
+        image=row["image"],
+        stored_utc_ns=row["stored_utc_ns"],
+    )
+
+
+_insert = insert(parts)
+_UPSERT = _insert.on_conflict_do_update(
+    index_elements=[parts.c.part_id],
+    set_={
+        column.name: _insert.excluded[column.name]
+        for column in parts.c
+        if column.name != "part_id" and column.name not in _OWN
+    },
+    where=sa.and_(
+        parts.c.is_rebuilt,
+        sa.not_(_insert.excluded.is_rebuilt),
+        parts.c.word == _insert.excluded.word,
+        parts.c.opened_utc_ns == _insert.excluded.opened_utc_ns,
+    ),
+).returning(parts.c.part_id)
+_of = parts.c.part_id == sa.bindparam("of")
+_SET_IMAGE = sa.update(parts).where(_of).values(image=sa.bindparam("path"))
+_SET_LATE = (
+    sa.update(parts)
+    .where(_of)
+    .values(late_word=sa.bindparam("as_word"), late_margin=sa.bindparam("by"))
+)

@@ -1,0 +1,332 @@
+"""parts.db: rows that explain, once each, through crashes, versions and full disks."""
+
+import math
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
+
+from appliance import store as store_module
+from appliance.codes import Reason, Word
+from appliance.errors import ArtefactError, DeviceError
+from appliance.messages import LateResult, PixelRef, Verdict
+from appliance.store import REVISION, TRANSIENT, PartRow, Store, metadata, migrate, parts
+
+
+def verdict(part_id: int, word: Word = Word.OK, **changes: object) -> Verdict:
+    fields: dict[str, object] = {
+        "part_id": part_id,
+        "acq_id": part_id % 65535 + 1,
+        "epoch": 3,
+        "word": word,
+        "reason": Reason.SEGAD if word is Word.NG else Reason.NONE,
+    }
+    return Verdict(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def full(part_id: int) -> Verdict:
+    """A verdict with no field left at its default."""
+    ref = PixelRef(
+        ring="frame-top.1.ring", epoch=1, slot=2, sequence=3, shape=(4, 4), dtype="uint8"
+    )
+    return Verdict(
+        part_id=part_id,
+        acq_id=7,
+        epoch=4,
+        word=Word.NG,
+        reason=Reason.SEGAD,
+        detail="cell: p99 4.2 > 3.1",
+        reasons=("cell p99 +2.10", "<b>rim</b> max +0.40"),
+        part_tag=0xFFFFFFFF,
+        part_text='SN-1 "<script>alert(1)</script>" ü',
+        lot="L7",
+        camera="top",
+        region_px=(1, 2, 30, 40),
+        defects=2,
+        decides="segad",
+        margin=2.5,
+        t1=-1.0,
+        t2=1.25,
+        map_max=3.75,
+        classification=-0.5,
+        features=(0.5, 1.5, -2.0),
+        gates={"mean": 101.5, "focus": 12.0},
+        opened_utc_ns=1_790_000_000_123_456_789,
+        latency_ns=12_345_678,
+        deadline_ns=200_000_000,
+        stages_ns={"infer": 7_000_000, "score": 300_000},
+        frame_id=99,
+        pixels=ref,
+        map=ref,
+        source="cell0001.png",
+        bundle="b" * 64,
+        recipe="cell/3",
+        recipe_hash="c" * 64,
+        setup_hash="d" * 64,
+        passport="onnx-1",
+        software="0.1.0",
+        is_simulated=True,
+        is_challenge=True,
+        expected_word=Word.NG,
+        is_rebuilt=False,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    opened = Store(tmp_path / "data" / "parts.db")
+    yield opened
+    opened.close()
+
+
+def stored(store: Store, part_id: int) -> PartRow:
+    row = store.part(part_id)
+    assert row is not None
+    return row
+
+
+def test_every_field_of_a_verdict_has_a_column() -> None:
+    fields = set(Verdict.__struct_fields__) - TRANSIENT
+    assert set(parts.c.keys()) == fields | {"late_word", "late_margin", "image", "stored_utc_ns"}
+
+
+def test_a_row_gives_back_the_whole_verdict(store: Store) -> None:
+    sent = full((1 << 63) - 1)
+    defaults = {f.name: f.default for f in msgspec.structs.fields(Verdict)}
+    for name in set(Verdict.__struct_fields__) - {"is_rebuilt"}:
+        assert getattr(sent, name) != defaults[name], f"{name} is left at its default"
+    store.add([sent], images={sent.part_id: "images/2026-09-21/1.png"})
+    row = stored(store, sent.part_id)
+    assert row.verdict == msgspec.structs.replace(sent, pixels=None, map=None)
+    assert row.image == "images/2026-09-21/1.png"
+    assert row.stored_utc_ns > 1_700_000_000_000_000_000
+
+
+def test_people_can_read_the_row_without_our_code(store: Store) -> None:
+    store.add([full(5)])
+    with sqlite3.connect(store.path) as plain:
+        row = plain.execute(
+            "SELECT word, reason, expected_word, json_extract(reasons, '$[0]'),"
+            " json_extract(stages_ns, '$.infer') FROM parts"
+        ).fetchone()
+    plain.close()
+    assert row == ("NG", "SEGAD", "NG", "cell p99 +2.10", 7_000_000)
+
+
+def test_numbers_that_are_not_finite_survive_as_such(store: Store) -> None:
+    store.add(
+        [
+            verdict(1, Word.ERROR, margin=math.nan, map_max=math.inf, features=(1.0, math.nan)),
+        ]
+    )
+    row = stored(store, 1).verdict
+    assert row.margin is None
+    assert row.map_max == math.inf
+    assert row.features[0] == 1.0
+    assert math.isnan(row.features[1])
+
+
+def test_writes_are_on_the_disk_when_the_call_returns(store: Store) -> None:
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_the_same_verdict_twice_is_one_row(store: Store) -> None:
+    first = store.add([verdict(1), verdict(2, Word.NG), verdict(1)])
+    again = store.add([verdict(2, Word.NG), verdict(3)])
+    assert (first.new, first.known) == (2, 0)
+    assert (again.new, again.known, again.contradictions) == (1, 1, ())
+    assert sum(store.counts().values()) == 3
+
+
+def test_a_second_word_for_a_part_is_reported_and_changes_nothing(store: Store) -> None:
+    store.add([verdict(1, Word.NG)])
+    added = store.add([verdict(1, Word.OK), verdict(2)])
+    assert added.contradictions == (1,)
+    assert (added.new, added.known) == (1, 0)
+    assert stored(store, 1).verdict.word is Word.NG
+
+
+def test_a_full_row_fills_in_a_rebuilt_one_and_never_the_reverse(store: Store) -> None:
+    opened_utc_ns = full(8).opened_utc_ns
+    rebuilt = verdict(8, Word.NG, is_rebuilt=True, opened_utc_ns=opened_utc_ns)
+    store.add([rebuilt], images={8: "images/x/8.png"})
+    assert stored(store, 8).verdict.is_rebuilt
+    detailed = full(8)
+    assert store.add([detailed]).new == 1
+    assert stored(store, 8).verdict.reasons == detailed.reasons
+    assert stored(store, 8).image == "images/x/8.png"
+    assert store.add([rebuilt]).known == 1
+    assert not stored(store, 8).verdict.is_rebuilt
+
+
+def test_a_part_of_another_life_is_a_contradiction(store: Store) -> None:
+    """The journal was lost and ids began anew: the new part is not the old row."""
+    store.add([verdict(1, opened_utc_ns=5)])
+    assert store.add([verdict(1, opened_utc_ns=6)]).contradictions == (1,)
+
+
+def test_a_late_result_joins_its_row(store: Store) -> None:
+    store.add(
+        [verdict(1, Word.ERROR, reason=Reason.LATE)],
+        late=[LateResult(part_id=1, word=Word.NG, margin=2.5)],
+    )
+    store.add([verdict(1, Word.ERROR, reason=Reason.LATE)])
+    row = stored(store, 1)
+    assert (row.verdict.word, row.late_word, row.late_margin) == (Word.ERROR, Word.NG, 2.5)
+    store.add([], late=[LateResult(part_id=2, word=Word.OK, margin=0.0)])
+    assert store.part(2) is None
+
+
+def test_a_full_row_with_another_word_does_not_replace_a_rebuilt_one(store: Store) -> None:
+    store.add([verdict(8, Word.ERROR, reason=Reason.RESTART, is_rebuilt=True)])
+    assert store.add([verdict(8, Word.OK)]).contradictions == (8,)
+    assert stored(store, 8).verdict.reason is Reason.RESTART
+
+
+def test_image_paths_come_and_go(store: Store) -> None:
+    store.add([verdict(1)])
+    store.add([], images={1: "images/a/1.png", 99: "images/a/99.png"})
+    assert stored(store, 1).image == "images/a/1.png"
+    store.add([], images={1: ""})
+    assert stored(store, 1).image == ""
+    assert store.part(99) is None
+
+
+def test_the_newest_rows_by_word(store: Store) -> None:
+    store.add([verdict(n, Word.NG if n % 3 == 0 else Word.OK) for n in range(1, 11)])
+    assert [row.verdict.part_id for row in store.last(3)] == [10, 9, 8]
+    assert [row.verdict.part_id for row in store.last(2, [Word.NG])] == [9, 6]
+    assert store.last(5, [Word.UNCERTAIN]) == ()
+    assert store.counts() == {Word.OK: 7, Word.NG: 3, Word.UNCERTAIN: 0, Word.ERROR: 0}
+    assert store.counts(first=3, last=6)[Word.NG] == 2
+
+
+@pytest.mark.parametrize(
+    ("present", "first", "last", "expected"),
+    [
+        ([], 1, 3, [(1, 4)]),
+        ([1, 2, 3], 1, 3, []),
+        ([1, 3], 1, 3, [(2, 3)]),
+        ([2], 1, 3, [(1, 2), (3, 4)]),
+        ([1, 2, 9], 1, 5, [(3, 6)]),
+        ([5, 1 << 40], 5, 1 << 40, [(6, 1 << 40)]),
+        ([1], 3, 2, []),
+    ],
+)
+def test_rows_missing_between_two_ids(
+    store: Store, present: list[int], first: int, last: int, expected: list[tuple[int, int]]
+) -> None:
+    store.add([verdict(n) for n in present])
+    assert list(store.missing(first, last)) == [range(*pair) for pair in expected]
+
+
+def test_a_reader_sees_what_was_written_and_writes_nothing(store: Store) -> None:
+    store.add([verdict(1)])
+    reader = Store(store.path, is_reader=True)
+    store.add([verdict(2)])
+    assert [row.verdict.part_id for row in reader.last(9)] == [2, 1]
+    with pytest.raises(DeviceError, match="readonly"):
+        reader.add([verdict(3)])
+    reader.close()
+
+
+def test_a_reader_needs_a_database(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"parts\.db"):
+        Store(tmp_path / "parts.db", is_reader=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> None:
+    scripts = ScriptDirectory(str(store_module._SCRIPTS))
+    assert scripts.get_current_head() == REVISION
+
+    def difference() -> list[object]:
+        with store._engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            return compare_metadata(context, metadata)
+
+    def tables() -> set[str]:
+        return set(sa.inspect(store._engine).get_table_names())
+
+    assert difference() == []
+    store.add([verdict(1)])
+    migrate(store._engine, "base")
+    assert tables() == {"alembic_version"}
+    migrate(store._engine, "head")
+    assert tables() == {"alembic_version", "parts"}
+    assert difference() == []
+    assert store.last(1) == ()
+
+
+def test_opening_again_keeps_the_rows(store: Store) -> None:
+    store.add([verdict(1)])
+    store.close()
+    again = Store(store.path)
+    assert again.part(1) is not None
+    again.close()
+
+
+def test_a_migration_that_is_cut_off_leaves_no_table(tmp_path: Path) -> None:
+    engine = store_module._connect(tmp_path / "parts.db", is_reader=False)
+    with engine.connect() as connection:
+        # A table in the way of the second statement of the migration.
+        connection.exec_driver_sql("CREATE TABLE other (x)")
+        connection.exec_driver_sql("CREATE INDEX ix_parts_opened_utc_ns ON other (x)")
+        connection.commit()
+    with pytest.raises(OperationalError, match="already exists"):
+        migrate(engine, "head")
+    assert "parts" not in sa.inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_software_is_refused_untouched(store: Store) -> None:
+    store.add([verdict(1)])
+    store.close()
+    with sqlite3.connect(store.path) as plain:
+        plain.execute("UPDATE alembic_version SET version_num = '9001'")
+    plain.close()
+    for is_reader in (False, True):
+        with pytest.raises(ArtefactError) as caught:
+            Store(store.path, is_reader=is_reader)
+        assert str(store.path) in str(caught.value)
+        assert "9001" in str(caught.value)
+    with sqlite3.connect(store.path) as plain:
+        assert plain.execute("SELECT count(*) FROM parts").fetchone() == (1,)
+    plain.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "parts.db"
+    path.write_bytes(b"this is not a database at all, whatever its name says " * 40)
+    with pytest.raises(ArtefactError, match=r"parts\.db.*SQLite.*not a database"):
+        Store(path)
+
+
+def test_a_directory_that_cannot_be_made_is_a_device_error(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(DeviceError, match="data"):
+        Store(tmp_path / "data" / "parts.db")
+
+
+def test_a_locked_database_is_a_device_error_and_recovers(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    monkeypatch.setattr(store_module, "BUSY_S", 0.05)
+    quick = Store(store.path)
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DeviceError, match="locked"):
+        quick.add([verdict(1)])
+    other.execute("ROLLBACK")
+    other.close()
+    assert quick.add([verdict(1)]).new == 1
+    quick.close()
