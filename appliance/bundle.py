@@ -65,8 +65,8 @@ class GateLimits(Section, frozen=True, kw_only=True):
     """Lowest and highest share of pixels at 0 or full scale."""
     focus: tuple[float, float]
     """Lowest and highest variance of the Laplacian."""
-    shift_px: float
-    """Largest shift against the mean image, in pixels of the source; inf where parts are not
+    shift_px: float | None
+    """Largest shift against the mean image, in pixels of the source; None where parts are not
     aligned and the gate does not apply."""
     mean_image: str
     """PNG of the mean good image, grey, reduced."""
@@ -160,6 +160,8 @@ def load_bundle(folder: Path, expected_id: str | None = None) -> Bundle:
         needed.append("network.onnx")
     if manifest.forest:
         needed.append(manifest.forest)
+    if manifest.gates:
+        needed.append(manifest.gates.mean_image)
     for golden in manifest.golden:
         needed += [golden.image, golden.outputs]
     for name in needed:
