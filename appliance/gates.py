@@ -142,7 +142,7 @@ def gates_of(bundle: Bundle) -> Gates | None:
 def _grid(frame: Image) -> Image:
     """Every n-th row and column, grey, a copy of its own."""
     step = max(1, round(np.sqrt(frame.shape[0] * frame.shape[1] / _GRID_PIXELS)))
-    return _grey(np.ascontiguousarray(frame[::step, ::step]))
+    return _grey(frame[::step, ::step].copy())
 
 
 def _reduce(grid: Image) -> Image:
