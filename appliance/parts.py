@@ -79,6 +79,7 @@ class PartBook:
         self._closed: dict[int, Part] = {}
         self._by_frame: dict[tuple[str, int], int] = {}
         self._early: dict[tuple[str, int], tuple[int, Scored | InferFailed]] = {}
+        self._ignored: dict[tuple[str, int], int] = {}
         self.orphans = 0
         """Frames that belong to no part."""
         self.no_image_in_a_row = 0
@@ -157,6 +158,11 @@ class PartBook:
             return None
         return self.scored(early[1], now_ns)
 
+    def ignore(self, message: FrameReady, now_ns: int) -> None:
+        """A frame that belongs to no part: counted, and so is known whose score will come."""
+        self.orphans += 1
+        self._ignored[message.camera, message.frame_id] = now_ns
+
     # ---- answers ---------------------------------------------------------------------------
 
     def frame(self, message: FrameReady, now_ns: int) -> Part | None:
@@ -223,6 +229,8 @@ class PartBook:
         part_id = message.part_id or self._by_frame.get(key, 0)
         part = self._open.get(part_id) or self._closed.get(part_id)
         if part is None:
+            if self._ignored.pop(key, None) is not None:
+                return None
             if message.part_id == 0:
                 self._early[key] = (now_ns, message)
             else:
@@ -286,6 +294,8 @@ class PartBook:
             del self._closed[oldest.part_id]
             if oldest.frame is not None:
                 self._by_frame.pop((oldest.frame.camera, oldest.frame.frame_id), None)
+        while self._ignored and now_ns - next(iter(self._ignored.values())) > _REMEMBER_NS:
+            del self._ignored[next(iter(self._ignored))]
         for key in [k for k, (at, _) in self._early.items() if now_ns - at > 5_000_000_000]:
             # A score for a frame that nobody saw: in free run this is a lost `FrameReady`.
             del self._early[key]

@@ -40,7 +40,7 @@ class Service:
         self.clock = clock
         self.log = structlog.get_logger(process=process)
         self.is_stopping = False
-        self._on_stop: list[Callable[[], None]] = []
+        self._on_stop: list[Callable[[], object]] = []
         self._notify_address = os.environ.pop("NOTIFY_SOCKET", "")
         watchdog_us = int(os.environ.pop("WATCHDOG_USEC", "0"))
         self._ping_every_ns = watchdog_us * 1000 // 4
@@ -62,7 +62,7 @@ class Service:
         """Ask systemd for patience: the next step takes long and is no hang."""
         self._notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
-    def on_stop(self, call: Callable[[], None]) -> None:
+    def on_stop(self, call: Callable[[], object]) -> None:
         """Call this, in the signal handler, when the process shall stop."""
         self._on_stop.append(call)
 

@@ -1,0 +1,101 @@
+"""The command line: one table, every command imported when it is called.
+
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 78 wrong configuration.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from appliance.errors import ConfigError
+from appliance.service import EXIT_CONFIG
+
+
+class Entry(NamedTuple):
+    """Where a command lives and what it does, in one line."""
+
+    target: str
+    help: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "demo": Entry("tools.demo:main", "From nothing to a running line on real images."),
+    "run": Entry("appliance.commands:run", "The whole line in the foreground from config.toml."),
+    "process": Entry("appliance.commands:process", "One process: camera, infer, decide, …"),
+    "config": Entry("appliance.commands:config", "Check every key, file, port and hash."),
+    "train": Entry("models.train:main", "Train a bundle on a folder of images."),
+    "evaluate": Entry("models.evaluate:main", "AUROC and its kin of a bundle on labelled images."),
+    "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
+    "bench": Entry("tools.bench:main", "Measure the budgets on this machine."),
+    "doctor": Entry("appliance.doctor:main", "What is installed, missing or broken, and why."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command's module only when that command is called: `--help` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself, imported now."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, name = entry.target.partition(":")
+        target: Any = getattr(importlib.import_module(module), name)
+        if isinstance(target, typer.Typer):
+            return typer.main.get_command(target)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name=cmd_name, help=target.__doc__ or entry.help)(target)
+        return typer.main.get_command(app)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"inspectd {importlib.metadata.version('inspectd')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def inspectd(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Edge appliance for visual inspection: camera, anomaly model, verdict, PLC."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a ConfigError is one clear line and exit 78."""
+    try:
+        app(args=arguments, prog_name="inspectd", standalone_mode=True)
+    except ConfigError as err:
+        sys.stderr.write(f"inspectd: {err}\n")
+        sys.exit(EXIT_CONFIG)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Commands of the line itself: run, one process, check the configuration."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance import supervise
+from appliance.bundle import load_bundle
+from appliance.config import load_config, load_products
+from appliance.recipe import load_recipe
+from appliance.service import run_process
+
+PROCESSES = ("camera", "infer", "decide", "record", "hmi")
+
+ConfigPath = Annotated[Path, typer.Option("--config", help="The integrator's config.toml.")]
+
+
+def run(config: ConfigPath = Path("config.toml")) -> None:
+    """The whole line in the foreground from config.toml; Ctrl-C stops it."""
+    raise typer.Exit(supervise.run(config))
+
+
+def process(
+    which: Annotated[str, typer.Argument(help=", ".join(PROCESSES))],
+    config: ConfigPath = Path("config.toml"),
+    name: Annotated[str, typer.Option(help="Which camera, or which of several infer.")] = "",
+    supervised: Annotated[
+        bool, typer.Option("--supervised", help="End when the parent process ends.")
+    ] = False,
+) -> None:
+    """One process of the line, as systemd and `inspectd run` start it."""
+    if which not in PROCESSES:
+        raise typer.BadParameter(f"expected one of {', '.join(PROCESSES)}, got {which!r}")
+    if which == "infer" and not name:
+        name = "0"
+    module = importlib.import_module(f"appliance.{which}")
+    raise typer.Exit(run_process(module.main, which, config, name, supervised))
+
+
+config = typer.Typer(add_completion=False, rich_markup_mode=None, help="The configuration.")
+
+
+@config.callback()
+def _group() -> None:
+    """The configuration."""
+
+
+@config.command()
+def check(config: ConfigPath = Path("config.toml")) -> None:
+    """Check every key, file, port and hash without starting anything."""
+    loaded = load_config(config)
+    products = load_products(loaded)
+    for number, name in sorted(products.items()):
+        recipe = load_recipe(loaded, name)
+        bundle = load_bundle(loaded.bundles_dir / recipe.recipe.bundle_dir, recipe.recipe.bundle)
+        sys.stdout.write(
+            f"product {number}: recipe {name} ({recipe.hash[:12]}), bundle {bundle.id[:12]}\n"
+        )
+    supervise.check_addresses(loaded)
+    sys.stdout.write(f"{config}: good\n")

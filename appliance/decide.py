@@ -1,0 +1,435 @@
+"""PROCESS decide: parts, deadlines, scores → verdicts → PLC words.
+
+Enters: PLC words, frames seen, scores, commands, signs of life. Leaves: triggers, verdicts, words.
+It learns of a part from the PLC's trigger (or a frame), never from the score it waits for, so
+that silence ends as ERROR. One asyncio loop; features and forest run in one thread beside it.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from appliance.bundle import load_bundle
+from appliance.codes import CommandError, FaultCode, Reason, State
+from appliance.config import Config, load_products, write_atomically
+from appliance.errors import ArtefactError, ConfigError, PartError
+from appliance.frames import RingReader
+from appliance.journal import Journal
+from appliance.line import Line, Outlets
+from appliance.messages import (
+    AnyMessage,
+    Command,
+    CommandResult,
+    FrameReady,
+    Health,
+    InferFailed,
+    NoFrame,
+    Prepare,
+    Prepared,
+    Refused,
+    Scored,
+    Stored,
+    Swap,
+    Words,
+)
+from appliance.parts import Judgement, Part
+from appliance.plc_modbus import ModbusPort
+from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
+from appliance.scoring import Scorer, frame_size
+from appliance.service import Service
+from appliance.wire import AsyncReceiver, Sender, Wiring
+from appliance.words import Bank, PlcInput
+
+_TICK_S = 0.05
+_STOP_S = 1.0
+_LAG_WARNING_MS = 20.0
+
+
+def software_version() -> str:
+    """The installed distribution's version."""
+    return importlib.metadata.version("inspectd")
+
+
+def main(service: Service, config: Config, name: str) -> None:
+    """Serve until told to stop. Raises ConfigError."""
+    if len(config.camera) != 1:
+        raise ConfigError("config.toml: camera", "exactly one [[camera]]", f"{len(config.camera)}")
+    if config.trigger == "hardware":
+        raise ConfigError("config.toml: trigger", '"plc" or "free"', '"hardware"')
+    asyncio.run(_Decide(service, config).serve())
+
+
+class _Decide:
+    """Sockets and tasks around one `Line`."""
+
+    def __init__(self, service: Service, config: Config) -> None:
+        self._service, self._config, self._log = service, config, service.log
+        self._products = load_products(config)
+        self._last_recipe = config.state_dir / "last_recipe"
+        self._rings = RingReader(config.rings_dir)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self._scorers: dict[str, Scorer] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._lag_ms = 0.0
+        self._largest_lag_ms = 0.0
+        self._shown: tuple[object, ...] = ()
+        self._notes: tuple[str, ...] = ()
+
+    async def serve(self) -> None:
+        """All of it."""
+        service, config = self._service, self._config
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        service.on_stop(lambda: loop.call_soon_threadsafe(stopping.set))
+        with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
+            journal = Journal(config.state_dir)
+            try:
+                await self._serve(wiring, journal, stopping)
+            finally:
+                self._thread.shutdown(wait=False, cancel_futures=True)
+                journal.close()
+
+    async def _serve(self, wiring: Wiring, journal: Journal, stopping: asyncio.Event) -> None:
+        config, clock = self._config, self._service.clock
+        camera = config.camera[0].name
+        trigger = wiring.sender("trigger", camera)
+        prepare = {
+            label: wiring.sender("prepare", label) for label in (f"camera:{camera}", "infer:0")
+        }
+        self._verdicts = wiring.sender("verdicts")
+        self._live = wiring.sender("live")
+        health = wiring.sender("health", "decide")
+        bank = Bank(config.plc.word_order, software_version(), os.uname().nodename)
+        line = self._line = Line(
+            config,
+            journal,
+            bank,
+            Outlets(
+                trigger=trigger.send,
+                verdict=self._verdicts.send,
+                live=self._live.send,
+                load_recipe=self._load_by_number,
+                setup=lambda label, message: self._send_setup(prepare, label, message),
+            ),
+            software_version(),
+            clock(),
+        )
+        port = ModbusPort(config.plc, bank, self._plc_wrote, clock)
+        await port.start()
+        receivers: list[tuple[AsyncReceiver, Callable[[AnyMessage], None]]] = [
+            (wiring.async_receiver("seen"), self._seen),
+            (wiring.async_receiver("scored"), self._scored),
+            (wiring.async_receiver("stored"), self._stored),
+            (
+                wiring.async_receiver("health", f"camera:{camera}", "infer:0", "record"),
+                self._heard,
+            ),
+        ]
+        tasks = [asyncio.ensure_future(_forever(*receiver)) for receiver in receivers]
+        tasks.append(asyncio.ensure_future(self._commands(wiring.async_receiver("command"))))
+        tasks.append(asyncio.ensure_future(self._ticks(health, port)))
+        self._service.ready()
+        self._log.info(
+            "serving", epoch=journal.epoch, plc=f"{config.plc.host}:{port.port}",
+            trigger=config.trigger, results=config.results, deadline_ms=config.deadline_ms,
+        )  # fmt: skip
+        self._load_last()
+        try:
+            await _first_of(tasks, stopping.wait())
+        finally:
+            line.stop(clock())
+            await self._drain(port)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _drain(self, port: ModbusPort) -> None:
+        """The last verdicts reach PLC and recorder before the port closes."""
+        until = self._service.clock() + int(_STOP_S * 1e9)
+        while self._line.ledger.rows_pending and self._service.clock() < until:
+            await asyncio.sleep(0.01)
+        await port.stop()
+
+    # ---- messages --------------------------------------------------------------------------
+
+    def _plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
+        self._line.plc_wrote(plc, received_ns)
+        self._arm()
+
+    def _seen(self, message: AnyMessage) -> None:
+        now_ns = self._service.clock()
+        match message:
+            case FrameReady():
+                part = self._line.frame(message, now_ns)
+                if part is not None:
+                    self._score(part)
+            case NoFrame():
+                self._line.no_frame(message, now_ns)
+            case Prepared() | Refused():
+                self._setup_answer(message)
+            case _:
+                self._log.warning("foreign message on seen", kind=type(message).__name__)
+        self._arm()
+
+    def _scored(self, message: AnyMessage) -> None:
+        now_ns = self._service.clock()
+        match message:
+            case Scored():
+                part = self._line.book.scored(message, now_ns)
+                if part is not None:
+                    self._score(part)
+            case InferFailed():
+                self._line.book.failed(message, now_ns)
+            case Prepared() | Refused():
+                self._setup_answer(message)
+            case _:
+                self._log.warning("foreign message on scored", kind=type(message).__name__)
+        self._arm()
+
+    def _stored(self, message: AnyMessage) -> None:
+        if isinstance(message, Stored):
+            self._line.stored(message, self._service.clock())
+
+    def _heard(self, message: AnyMessage) -> None:
+        if isinstance(message, Health):
+            self._line.heard(message, self._service.clock())
+
+    # ---- scoring ---------------------------------------------------------------------------
+
+    def _score(self, part: Part) -> None:
+        scorer, scored, frame = self._scorers.get(part.bundle), part.scored, part.frame
+        if scorer is None or scored is None or frame is None:
+            detail = "a score without the bundle it belongs to"
+            self._line.part_failed(part, Reason.INTERNAL, detail, self._service.clock())
+            return
+        loop = asyncio.get_running_loop()
+        size = frame_size(frame.pixels)
+        future = self._thread.submit(scorer.score, scored, self._rings, part.recipe, size)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._judged, part, done))
+
+    def _judged(self, part: Part, done: "Future[Judgement]") -> None:
+        now_ns = self._service.clock()
+        error = None if done.cancelled() else done.exception()
+        if error is None and not done.cancelled():
+            self._line.judged(part, done.result(), now_ns)
+        elif isinstance(error, PartError):
+            self._line.part_failed(part, error.reason, error.detail, now_ns)
+        else:
+            self._line.part_failed(part, Reason.INTERNAL, f"scoring: {error}", now_ns)
+            self._log.error("scoring failed", error=str(error), part_id=part.part_id)
+
+    # ---- recipes ---------------------------------------------------------------------------
+
+    def _send_setup(self, senders: dict[str, Sender], label: str, message: Prepare | Swap) -> None:
+        if not senders[label].send(message):
+            self._log.warning("process takes no set-up", process=label)
+
+    def _setup_answer(self, message: Prepared | Refused) -> None:
+        if isinstance(message, Refused):
+            refusal = f"{message.where}: expected {message.expected}, got {message.got}"
+            if refusal not in self._notes:
+                self._log.error("refused", process=message.process, why=refusal)
+            self._notes = (refusal,)
+            self._line.setups.refused(message)
+        else:
+            self._line.setups.prepared(message)
+            self._notes = ()
+        self._line.tick(self._service.clock())
+
+    def _load_last(self) -> None:
+        """The recipe that was in force before the last stop, else the first product's."""
+        try:
+            name = self._last_recipe.read_text(encoding="utf-8").strip()
+        except OSError:
+            name = ""
+        numbers = {recipe: number for number, recipe in self._products.items()}
+        number = numbers.get(name, min(self._products, default=0))
+        self._load_by_number(number, self._loaded_at_start)
+
+    def _loaded_at_start(self, code: CommandError, detail: str) -> None:
+        if code != CommandError.DONE:
+            self._notes = (detail,)
+            self._log.error("no recipe", why=detail)
+
+    def _load_by_number(self, number: int, done: Callable[[CommandError, str], None]) -> None:
+        name = self._products.get(number)
+        if name is None:
+            known = ", ".join(str(n) for n in sorted(self._products))
+            detail = f"product: expected one of {known}, got {number}"
+            done(CommandError.UNKNOWN_PRODUCT, detail)
+            return
+        task = asyncio.get_running_loop().run_in_executor(None, self._read_recipe, name)
+        task.add_done_callback(lambda read: self._recipe_read(number, read, done))
+
+    def _read_recipe(self, name: str) -> tuple[LoadedRecipe, Scorer]:
+        """In a thread: every hash of the bundle is checked, which takes a while."""
+        loaded = load_recipe(self._config, name)
+        recipe = loaded.recipe
+        scorer = self._scorers.get(recipe.bundle)
+        if scorer is None:
+            folder = self._config.bundles_dir / recipe.bundle_dir
+            if folder.parent != self._config.bundles_dir:
+                raise RecipeError(f"{loaded.path}: bundle_dir", "a name", repr(recipe.bundle_dir))
+            scorer = Scorer(load_bundle(folder, recipe.bundle))
+        scorer.check(loaded)
+        return loaded, scorer
+
+    def _recipe_read(
+        self,
+        number: int,
+        read: "asyncio.Future[tuple[LoadedRecipe, Scorer]]",
+        done: Callable[[CommandError, str], None],
+    ) -> None:
+        error = read.exception()
+        if isinstance(error, ArtefactError):
+            self._notes = (str(error),)
+            self._log.error("recipe refused", why=str(error))
+            done(CommandError.REFUSED_ARTEFACT, str(error))
+            return
+        loaded, scorer = read.result()
+
+        def finished(code: CommandError, detail: str) -> None:
+            current = self._line.setups.current
+            kept = {current.recipe.bundle} if current else set[str]()
+            self._scorers = {k: v for k, v in self._scorers.items() if k in kept}
+            if code == CommandError.DONE:
+                self._log.info("recipe in force", recipe=loaded.name, hash=loaded.hash[:12])
+                data = f"{loaded.name}\n".encode()
+                asyncio.get_running_loop().run_in_executor(
+                    None, write_atomically, self._last_recipe, data
+                )
+            else:
+                self._notes = (detail,)
+                self._log.error("recipe not changed", recipe=loaded.name, why=detail)
+            done(code, detail)
+
+        self._scorers[scorer.bundle.id] = scorer
+        now_ns = self._service.clock()
+        if self._line.setups.current is None:
+            # At start there is nothing to go back to: what refuses is asked again by itself.
+            self._line.adopt(loaded, number, scorer.bundle.id)
+            finished(CommandError.DONE, "")
+        else:
+            self._line.change_recipe(loaded, number, scorer.bundle.id, now_ns, finished)
+
+    # ---- commands of people and slow buses -------------------------------------------------
+
+    async def _commands(self, receiver: AsyncReceiver) -> None:
+        while True:
+            route, message = await receiver.receive()
+            if not isinstance(message, Command):
+                continue
+            self._log.info("command", name=message.name, argument=message.argument, by=message.by)
+            if message.name != "load_recipe" or not message.argument.isdecimal():
+                answer = CommandResult(
+                    id=message.id,
+                    code=CommandError.UNKNOWN_COMMAND,
+                    detail=f'expected "load_recipe" with a product number, got "{message.name}"',
+                )
+                await receiver.send(answer, route)
+                continue
+            answered: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
+            self._load_by_number(
+                int(message.argument),
+                partial(_answer, answered, message.id),
+            )
+            await receiver.send(await answered, route)
+
+    # ---- time ------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Wake up for the next deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_ns = self._line.next_deadline_ns()
+        if due_ns is not None:
+            wait_s = max(0.0, (due_ns - self._service.clock()) / 1e9)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._deadline)
+
+    def _deadline(self) -> None:
+        self._timer = None
+        self._line.expire(self._service.clock())
+        self._arm()
+
+    async def _ticks(self, health: Sender, port: ModbusPort) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        count = 0
+        while True:
+            due = max(due + _TICK_S, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self._lag_ms = max(self._lag_ms * 0.9, (loop.time() - due) * 1e3)
+            self._largest_lag_ms = max(self._largest_lag_ms, self._lag_ms)
+            now_ns = self._service.clock()
+            self._line.tick(now_ns)
+            self._arm()
+            count += 1
+            if count % 2 == 0:
+                self._line.beat(now_ns)
+                self._publish(health, port)
+            if count % 20 == 0:
+                self._line.check_ledger(now_ns)
+                self._line.spent_budgets = tuple(
+                    path.name.removeprefix("spent-")
+                    for path in self._config.runtime_dir.glob("spent-*")
+                )
+            self._service.turn()
+
+    def _publish(self, health: Sender, port: ModbusPort) -> None:
+        line = self._line
+        notes = (*self._notes, *(p.note for p in line.setups.peers.values() if p.note))
+        self._live.send(
+            Words(
+                registers=line.bank.snapshot(),
+                counters=line.counters,
+                ledger=line.ledger.figures(),
+                offline=line.conditions.offline,
+                notes=notes,
+            )
+        )
+        current = line.setups.current
+        health.send(
+            Health(
+                process="decide",
+                pid=os.getpid(),
+                is_serving=True,
+                setup_hash=current.setup_hash if current else "",
+                counters={**line.counters, **port.counters, "unsent": self._verdicts.refused},
+                gauges={"loop_lag_ms": self._lag_ms, "largest_lag_ms": self._largest_lag_ms},
+                note=notes[0] if notes else "",
+            )
+        )
+        shown = (line.conditions.state, line.conditions.offline, line.handshake.fault)
+        if shown != self._shown:
+            self._shown = shown
+            self._log.info(
+                "state", state=State(shown[0]).name, offline=line.conditions.offline.name,
+                fault=FaultCode(line.handshake.fault).name,
+            )  # fmt: skip
+
+
+def _answer(
+    future: "asyncio.Future[CommandResult]", identity: str, code: CommandError, detail: str
+) -> None:
+    if not future.done():
+        future.set_result(CommandResult(id=identity, code=code, detail=detail))
+
+
+async def _forever(receiver: AsyncReceiver, take: Callable[[AnyMessage], None]) -> None:
+    while True:
+        _, message = await receiver.receive()
+        take(message)
+
+
+async def _first_of(tasks: "Sequence[asyncio.Future[None]]", stop: Awaitable[bool]) -> None:
+    """Until told to stop; a task that ends before that is a bug and ends the process."""
+    stopped = asyncio.ensure_future(stop)
+    done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        if task is not stopped:
+            task.result()
+            raise RuntimeError("a task of the decision loop ended by itself")

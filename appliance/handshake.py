@@ -1,0 +1,366 @@
+"""The box as the PLC sees it: control words in, status and result words out. Pure; time given.
+
+Level mode: one result at a time in HR 115–152, held until ResultAck. Ring mode: results only in
+the ring, acknowledged by AckSeq. The ring is filled in both. Only this class sets TriggerReady,
+and only from conditions of the decision process. All timing rules are those of docs/plc.md.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from appliance.codes import (
+    LATCHING_FAULTS,
+    CommandError,
+    Control,
+    FaultCode,
+    OfflineReason,
+    SlotFlags,
+    State,
+    Status1,
+    Status2,
+    Word,
+)
+from appliance.messages import Verdict
+from appliance.registers import COUNTERS, RING_SLOTS
+from appliance.states import may_trigger
+from appliance.verdict import display_score
+from appliance.words import Bank, PlcInput
+
+QUEUE_MAX = 8
+"""Parts that may be open or unread with BufferResults and in ring mode."""
+_MS = 1_000_000
+NO_BITS = Status2(0)
+_RING_IDS = 65_535
+
+Accept = Callable[[PlcInput, int], int]
+"""Open a part for this input, received at this time; returns its AcqID."""
+Ask = Callable[[int, int, int], None]
+"""Command code, argument and time; answered by `command_done`, perhaps at once."""
+Count = Callable[[str], None]
+"""One more of the counter with this name."""
+
+
+@dataclass(slots=True)
+class Conditions:
+    """What the decision process knows about the rest of the box; it keeps these current."""
+
+    state: State = State.PREOPERATIONAL
+    offline: OfflineReason = OfflineReason.STARTING
+    """NONE when camera, engine, recipe and journal allow a part."""
+    fault: FaultCode = FaultCode.NONE
+    """What is wrong just now; NONE ends the fault bit but for latching faults."""
+    open_parts: int = 0
+    status2: Status2 = NO_BITS
+    """All bits but those that the handshake itself knows."""
+    is_warning: bool = False
+
+
+class Handshake:
+    """One PLC's side of the machine, projected on a register bank."""
+
+    def __init__(
+        self,
+        bank: Bank,
+        conditions: Conditions,
+        accept: Accept,
+        ask: Ask,
+        cleared: Callable[[], None],
+        count: Count,
+        *,
+        mode: Literal["level", "ring"],
+        is_triggered_by_plc: bool,
+        epoch: int,
+        heartbeat_timeout_ms: int,
+        acknowledge_timeout_ms: int,
+        deadline_ms: int,
+    ) -> None:
+        self._bank, self.conditions = bank, conditions
+        self._accept, self._ask, self._cleared, self._count = accept, ask, cleared, count
+        self._is_level = mode == "level"
+        self._is_triggered_by_plc = is_triggered_by_plc
+        self._epoch = epoch
+        self._heartbeat_timeout_ns = heartbeat_timeout_ms * _MS
+        self._acknowledge_timeout_ns = acknowledge_timeout_ms * _MS
+        self._deadline_ms = deadline_ms
+        self._plc: PlcInput | None = None
+        self._beat_at_ns: int | None = None
+        self._bits = Status1(0)
+        self._status2 = Status2(0)
+        self._command_failed = False
+        self._latched = FaultCode.NONE
+        self._shown_fault = FaultCode.NONE
+        self._waiting: deque[Verdict] = deque()
+        self._valid_until_ns: int | None = None
+        self._ring_seq = 0
+        self._ring_count = 0
+        self._acked_seq = 0
+        self._ring_unread = 0
+        self._has_unread = False
+        self._warned_deadline = False
+        bank.set("Epoch", epoch)
+        bank.set("Margin", float("nan"))
+
+    # ---- what decide reads -----------------------------------------------------------------
+
+    @property
+    def is_plc_alive(self) -> bool:
+        """PlcHeartbeat changed lately."""
+        return Status2.PLC_COMM_OK in self._status2
+
+    @property
+    def is_trigger_ready(self) -> bool:
+        """As it stands in HR 100."""
+        return Status1.TRIGGER_READY in self._bits
+
+    @property
+    def fault(self) -> FaultCode:
+        """The fault that holds now: latched, or going on."""
+        return self._latched or self.conditions.fault
+
+    # ---- PLC → box -------------------------------------------------------------------------
+
+    def on_write(self, plc: PlcInput, now_ns: int) -> None:
+        """All that one accepted write means; called before the same request is answered."""
+        before = self._plc
+        old = before.control if before else Control(0)
+        self._plc = plc
+        if before is None or plc.heartbeat != before.heartbeat:
+            if before is not None:
+                self._beat_at_ns = now_ns
+            self._bank.set("PlcHeartbeatEcho", plc.heartbeat)
+        rising, falling = plc.control & ~old, old & ~plc.control
+        if Control.CLEAR_ERROR in rising:
+            self._clear_error()
+        self.refresh(now_ns)
+        if Control.TRIGGER in rising:
+            self._trigger(plc, now_ns)
+        elif Control.TRIGGER in falling:
+            self._bits &= ~Status1.TRIGGER_ACK
+        if Control.RESULT_ACK in rising and self._is_level:
+            self._drop_result()
+        if Control.EXECUTE in rising:
+            self._execute(plc, now_ns)
+        elif Control.EXECUTE in falling:
+            self._bits &= ~(Status1.CMD_DONE | Status1.CMD_EXECUTING)
+            self._command_failed = False
+        if plc.epoch_echo == self._epoch:
+            self._acknowledge(plc.ack_seq)
+        self.refresh(now_ns)
+
+    def _trigger(self, plc: PlcInput, now_ns: int) -> None:
+        if not (self._is_triggered_by_plc and self.is_trigger_ready):
+            self._count("missed_triggers")
+            self._bits |= Status1.ACQ_ERROR
+            return
+        self._warned_deadline = plc.deadline_ms > self._deadline_ms
+        self._bank.set("AcqID", self._accept(plc, now_ns))
+        self._bits |= Status1.TRIGGER_ACK | Status1.ACQUIRING
+        self._bits &= ~Status1.EXPOSURE_COMPLETE
+
+    def _execute(self, plc: PlcInput, now_ns: int) -> None:
+        if Status1.CMD_EXECUTING in self._bits:
+            return
+        self._bits |= Status1.CMD_EXECUTING
+        self._bits &= ~Status1.CMD_DONE
+        self._command_failed = False
+        self._bank.set("CmdEcho", plc.command)
+        self._ask(plc.command, plc.argument, now_ns)
+
+    def command_done(self, result: CommandError) -> None:
+        """The running command ended."""
+        self._bits &= ~Status1.CMD_EXECUTING
+        self._bits |= Status1.CMD_DONE
+        self._command_failed = result != CommandError.DONE
+        self._bank.set("CmdResult", result)
+
+    def clear_overrun(self) -> None:
+        """Command 11."""
+        self._bits &= ~Status1.OVERRUN
+
+    def _clear_error(self) -> None:
+        self._bits &= ~Status1.ACQ_ERROR
+        self._has_unread = False
+        self._latched = FaultCode.NONE
+        self._cleared()
+        self._shown_fault = self.conditions.fault
+
+    # ---- box → PLC -------------------------------------------------------------------------
+
+    def exposure_complete(self) -> None:
+        """The part's picture is taken; it may move."""
+        self._bits |= Status1.EXPOSURE_COMPLETE
+        self._bits &= ~Status1.ACQUIRING
+
+    def deliver(self, verdict: Verdict, now_ns: int) -> None:
+        """A verdict exists: into the ring at once, into the level words when they are free."""
+        self._bits &= ~Status1.ACQUIRING
+        self._put_in_ring(verdict)
+        if self._is_level:
+            self._waiting.append(verdict)
+        self.refresh(now_ns)
+
+    def refresh(self, now_ns: int) -> None:
+        """Bring every status word up to date; called in the same turn as what changed them."""
+        self._expire_result(now_ns)
+        self._show_next_result(now_ns)
+        conditions, plc = self.conditions, self._plc
+        if conditions.fault in LATCHING_FAULTS and not self._latched:
+            self._latched = conditions.fault
+        fault = self.fault
+        if fault and not self._shown_fault:
+            self._shown_fault = fault
+        elif fault and fault != self._shown_fault and self._shown_fault not in LATCHING_FAULTS:
+            self._shown_fault = fault
+        is_alive = (
+            self._beat_at_ns is not None and now_ns - self._beat_at_ns < self._heartbeat_timeout_ns
+        )
+        control = plc.control if plc else Control(0)
+        offline = conditions.offline
+        if offline == OfflineReason.NONE and not is_alive:
+            offline = OfflineReason.PLC_COMMUNICATION
+        if offline == OfflineReason.NONE and Control.SET_OFFLINE in control:
+            offline = OfflineReason.STOPPED_BY_PERSON
+        is_online = offline == OfflineReason.NONE and conditions.state in (
+            State.READY,
+            State.SINGLE_EXECUTION,
+            State.CONTINUOUS_EXECUTION,
+        )
+        is_ready = (
+            is_online
+            and Control.ENABLE in control
+            and may_trigger(conditions.state)
+            and not self._latched
+            and self._has_room(control)
+        )
+        bits = self._bits & ~(
+            Status1.ONLINE | Status1.TRIGGER_READY | Status1.BUSY | Status1.FAULT | Status1.WARNING
+        )
+        bits |= Status1.ONLINE if is_online else Status1(0)
+        bits |= Status1.TRIGGER_READY if is_ready else Status1(0)
+        bits |= Status1.BUSY if conditions.open_parts else Status1(0)
+        bits |= Status1.FAULT if fault else Status1(0)
+        if conditions.is_warning or self._warned_deadline or self._has_unread:
+            bits |= Status1.WARNING
+        self._bits = bits
+        status2 = conditions.status2
+        status2 |= Status2.PLC_COMM_OK if is_alive else Status2(0)
+        status2 |= Status2.CMD_FAILED if self._command_failed else Status2(0)
+        status2 |= Status2(0) if is_online and is_alive else Status2.SAFE_STATE
+        self._status2 = status2
+        self._bank.set("Status1", bits)
+        self._bank.set("Status1Copy", bits)
+        self._bank.set("Status2", status2)
+        self._bank.set("State", conditions.state)
+        self._bank.set("OfflineReason", offline)
+        self._bank.set("FaultCode", self._shown_fault)
+
+    def beat(self, count: int) -> None:
+        """The decision loop's heartbeat, every 100 ms."""
+        self._bank.set("VisionHeartbeat", count & 0xFFFF)
+        self._bank.set("VisionHeartbeatCopy", count & 0xFFFF)
+
+    def show_counters(self, counters: Mapping[str, int]) -> None:
+        """Those that have a register; 32 bits, they wrap."""
+        for name, _ in COUNTERS:
+            self._bank.set_counter(name, counters[name])
+
+    # ---- results ---------------------------------------------------------------------------
+
+    def _has_room(self, control: Control) -> bool:
+        open_parts, unread = self.conditions.open_parts, len(self._waiting)
+        is_held = self._valid_until_ns is not None
+        if self._is_level and Control.BUFFER_RESULTS not in control:
+            return open_parts == 0 and unread == 0 and not is_held
+        return open_parts + unread + is_held < QUEUE_MAX
+
+    def _expire_result(self, now_ns: int) -> None:
+        if self._valid_until_ns is not None and now_ns >= self._valid_until_ns:
+            self._has_unread = True
+            self._count("unread")
+            self._drop_result()
+
+    def _drop_result(self) -> None:
+        self._valid_until_ns = None
+        self._bits &= ~Status1.RESULT_VALID
+
+    def _show_next_result(self, now_ns: int) -> None:
+        plc = self._plc
+        if (
+            self._valid_until_ns is not None
+            or not self._waiting
+            or (plc is not None and Control.RESULT_ACK in plc.control)
+        ):
+            return
+        verdict = self._waiting.popleft()
+        self._write_result(verdict)
+        self._bits ^= Status1.INSPECTION_TOGGLE
+        self._bits &= ~(Status1.PASS | Status1.FAIL)
+        self._bits |= Status1.PASS if verdict.word == Word.OK else Status1.FAIL
+        self._bits |= Status1.RESULT_VALID
+        self._valid_until_ns = now_ns + self._acknowledge_timeout_ns
+
+    def _write_result(self, verdict: Verdict) -> None:
+        put = self._bank.set
+        put("InspectionID", verdict.acq_id)
+        put("Verdict", verdict.word)
+        put("Reason", verdict.reason)
+        put("Score", display_score(verdict.margin))
+        put("ScoreLimit", display_score(verdict.t2))
+        put("LatencyMs", min(0xFFFF, verdict.latency_ns // _MS))
+        put("DeadlineUsedMs", min(0xFFFF, verdict.deadline_ns // _MS))
+        put("PartTagEcho", verdict.part_tag)
+        put("PartIdEcho", verdict.part_text)
+        put("DefectCount", min(0xFFFF, verdict.defects))
+        put("WorstRegion", verdict.region_px or (0, 0, 0, 0))
+        for name, value in (("Margin", verdict.margin), ("T1", verdict.t1), ("T2", verdict.t2)):
+            put(name, float("nan") if value is None else value)
+        put("ResultTear", verdict.acq_id)
+
+    def _put_in_ring(self, verdict: Verdict) -> None:
+        seq = self._ring_seq % _RING_IDS + 1
+        index = self._ring_count % RING_SLOTS
+        if self._ring_count >= RING_SLOTS:
+            overwritten = self._oldest_seq()
+            if not self._is_level and not self._is_acknowledged(overwritten):
+                self._ring_unread = (self._ring_unread + 1) & 0xFFFF
+                self._count("overruns")
+                self._bits |= Status1.OVERRUN
+        flags = SlotFlags.TAG_KNOWN if self._is_triggered_by_plc else SlotFlags(0)
+        flags |= SlotFlags.CHALLENGE if verdict.is_challenge else SlotFlags(0)
+        flags |= SlotFlags.SIMULATED if verdict.is_simulated else SlotFlags(0)
+        self._bank.put_slot(
+            index,
+            seq=seq,
+            verdict=verdict.word,
+            reason=verdict.reason,
+            flags=flags | (self._epoch & 0xFF) << 8,
+            score=display_score(verdict.margin),
+            latency_ms=min(0xFFFF, verdict.latency_ns // _MS),
+            part_tag=verdict.part_tag,
+            inspection_id=verdict.acq_id,
+        )
+        self._ring_seq = seq
+        self._ring_count += 1
+        self._bank.set("RingLast", seq)
+        self._bank.set("RingOldest", self._oldest_seq())
+        self._bank.set("RingUnread", self._ring_unread)
+
+    def _oldest_seq(self) -> int:
+        held = min(self._ring_count, RING_SLOTS)
+        return (self._ring_seq - held) % _RING_IDS + 1 if held else 0
+
+    def _is_acknowledged(self, seq: int) -> bool:
+        """Sequence numbers lie on a circle: acknowledged is what lies at most half a turn back."""
+        return (self._acked_seq - seq) % _RING_IDS < _RING_IDS // 2 and self._acked_seq != 0
+
+    def _acknowledge(self, seq: int) -> None:
+        """AckSeq: the highest contiguous sequence that the PLC consumed; never runs ahead."""
+        if not 1 <= seq <= _RING_IDS or self._ring_seq == 0:
+            return
+        behind = (self._ring_seq - seq) % _RING_IDS
+        if behind < RING_SLOTS and (
+            self._acked_seq == 0 or (seq - self._acked_seq) % _RING_IDS < _RING_IDS // 2
+        ):
+            self._acked_seq = seq

@@ -1,0 +1,473 @@
+"""The line as the decision process knows it: parts, handshake, recipe, ledger, one clock.
+
+No socket, no file but the journal: everything that leaves goes through `Outlets`, everything that
+enters is a method, and time is an argument. So a random PLC can drive it on virtual time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.codes import (
+    CommandCode,
+    CommandError,
+    FaultCode,
+    OfflineReason,
+    Reason,
+    Status2,
+    Word,
+)
+from appliance.config import Config
+from appliance.handshake import Conditions, Handshake
+from appliance.journal import Journal
+from appliance.ledger import Ledger
+from appliance.messages import (
+    FrameReady,
+    Health,
+    LateResult,
+    NoFrame,
+    Stored,
+    Trigger,
+    Verdict,
+)
+from appliance.parts import Judgement, Part, PartBook, restart_verdict
+from appliance.recipe import LoadedRecipe
+from appliance.setups import Send, Setups
+from appliance.states import Event, next_state
+from appliance.tally import Tally
+from appliance.words import Bank, PlcInput
+
+_MS = 1_000_000
+GUARD_NS = 2 * _MS
+"""A turn of the loop may take this long: deadlines are called so much earlier."""
+_CAMERA_FRESH_NS = 300 * _MS
+_INFER_FRESH_NS = 500 * _MS
+_RECORD_FRESH_NS = 1000 * _MS
+_STARTING_NS = 10_000 * _MS
+_RESEND_NS = 2_000 * _MS
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """Where the line's decisions go."""
+
+    trigger: Callable[[Trigger], bool]
+    """To the camera; False when it does not take it."""
+    verdict: Callable[[Verdict | LateResult], bool]
+    """To the recorder; False when it does not take it."""
+    live: Callable[[Verdict], object]
+    load_recipe: Callable[[int, Callable[[CommandError, str], None]], None]
+    """Product number; the outlet reads the files and calls `Line.change_recipe`."""
+    setup: Send
+
+
+class Line:
+    """One camera, one PLC, one recipe in force."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        bank: Bank,
+        outlets: Outlets,
+        software: str,
+        now_ns: int,
+    ) -> None:
+        self._config, self._journal, self._out = config, journal, outlets
+        self._started_ns = now_ns
+        self._deadline_ns = config.deadline_ms * _MS
+        self._is_free = config.trigger == "free"
+        camera = config.camera[0]
+        self.camera_label, self.infer_label = f"camera:{camera.name}", "infer:0"
+        self._is_simulated = camera.kind == "files" or config.engine.kind == "null"
+        self.bank = bank
+        self.ledger = Ledger()
+        self.tally = Tally(journal.counters)
+        self.setups = Setups((self.camera_label, self.infer_label), outlets.setup)
+        self.book = PartBook(journal, self.ledger, software, self._closed, self._is_simulated)
+        self.conditions = Conditions()
+        self.handshake = Handshake(
+            bank,
+            self.conditions,
+            self._accept,
+            self._ask,
+            self._error_cleared,
+            self.tally.add,
+            mode=config.results,
+            is_triggered_by_plc=config.trigger == "plc",
+            epoch=journal.epoch,
+            heartbeat_timeout_ms=config.plc.heartbeat_timeout_ms,
+            acknowledge_timeout_ms=config.plc.acknowledge_timeout_ms,
+            deadline_ms=config.deadline_ms,
+        )
+        self.bundle_id = ""
+        self.recipe_number = 0
+        self.spent_budgets: tuple[str, ...] = ()
+        """Processes whose restart budget is spent, as the supervisor says."""
+        self._beats = 0
+        self._was_ready = False
+        self._no_image_until_ns: int | None = None
+        self._is_stopped = False
+        self._ledger_cleared = 0
+        self._record_pid = 0
+        self._record_doubles = 0
+        self._record_seen_ns: int | None = None
+        self._archive = Stored(part_ids=())
+        self._resends = 0
+        self._sent_ns: dict[int, int] = {}
+        self._is_journal_bad_at_start = journal.lost > 0
+        for opened in list(journal.open_parts.values()):
+            verdict = restart_verdict(opened, journal.epoch, software)
+            journal.closed(verdict)
+            self.tally.verdict(verdict)
+        for part_id in journal.unstored:
+            self.ledger.row_sent(part_id, now_ns)
+            self._sent_ns[part_id] = now_ns - _RESEND_NS
+
+    # ---- PLC -------------------------------------------------------------------------------
+
+    def plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
+        """An accepted write of the PLC; before its request is answered."""
+        self.handshake.on_write(plc, received_ns)
+
+    def _accept(self, plc: PlcInput, received_ns: int) -> int:
+        recipe = self.setups.current
+        if recipe is None:
+            raise RuntimeError("TriggerReady without a recipe")
+        wanted = plc.deadline_ms * _MS
+        deadline = wanted if 0 < wanted <= self._deadline_ns else self._deadline_ns
+        part = self.book.open(
+            received_ns,
+            received_ns + deadline,
+            recipe,
+            self.bundle_id,
+            part_tag=plc.part_tag,
+            part_text=plc.part_text,
+            lot=plc.lot,
+        )
+        self.tally.add("triggers")
+        self._move(Event.TRIGGERED)
+        self._move(Event.RESOURCES_FREE)
+        self.conditions.open_parts = len(self.book)
+        self.book.asked_camera(part)
+        if not self._out.trigger(Trigger(part_id=part.part_id, part_tag=part.part_tag)):
+            self.ledger.answered("camera", part.part_id)
+            detail = "the camera process takes no trigger"
+            self.book.close(part, Word.ERROR, Reason.NO_IMAGE, received_ns, detail)
+        return part.acq_id
+
+    def _ask(self, command: int, argument: int, now_ns: int) -> None:
+        """A command of the PLC."""
+        done = self.handshake.command_done
+        match command:
+            case CommandCode.LOAD_RECIPE:
+                self._out.load_recipe(argument, lambda code, _: done(code))
+            case CommandCode.RESET_COUNTERS:
+                self.tally.reset_shift()
+                done(CommandError.DONE)
+            case CommandCode.CLEAR_OVERRUN:
+                self.handshake.clear_overrun()
+                done(CommandError.DONE)
+            case CommandCode.START_CONTINUOUS | CommandCode.STOP:
+                if self._is_free:
+                    self._is_stopped = command == CommandCode.STOP
+                    self._follow(now_ns)
+                    done(CommandError.DONE)
+                else:
+                    done(CommandError.WRONG_STATE)
+            case CommandCode.RESYNC:
+                # Only hardware triggers can lose their association; nothing to do is done.
+                done(CommandError.DONE)
+            case (
+                CommandCode.LOAD_RECIPE_BY_HASH
+                | CommandCode.START_CHALLENGE
+                | CommandCode.END_CHALLENGE
+                | CommandCode.SAVE_NEXT_N
+            ):
+                done(CommandError.NOT_SUPPORTED)
+            case _:
+                done(CommandError.UNKNOWN_COMMAND)
+
+    def _error_cleared(self) -> None:
+        self._ledger_cleared = self.ledger.unaccounted
+        if self.conditions.fault == FaultCode.LEDGER:
+            self.conditions.fault = FaultCode.NONE
+
+    # ---- camera and infer ------------------------------------------------------------------
+
+    def frame(self, message: FrameReady, now_ns: int) -> Part | None:
+        """A frame was seen. Returns the part to score when its score was there first."""
+        if message.part_id:
+            part = self.book.frame(message, now_ns)
+        elif self._is_free and self.handshake.is_trigger_ready:
+            part = self._open_by_frame(message, now_ns)
+        else:
+            self.book.ignore(message, now_ns)
+            if self._is_free:
+                self.tally.add("missed_triggers")
+            return None
+        self.tally.add("frames_ok")
+        self.handshake.exposure_complete()
+        self.handshake.refresh(now_ns)
+        return part
+
+    def _open_by_frame(self, message: FrameReady, now_ns: int) -> Part | None:
+        recipe = self.setups.current
+        if recipe is None:
+            raise RuntimeError("TriggerReady without a recipe")
+        zero_ns = now_ns - message.age_ns
+        part = self.book.open(zero_ns, zero_ns + self._deadline_ns, recipe, self.bundle_id)
+        self.tally.add("triggers")
+        self.bank.set("AcqID", part.acq_id)
+        self.conditions.open_parts = len(self.book)
+        return self.book.opened_by_frame(message, part, now_ns)
+
+    def no_frame(self, message: NoFrame, now_ns: int) -> None:
+        """A part without a usable picture."""
+        if message.reason == Reason.INCOMPLETE_IMAGE:
+            self.tally.add("frames_incomplete")
+        self.book.no_frame(message, now_ns)
+
+    def judged(self, part: Part, result: Judgement, now_ns: int) -> None:
+        """Features and forest are done."""
+        late = self.book.judged(part, result, now_ns)
+        if late is not None:
+            self._out.verdict(late)
+
+    def part_failed(self, part: Part, reason: Reason, detail: str, now_ns: int) -> None:
+        """Features or forest could not judge this part."""
+        self.book.close(part, Word.ERROR, reason, now_ns, detail)
+
+    def _closed(self, part: Part, verdict: Verdict) -> None:
+        self.tally.verdict(verdict)
+        now_ns = part.zero_ns + verdict.latency_ns
+        self.conditions.open_parts = len(self.book)
+        self.handshake.deliver(verdict, now_ns)
+        self._show_counters()
+        self._out.live(verdict)
+        self._send_row(verdict, now_ns)
+
+    # ---- recorder --------------------------------------------------------------------------
+
+    def _send_row(self, verdict: Verdict, now_ns: int) -> None:
+        is_first = verdict.part_id not in self._sent_ns
+        if is_first:
+            self.ledger.row_sent(verdict.part_id, now_ns)
+        self._sent_ns[verdict.part_id] = now_ns
+        if self._out.verdict(verdict) and not is_first:
+            self._resends += 1
+
+    def stored(self, message: Stored, now_ns: int) -> None:
+        """Rows are committed."""
+        self._archive = message
+        if not message.part_ids:
+            return
+        self.ledger.row_stored(message.part_ids)
+        for part_id in message.part_ids:
+            self._sent_ns.pop(part_id, None)
+        self._journal.stored(message.part_ids)
+
+    # ---- recipe ----------------------------------------------------------------------------
+
+    def change_recipe(
+        self,
+        target: LoadedRecipe,
+        number: int,
+        bundle_id: str,
+        now_ns: int,
+        done: Callable[[CommandError, str], None],
+    ) -> None:
+        """Begin the change to a recipe whose files were read and checked."""
+
+        def finished(code: CommandError, detail: str) -> None:
+            if code == CommandError.DONE:
+                self.bundle_id, self.recipe_number = bundle_id, number
+                self._show_recipe()
+            done(code, detail)
+
+        self.setups.begin(target, now_ns, finished)
+        self._follow(now_ns)
+        self.handshake.refresh(now_ns)
+
+    def adopt(self, target: LoadedRecipe, number: int, bundle_id: str) -> None:
+        """The first recipe after a start: camera and infer are asked for it until they take it."""
+        self.setups.current = target
+        self.bundle_id, self.recipe_number = bundle_id, number
+        self._show_recipe()
+
+    def _show_recipe(self) -> None:
+        current = self.setups.current
+        if current is not None:
+            self.bank.set("RecipeId", self.recipe_number)
+            self.bank.set("RecipeHash32", current.hash32)
+            self.bank.set("ModelId", int(self.bundle_id[:4] or "0", 16))
+
+    # ---- health ----------------------------------------------------------------------------
+
+    def heard(self, health: Health, now_ns: int) -> None:
+        """A sign of life."""
+        self.setups.heard(health, now_ns)
+        if health.process == self.camera_label:
+            self.ledger.seen_alive("camera", health.pid)
+            for name in ("frames_lost", "orphans"):
+                self.tally.follow(name, health.pid, health.counters.get(name, 0))
+        elif health.process == self.infer_label:
+            self.ledger.seen_alive("infer", health.pid)
+        elif health.process == "record":
+            self._record_seen_ns = now_ns
+            if health.pid != self._record_pid:
+                self._record_pid, self._record_doubles, self._resends = health.pid, 0, 0
+            # Rows that came twice, less those that were sent twice.
+            self._record_doubles = health.counters.get("doubled", 0)
+            for name in ("archived", "archive_dropped"):
+                self.tally.follow(name, health.pid, health.counters.get(name, 0))
+            self.ledger.rows_doubled = max(
+                self.ledger.rows_doubled, self._record_doubles - self._resends
+            )
+
+    # ---- time ------------------------------------------------------------------------------
+
+    def expire(self, now_ns: int) -> None:
+        """Close what reaches its deadline within the guard."""
+        self.book.expire(now_ns + GUARD_NS)
+
+    def next_deadline_ns(self) -> int | None:
+        """When `expire` must be called next."""
+        deadlines = self.book.deadlines_ns
+        return min(deadlines) - GUARD_NS if deadlines else None
+
+    def tick(self, now_ns: int) -> None:
+        """Every 50 ms: what changes by time alone."""
+        self.expire(now_ns)
+        self.setups.tick(now_ns, len(self.book))
+        self._follow(now_ns)
+        self.handshake.refresh(now_ns)
+
+    def beat(self, now_ns: int) -> None:
+        """Every 100 ms: the heartbeat that only the decision loop gives."""
+        self._beats += 1
+        self.handshake.beat(self._beats)
+        self._show_counters()
+
+    def check_ledger(self, now_ns: int) -> None:
+        """Every second: the conservation law, rows that wait, counters into the journal."""
+        is_recording = self._is_recorder_fresh(now_ns) and self._archive.is_writable
+        overdue_after = now_ns - 100 * _MS
+        self.ledger.check(
+            now_ns, [d for d in self.book.deadlines_ns if d < overdue_after], is_recording
+        )
+        if is_recording:
+            for part_id in [p for p, sent in self._sent_ns.items() if now_ns - sent >= _RESEND_NS][
+                :200
+            ]:
+                verdict = self._journal.unstored.get(part_id)
+                if verdict is None:
+                    del self._sent_ns[part_id]
+                else:
+                    self._send_row(verdict, now_ns)
+        self._journal.count(self.tally.persistent)
+        self._journal.reserve_ahead()
+
+    def stop(self, now_ns: int) -> None:
+        """Orderly end: nothing stays open."""
+        self.conditions.offline = OfflineReason.STOPPED_BY_PERSON
+        self.book.close_all(Reason.RESTART, "the decision process was stopped", now_ns)
+        self.handshake.refresh(now_ns)
+        self._journal.count(self.tally.persistent)
+
+    # ---- conditions ------------------------------------------------------------------------
+
+    def _is_recorder_fresh(self, now_ns: int) -> bool:
+        seen = self._record_seen_ns
+        return seen is not None and now_ns - seen < _RECORD_FRESH_NS
+
+    def _is_usable(self, label: str, now_ns: int, limit_ns: int) -> bool:
+        peer = self.setups.peers[label]
+        return peer.is_fresh(now_ns, limit_ns) and peer.is_serving
+
+    def _follow(self, now_ns: int) -> None:
+        """Derive state, offline reason, fault and bits from what is known now."""
+        conditions, setups = self.conditions, self.setups
+        is_camera_alive = self._is_usable(self.camera_label, now_ns, _CAMERA_FRESH_NS)
+        is_infer_alive = self._is_usable(self.infer_label, now_ns, _INFER_FRESH_NS)
+        is_camera_ok = is_camera_alive and self.book.no_image_in_a_row < 2
+        if not is_camera_alive:
+            # A fresh start of the camera is what ends a row of missing pictures.
+            self.book.no_image_in_a_row = 0
+        elif self.book.no_image_in_a_row >= 2 and len(self.book) == 0:
+            self._probe_camera(now_ns)
+        is_using = is_camera_ok and is_infer_alive
+        is_using = is_using and all(setups.uses_current(label) for label in setups.peers)
+
+        fault = FaultCode.NONE
+        if self.ledger.unaccounted > self._ledger_cleared:
+            fault = FaultCode.LEDGER
+        elif self._is_journal_bad_at_start:
+            fault = FaultCode.STORAGE
+        elif self.spent_budgets:
+            fault = FaultCode.RESTART_BUDGET_SPENT
+        elif self._was_ready and not is_camera_ok:
+            fault = FaultCode.CAMERA_LOST
+        elif self._was_ready and not is_infer_alive and not setups.is_changing:
+            fault = FaultCode.ENGINE_FAILED
+        elif setups.refusal is not None and setups.refusal.offline == OfflineReason.PASSPORT:
+            fault = FaultCode.PASSPORT
+        conditions.fault = fault
+
+        offline = setups.offline()
+        if offline == OfflineReason.NONE and not is_using:
+            offline = OfflineReason.ENGINE if is_camera_ok else OfflineReason.CAMERA
+            is_starting = not self._was_ready and now_ns - self._started_ns < _STARTING_NS
+            if is_starting:
+                offline = OfflineReason.STARTING
+        if offline == OfflineReason.NONE and self._is_stopped:
+            offline = OfflineReason.STOPPED_BY_PERSON
+        if self._is_journal_bad_at_start and offline == OfflineReason.NONE:
+            offline = OfflineReason.STORAGE_POLICY
+        conditions.offline = offline
+
+        self._move(Event.SELF_TEST_OK)
+        self._move(Event.FAULT if fault else Event.RESOLVED)
+        if setups.is_changing or setups.current is None or not is_using:
+            self._move(Event.RECIPE_LOST)
+        else:
+            self._move(Event.RECIPE_PREPARED)
+            self._was_ready = True
+        if self._is_free:
+            self._move(Event.STOP if self._is_stopped else Event.START_CONTINUOUS)
+
+        archive = self._archive
+        is_recorder_ok = self._is_recorder_fresh(now_ns) and archive.is_writable
+        bits = Status2.DECISION_OK | Status2.CLOCK_SYNCED
+        bits |= Status2.SIMULATED if self._is_simulated else Status2(0)
+        bits |= Status2.CAMERA_OK if is_camera_ok else Status2(0)
+        bits |= Status2.MODEL_OK if is_infer_alive and not setups.refusal else Status2(0)
+        bits |= Status2.DISK_LOW if archive.is_disk_low else Status2(0)
+        if archive.is_lossy or not is_recorder_ok or self._journal.lost:
+            bits |= Status2.ARCHIVE_LOSSY
+        conditions.status2 = bits
+        conditions.is_warning = not is_recorder_ok or self._journal.lost > 0
+        conditions.open_parts = len(self.book)
+
+    def _probe_camera(self, now_ns: int) -> None:
+        """Two parts without a picture in a row: the camera is alive by its own word, so let the
+        next part try after one second, or the line would never come back by itself."""
+        if self._no_image_until_ns is None:
+            self._no_image_until_ns = now_ns + 1000 * _MS
+        elif now_ns >= self._no_image_until_ns:
+            self._no_image_until_ns = None
+            self.book.no_image_in_a_row = 0
+
+    def _move(self, event: Event) -> None:
+        self.conditions.state = next_state(self.conditions.state, event)
+
+    def _show_counters(self) -> None:
+        self.handshake.show_counters(self.tally.shift | {"unaccounted": self.ledger.unaccounted})
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """For pages and metrics."""
+        return self.tally.shift | {
+            "orphans": self.book.orphans + self.tally.shift["orphans"],
+            "journal_lost": self._journal.lost,
+            "rows_dropped": self._journal.unstored_dropped,
+        }

@@ -1,0 +1,152 @@
+"""One network answer → features → forest → margin, with the reasons. Runs in decide's thread.
+
+Enters: a `Scored` whose map lies in a ring. Leaves: a `Judgement`. Limits are not compared here.
+"""
+
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from appliance.bundle import Bundle
+from appliance.codes import OfflineReason, Reason
+from appliance.errors import ArtefactError, PartError
+from appliance.forest import Forest
+from appliance.frames import RingReader
+from appliance.messages import PixelRef, Scored
+from appliance.parts import Judgement
+from appliance.recipe import LoadedRecipe
+from appliance.segments import IGNORED, SegmentIndex, column_names
+
+
+class Scorer:
+    """What one bundle needs to turn maps into margins."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        columns = column_names(manifest.segments, manifest.detectors)
+        if columns != manifest.columns:
+            raise ArtefactError(
+                bundle.path("manifest.json: columns"),
+                f"the {len(columns)} columns of this software",
+                f"{len(manifest.columns)} others",
+            )
+        self.bundle = bundle
+        labels = bundle.segment_map()
+        self._index = SegmentIndex(labels, len(manifest.segments))
+        self._is_seen = labels != IGNORED
+        self._forest = (
+            Forest.load(bundle.path(manifest.forest), columns) if manifest.forest else None
+        )
+        self._warm_up(labels.shape, len(manifest.detectors))
+
+    def check(self, recipe: LoadedRecipe) -> None:
+        """Raises ArtefactError where the recipe wants what this bundle does not have."""
+        if recipe.recipe.decides == "segad" and self._forest is None:
+            raise ArtefactError(
+                f"{recipe.path}: decides",
+                f"map_max or classification (bundle {self.bundle.id[:12]}… has no forest)",
+                "segad",
+                OfflineReason.NO_RECIPE,
+            )
+
+    def score(
+        self, scored: Scored, rings: RingReader, recipe: LoadedRecipe, frame: tuple[int, int]
+    ) -> Judgement:
+        """The margin of one part.
+
+        frame: height and width in pixels of the camera's frame, for the worst region.
+        Raises PartError: FRAME_OVERWRITTEN, INFERENCE_ERROR, INVALID_NUMBER.
+        """
+        maps = rings.view(scored.map)
+        begun = time.monotonic_ns()
+        features = self._index.features(maps)
+        featured = time.monotonic_ns()
+        largest = float(features[-maps.shape[0]])
+        decides = recipe.recipe.decides
+        reasons: tuple[str, ...] = ()
+        if decides == "segad":
+            if self._forest is None:
+                raise PartError(Reason.INTERNAL, "the bundle has no forest")
+            margin = self._forest.margin(features)
+        else:
+            margin = largest if decides == "map_max" else scored.classification
+        judged = time.monotonic_ns()
+        region, defects = None, 0
+        if margin >= recipe.recipe.limits.t1:
+            roi = (
+                recipe.recipe.camera[scored.camera].roi
+                if scored.camera in (recipe.recipe.camera)
+                else None
+            )
+            region, defects = worst_region(
+                maps[0], self._is_seen, roi or (0, 0, frame[1], frame[0])
+            )
+            if self._forest is not None and decides == "segad":
+                reasons = self._forest.reasons(features)
+            else:
+                reasons = (
+                    f"{decides} {margin:.3g} reaches the limit {recipe.recipe.limits.t1:.3g}",
+                )
+        rings.check(scored.map)
+        return Judgement(
+            margin=float(np.float32(margin)),
+            map_max=largest,
+            features=tuple(float(value) for value in features),
+            reasons=reasons,
+            region_px=region,
+            defects=defects,
+            stages_ns={
+                "features": featured - begun,
+                "forest": judged - featured,
+                "reasons": time.monotonic_ns() - judged,
+            },
+        )
+
+    def _warm_up(self, shape: tuple[int, ...], detectors: int) -> None:
+        """The first call of every library is many times slower than the second."""
+        noise = np.random.default_rng(0).normal(size=(detectors, *shape)).astype(np.float32)
+        for _ in range(3):
+            features = self._index.features(noise)
+            if self._forest is not None:
+                self._forest.margin(features)
+                self._forest.reasons(features)
+            worst_region(noise[0], self._is_seen, (0, 0, shape[1], shape[0]))
+
+
+def worst_region(
+    amap: npt.NDArray[np.float32],
+    is_seen: npt.NDArray[np.bool_],
+    roi: tuple[int, int, int, int],
+) -> tuple[tuple[int, int, int, int], int]:
+    """Box around the peak, and how many regions stand out as much as half the peak does.
+
+    amap: (H, W) float32 raw logits. roi: x, y, width, height in pixels of the frame that the map
+    covers. Returns (x, y, width, height) in pixels of the frame, and the number of regions higher
+    than half way between the map's median and its peak. For people; nothing is decided by it.
+    """
+    height, width = amap.shape
+    seen: npt.NDArray[Any] = np.where(is_seen, amap, -np.inf)
+    peak = int(np.argmax(seen))
+    level = (float(seen.flat[peak]) + float(np.median(amap))) / 2
+    above = (seen >= level).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    label = int(labels.flat[peak])
+    if label == 0:
+        return roi, 0
+    left, top, box_width, box_height = (int(value) for value in stats[label][:4])
+    scale_x, scale_y = roi[2] / width, roi[3] / height
+    box = (
+        roi[0] + int(left * scale_x),
+        roi[1] + int(top * scale_y),
+        max(1, round(box_width * scale_x)),
+        max(1, round(box_height * scale_y)),
+    )
+    return box, int(count) - 1
+
+
+def frame_size(pixels: PixelRef) -> tuple[int, int]:
+    """Height and width of a frame."""
+    return pixels.shape[0], pixels.shape[1]

@@ -1,0 +1,247 @@
+"""`inspectd run`: the process table in the foreground, with systemd's manners.
+
+Starts every process of the table, pings each by the same NOTIFY_SOCKET and WATCHDOG_USEC that
+systemd uses, restarts what died or hung, and gives up for a minute on what crashes too often:
+then a file `spent-PROCESS` in the runtime directory tells decide, and it becomes a Fault.
+Exit 78 and 2 of a process are for a human: it is left down and the whole run ends with that code.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from appliance.config import Config, load_config, load_products
+from appliance.errors import ConfigError
+from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_USAGE, start_logging
+
+_WINDOW_NS = 60_000_000_000
+_RETRY_NS = 60_000_000_000
+_WATCHDOG_NS = 2_000_000_000
+_START_NS = 30_000_000_000
+_STOP_S = 2.0
+_RESTART_NS = 100_000_000
+
+
+def process_table(config: Config) -> tuple[tuple[str, str], ...]:
+    """Process and name, in the order of starting; they are stopped in the same order."""
+    return (
+        *(("camera", camera.name) for camera in config.camera),
+        ("infer", "0"),
+        ("decide", ""),
+        ("record", ""),
+        *((("hmi", ""),) if config.hmi.is_enabled else ()),
+    )
+
+
+@dataclass(slots=True)
+class Child:
+    """One process of the table and its history."""
+
+    process: str
+    name: str
+    limit: int
+    handle: "subprocess.Popen[bytes] | None" = None
+    notify: socket.socket | None = None
+    patience_until_ns: int = 0
+    start_at_ns: int = 0
+    crashes: deque[int] = field(default_factory=deque[int])
+
+    @property
+    def label(self) -> str:
+        """As in logs and file names."""
+        return f"{self.process}-{self.name}" if self.name else self.process
+
+
+class Supervisor:
+    """Runs the table until stopped."""
+
+    def __init__(
+        self, config_path: Path, config: Config, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._config_path, self._config, self._clock = config_path, config, clock
+        self._log = structlog.get_logger(process="run")
+        self._selector = selectors.DefaultSelector()
+        self._children = [
+            Child(process, name, config.restart_limit * (2 if process == "camera" else 1))
+            for process, name in process_table(config)
+        ]
+        self._is_stopping = False
+        self._exit = EXIT_DONE
+        config.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in config.runtime_dir.glob("spent-*"):
+            leftover.unlink(missing_ok=True)
+
+    def stop(self, *_: object) -> None:
+        """End the run after the present turn."""
+        self._is_stopping = True
+
+    def run(self) -> int:
+        """Until stopped; returns the exit code."""
+        try:
+            while not self._is_stopping:
+                now_ns = self._clock()
+                for child in self._children:
+                    self._look_after(child, now_ns)
+                self._hear(0.05)
+        finally:
+            self._stop_all()
+        return self._exit
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of the live processes, by label."""
+        return {c.label: c.handle.pid for c in self._children if c.handle is not None}
+
+    def _look_after(self, child: Child, now_ns: int) -> None:
+        if child.handle is None:
+            if now_ns >= child.start_at_ns:
+                self._start(child, now_ns)
+            return
+        code = child.handle.poll()
+        if code is None:
+            if now_ns > child.patience_until_ns:
+                self._log.error("hangs", child=child.label, pid=child.handle.pid)
+                child.handle.send_signal(signal.SIGKILL)
+                child.patience_until_ns = now_ns + _WATCHDOG_NS
+            return
+        self._forget(child)
+        if code in (EXIT_CONFIG, EXIT_USAGE):
+            self._exit, self._is_stopping = code, True
+            return
+        child.crashes.append(now_ns)
+        while now_ns - child.crashes[0] > _WINDOW_NS:
+            child.crashes.popleft()
+        spent = self._config.runtime_dir / f"spent-{child.label}"
+        if len(child.crashes) >= child.limit > 0:
+            self._log.error("crashes too often", child=child.label, exit=code, retry_s=60)
+            spent.touch()
+            child.start_at_ns = now_ns + _RETRY_NS
+            child.crashes.clear()
+        else:
+            self._log.warning("ended, starts again", child=child.label, exit=code)
+            spent.unlink(missing_ok=True)
+            child.start_at_ns = now_ns + _RESTART_NS
+
+    def _start(self, child: Child, now_ns: int) -> None:
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        notify.setblocking(False)
+        path = self._config.runtime_dir / f"notify-{child.label}"
+        path.unlink(missing_ok=True)
+        notify.bind(str(path))
+        self._selector.register(notify, selectors.EVENT_READ, child)
+        command = [sys.executable, "-m", "appliance", "process", child.process]
+        command += ["--config", str(self._config_path), "--supervised"]
+        if child.name:
+            command += ["--name", child.name]
+        environment = os.environ | {
+            "NOTIFY_SOCKET": str(path),
+            "WATCHDOG_USEC": str(_WATCHDOG_NS // 1000),
+        }
+        child.notify = notify
+        # A session of its own: Ctrl-C reaches us alone, and we stop them in order.
+        child.handle = subprocess.Popen(command, env=environment, start_new_session=True)
+        child.patience_until_ns = now_ns + _START_NS
+
+    def _hear(self, timeout_s: float) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            child: Child = key.data
+            if child.notify is None:
+                continue
+            for line in _lines(child.notify):
+                if line in ("READY=1", "WATCHDOG=1"):
+                    until = self._clock() + _WATCHDOG_NS
+                elif line.startswith("EXTEND_TIMEOUT_USEC="):
+                    until = self._clock() + 1000 * int(line.partition("=")[2])
+                else:
+                    continue
+                child.patience_until_ns = max(
+                    until, child.patience_until_ns if line.startswith("E") else until
+                )
+
+    def _forget(self, child: Child) -> None:
+        child.handle = None
+        if child.notify is not None:
+            self._selector.unregister(child.notify)
+            child.notify.close()
+            child.notify = None
+
+    def _stop_all(self) -> None:
+        """In the order of the table: no new pictures, last verdicts, last rows."""
+        for child in self._children:
+            if child.handle is not None:
+                child.handle.terminate()
+                if child.process in ("camera", "infer", "hmi"):
+                    continue
+                self._wait(child)
+        for child in self._children:
+            if child.handle is not None:
+                self._wait(child)
+            (self._config.runtime_dir / f"notify-{child.label}").unlink(missing_ok=True)
+        self._selector.close()
+
+    def _wait(self, child: Child) -> None:
+        if child.handle is None:
+            return
+        try:
+            child.handle.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._log.error("does not stop", child=child.label)
+            child.handle.kill()
+            child.handle.wait()
+        self._forget(child)
+
+
+def _lines(notify: socket.socket) -> Iterator[str]:
+    while True:
+        try:
+            data = notify.recv(4096)
+        except BlockingIOError:
+            return
+        yield from data.decode(errors="replace").splitlines()
+
+
+def check_addresses(config: Config) -> None:
+    """Raises ConfigError where an address that the line needs is taken."""
+    wanted = [("plc.port", config.plc.host, config.plc.port)]
+    if config.hmi.is_enabled:
+        wanted.append(("hmi.port", config.hmi.host, config.hmi.port))
+    for key, host, port in wanted:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as err:
+                raise ConfigError(key, f"a free port {host}:{port}", str(err)) from err
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[..., None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `stop` inside this block."""
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def run(config_path: Path) -> int:
+    """The whole line in the foreground. Raises ConfigError before anything is started."""
+    config = load_config(config_path)
+    load_products(config)
+    check_addresses(config)
+    start_logging()
+    supervisor = Supervisor(config_path, config)
+    with stopped_by_signals(supervisor.stop):
+        return supervisor.run()
