@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -38,13 +37,16 @@ COMMANDS: Mapping[str, Entry] = {
 
 
 class LazyGroup(TyperGroup):
-    """Imports a command's module only when that command is called: `--help` stays fast."""
+    """Imports a command's module only when that command is called: `--help` stays fast.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    Newer typer brings its own copy of click, older typer imports click: hence `Any`.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
         """In the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command itself, imported now."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
@@ -57,7 +59,7 @@ class LazyGroup(TyperGroup):
         app.command(name=cmd_name, help=target.__doc__ or entry.help)(target)
         return typer.main.get_command(app)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """From the table, without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])

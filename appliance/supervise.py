@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,7 +226,7 @@ def check_addresses(config: Config) -> None:
 
 
 @contextmanager
-def stopped_by_signals(stop: Callable[..., None]) -> Iterator[None]:
+def stopped_by_signals(stop: Callable[..., None]) -> Generator[None, None, None]:
     """SIGINT and SIGTERM call `stop` inside this block."""
     old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
