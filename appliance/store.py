@@ -30,7 +30,7 @@ from appliance.messages import LateResult, Verdict
 
 REVISION = "0001"
 """Of the tables below; the newest file in migrations/versions."""
-BUSY_S = 1.0
+BUSY_S = 0.25
 """How long a write waits for another process's lock before the store counts as unwritable."""
 
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -176,6 +176,11 @@ class Store:
         return Added(
             new=len(written), known=len(stored) - len(wrong), contradictions=tuple(sorted(wrong))
         )
+
+    def prove(self) -> None:
+        """Write without changing anything. Raises DeviceError where the disk takes no write."""
+        with _translated(self.path), self._engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
 
     def part(self, part_id: int) -> PartRow | None:
         """One part, or None where no row has this id."""

@@ -1,0 +1,226 @@
+"""Pictures worth keeping: from the ring to one lossless PNG per part, without delaying a row.
+
+A frame is copied out of the ring at once, because its slot will be given away; encoding and
+writing happen in one thread with a bounded queue. Whatever is not kept is counted, with the cause.
+A file is there whole or not at all. Keeps nothing while the disk is below its limit.
+"""
+
+import contextlib
+import shutil
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from appliance.codes import Word
+from appliance.config import Record, write_atomically
+from appliance.errors import ConfigError, PartError
+from appliance.frames import RingReader
+from appliance.messages import Verdict
+
+QUEUE_IMAGES = 64
+QUEUE_BYTES = 256 << 20
+_RESERVE = 2
+"""Pictures of good parts may fill 1/_RESERVE of the queue: the others are kept before them."""
+_DISK_CHECK_NS = 1_000_000_000
+_COMPRESSION = 1
+"""PNG level: higher ones take several times as long for a few per cent."""
+_RECENT = 256
+"""Files whose row may have missed their path in a crash; told again at start."""
+
+
+def image_path(part_id: int, opened_utc_ns: int) -> str:
+    """Where the picture of a part lies below the data directory."""
+    day = datetime.fromtimestamp(opened_utc_ns / 1e9, timezone.utc).strftime("%Y-%m-%d")
+    return f"images/{day}/{part_id}.png"
+
+
+def read_image(path: Path) -> npt.NDArray[Any]:
+    """(H, W) or (H, W, 3) RGB, uint8 or uint16, as the camera gave it. Raises OSError."""
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if array is None:
+        raise OSError(f"{path}: expected a PNG, got something else")
+    return array[:, :, ::-1] if array.ndim == 3 else array
+
+
+class Archive:
+    """The archive images below `folder`, on behalf of one loop; not for several threads.
+
+    free_bytes: room left on the file system of a path; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        policy: Record,
+        rings: RingReader,
+        clock: Callable[[], int],
+        free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+    ) -> None:
+        self._folder, self._policy, self._rings = folder, policy, rings
+        self._clock, self._free_bytes = clock, free_bytes
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
+        self._queue: deque[tuple[int, str, int, Future[None]]] = deque()
+        self._queued_bytes = 0
+        self._checked_ns: int | None = None
+        self.free_bytes = 0
+        self.is_disk_low = False
+        self.dropped_at_ns: int | None = None
+        self.note = ""
+        """The last failure in words; "" after a success."""
+        self.counters: dict[str, int] = dict.fromkeys(
+            (
+                "archive_requested",
+                "archived",
+                "archive_dropped",
+                "dropped_overwritten",
+                "dropped_queue_full",
+                "dropped_disk_low",
+                "dropped_write_failed",
+                "images_removed",
+            ),
+            0,
+        )
+        self._kept: OrderedDict[str, int] = OrderedDict()
+        self._news: dict[int, str] = {}
+        self._take_stock()
+
+    def wants(self, verdict: Verdict) -> bool:
+        """Whether the policy keeps the picture of this part."""
+        match self._policy.images:
+            case "none":
+                return False
+            case "ng":
+                return verdict.pixels is not None and verdict.word is not Word.OK
+            case "all":
+                return verdict.pixels is not None
+
+    def offer(self, verdict: Verdict) -> None:
+        """Keep the picture of this part if the policy asks for it. Never waits for the disk."""
+        if verdict.pixels is None or not self.wants(verdict):
+            return
+        path = image_path(verdict.part_id, verdict.opened_utc_ns)
+        if path in self._kept or any(path == queued for _, queued, _, _ in self._queue):
+            return
+        self.counters["archive_requested"] += 1
+        self.check_disk()
+        if self.is_disk_low:
+            self._drop("disk_low", f"less than {self._policy.min_free_gb:g} GB free")
+            return
+        share = _RESERVE if verdict.word is Word.OK else 1
+        if len(self._queue) >= QUEUE_IMAGES // share or self._queued_bytes >= QUEUE_BYTES // share:
+            self._drop("queue_full", "pictures come faster than the disk takes them")
+            return
+        try:
+            pixels = self._rings.copy(verdict.pixels)
+        except (PartError, ConfigError) as err:
+            self._drop("overwritten", str(err))
+            return
+        future = self._thread.submit(_write, self._folder / path, pixels)
+        self._queue.append((verdict.part_id, path, pixels.nbytes, future))
+        self._queued_bytes += pixels.nbytes
+
+    def collect(self) -> dict[int, str]:
+        """Part → path of its image, "" where it was removed: everything since the last call.
+
+        A bug in the writing thread is raised here.
+        """
+        while self._queue and self._queue[0][3].done():
+            part_id, path, nbytes, future = self._queue.popleft()
+            self._queued_bytes -= nbytes
+            try:
+                future.result()
+            except OSError as err:
+                self._drop("write_failed", str(err))
+                continue
+            self.note = ""
+            self.counters["archived"] += 1
+            self._kept[path] = part_id
+            self._news[part_id] = path
+        while len(self._kept) > self._policy.max_images:
+            path, part_id = next(iter(self._kept.items()))
+            if not self._remove(path):
+                break
+            del self._kept[path]
+            self._news[part_id] = ""
+        news, self._news = self._news, {}
+        return news
+
+    def check_disk(self) -> None:
+        """Look at the free space, once a second at most."""
+        now = self._clock()
+        if self._checked_ns is not None and now - self._checked_ns < _DISK_CHECK_NS:
+            return
+        self._checked_ns = now
+        try:
+            self.free_bytes = self._free_bytes(self._folder)
+        except OSError as err:
+            self.free_bytes, self.note = 0, str(err)
+        self.is_disk_low = self.free_bytes < self._policy.min_free_gb * 1e9
+
+    @property
+    def queued(self) -> int:
+        """Pictures that wait for the disk."""
+        return len(self._queue)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Finish the queue within `timeout_s`; what is left is counted. Call `collect` after."""
+        self._thread.shutdown(wait=False)
+        wait([future for *_, future in self._queue], timeout_s)
+        for entry in [entry for entry in self._queue if entry[3].cancel()]:
+            self._queue.remove(entry)
+            self._drop("queue_full", "stopped before the picture was written")
+
+    def _drop(self, cause: str, detail: str) -> None:
+        self.counters["archive_dropped"] += 1
+        self.counters[f"dropped_{cause}"] += 1
+        self.dropped_at_ns = self._clock()
+        self.note = f"picture not kept: {detail}"
+
+    def _remove(self, path: str) -> bool:
+        file = self._folder / path
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as err:
+            self.note = str(err)
+            return False
+        self.counters["images_removed"] += 1
+        with contextlib.suppress(OSError):  # the day's last picture takes the directory along
+            file.parent.rmdir()
+        return True
+
+    def _take_stock(self) -> None:
+        """What earlier runs left: pictures by age, and half-written files, which go."""
+        found: list[tuple[int, str, int]] = []
+        try:
+            for file in (self._folder / "images").glob("*/*"):
+                if file.name.startswith("."):
+                    file.unlink(missing_ok=True)
+                elif file.suffix == ".png" and file.stem.isdecimal():
+                    path = file.relative_to(self._folder).as_posix()
+                    found.append((file.stat().st_mtime_ns, path, int(file.stem)))
+        except OSError as err:
+            self.note = str(err)
+        for _, path, part_id in sorted(found):
+            self._kept[path] = part_id
+        for path, part_id in list(self._kept.items())[-_RECENT:]:
+            self._news[part_id] = path
+
+
+def _write(path: Path, pixels: npt.NDArray[Any]) -> None:
+    """Runs in the archive's thread. Raises OSError."""
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    try:
+        _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION])
+    except cv2.error as err:
+        shape, dtype = pixels.shape, pixels.dtype
+        raise OSError(f"{path}: expected a picture, got {shape} of {dtype}: {err}") from err
+    write_atomically(path, data.tobytes())

@@ -1,0 +1,233 @@
+"""PROCESS: verdicts and pixels → rows and images.
+
+Enters: `Verdict` (kept and sent again by decide until it is acknowledged) and `LateResult`.
+Leaves: rows in `parts.db`, one transaction for all that came within 50 ms; then `Stored`, which
+acknowledges them; images of parts worth a look. Nothing here delays or changes a verdict: while
+the store cannot be written, rows are held and not acknowledged, and the store is tried again.
+"""
+
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+from appliance.archive import Archive
+from appliance.config import Config
+from appliance.errors import ArtefactError, DeviceError
+from appliance.frames import RingReader
+from appliance.messages import Health, LateResult, Stored, Verdict
+from appliance.service import Service
+from appliance.store import Store
+from appliance.wire import Inbox, Wiring
+
+BATCH_ROWS = 64
+BATCH_NS = 50_000_000
+HOLD_ROWS = 4096
+"""Rows held while the store cannot be written; more are refused, decide sends them again."""
+RETRY_NS = 500_000_000
+HEALTH_NS = 100_000_000
+LOSSY_NS = 60_000_000_000
+"""How long after a lost picture the archive calls itself lossy."""
+_REMEMBER = 10_000
+
+
+def main(service: Service, config: Config, name: str) -> None:
+    """One blocking poll loop until the service stops, then what has come is still written."""
+    archive = Archive(config.data_dir, config.record, RingReader(config.rings_dir), service.clock)
+    recorder = Recorder(config.data_dir / "parts.db", archive, service)
+    with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
+        verdicts = wiring.receiver("verdicts")
+        stored = wiring.sender("stored")
+        health = wiring.sender("health", "record")
+        inbox = Inbox(verdicts)
+        reported_ns = 0
+        service.ready()
+        while not service.is_stopping:
+            for _, message in inbox.poll(recorder.patience_ms()):
+                recorder.take(message)
+                if recorder.is_due():
+                    break
+            recorder.collect()
+            if recorder.is_due() and (acknowledged := recorder.commit()):
+                stored.send(recorder.stored(acknowledged))
+            now = service.clock()
+            if now - reported_ns >= HEALTH_NS:
+                reported_ns = now
+                archive.check_disk()
+                stored.send(recorder.stored(()))
+                health.send(recorder.health(verdicts.foreign))
+            service.turn()
+        for _, message in inbox.poll(0):
+            recorder.take(message)
+        stored.send(recorder.stored(recorder.close()))
+
+
+class Recorder:
+    """Rows in hand and what became of them; no sockets."""
+
+    def __init__(self, path: Path, archive: Archive, service: Service) -> None:
+        self._path, self._archive = path, archive
+        self._clock, self._log = service.clock, service.log
+        self._store: Store | None = None
+        self._rows: dict[int, Verdict] = {}
+        self._late: dict[int, LateResult] = {}
+        self._images: dict[int, str] = {}
+        self._first_ns = 0
+        self._retry_ns = 0
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._failure = ""
+        self._commit_ms = 0.0
+        self._counters = dict.fromkeys(
+            ("received", "rows", "known", "contradictions", "refused", "commits_failed"), 0
+        )
+        self.commit()
+
+    @property
+    def is_writable(self) -> bool:
+        """False from a failed write until the next one that succeeds."""
+        return not self._failure
+
+    def take(self, message: object) -> None:
+        """A verdict or a late result; its picture is copied now, its row is written soon."""
+        if isinstance(message, LateResult):
+            if len(self._late) < HOLD_ROWS:
+                self._hold()
+                self._late[message.part_id] = message
+            else:
+                self._counters["refused"] += 1
+            return
+        if not isinstance(message, Verdict):
+            return
+        self._counters["received"] += 1
+        part_id = message.part_id
+        if part_id not in self._seen:
+            self._seen[part_id] = None
+            if len(self._seen) > _REMEMBER:
+                self._seen.popitem(last=False)
+            self._archive.offer(message)
+        held = self._rows.get(part_id)
+        if held is None and len(self._rows) >= HOLD_ROWS:
+            self._counters["refused"] += 1
+            return
+        if held is not None:
+            self._counters["known"] += 1
+            self._counters["contradictions"] += held.word is not message.word
+        self._hold()
+        if held is None or (held.is_rebuilt and not message.is_rebuilt):
+            self._rows[part_id] = message
+
+    def collect(self) -> None:
+        """Learn which pictures the archive has written or removed."""
+        if news := self._archive.collect():
+            self._hold()
+            self._images.update(news)
+
+    def is_due(self) -> bool:
+        """Whether it is time to write: enough rows, or the oldest has waited long enough."""
+        if not self.is_writable:
+            return self._clock() >= self._retry_ns
+        if not self._holds:
+            return False
+        return len(self._rows) >= BATCH_ROWS or self._clock() - self._first_ns >= BATCH_NS
+
+    def patience_ms(self) -> int:
+        """How long the loop may wait for more."""
+        if self.is_writable and self._holds:
+            return max(0, (self._first_ns + BATCH_NS - self._clock()) // 1_000_000)
+        return HEALTH_NS // 2_000_000
+
+    def commit(self) -> tuple[int, ...]:
+        """One transaction. Returns the parts whose rows are on the disk; () where it failed.
+
+        A part whose stored row contradicts the verdict is never acknowledged: it stays owed, and
+        the ledger shows it.
+        """
+        began = time.perf_counter_ns()
+        try:
+            if self._store is None:
+                self._store = Store(self._path)
+            if not self.is_writable:
+                self._store.prove()
+            added = self._store.add(
+                tuple(self._rows.values()), tuple(self._late.values()), self._images
+            )
+        except (DeviceError, ArtefactError) as err:
+            # A connection that was opened on a read-only disk stays read-only: begin afresh.
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            self._failed(err)
+            return ()
+        self._commit_ms = (time.perf_counter_ns() - began) / 1e6
+        if not self.is_writable:
+            self._log.info("the store can be written again", held=len(self._rows))
+            self._failure = ""
+        self._counters["rows"] += added.new
+        self._counters["known"] += added.known
+        if added.contradictions:
+            self._counters["contradictions"] += len(added.contradictions)
+            self._log.error("stored rows say otherwise", parts=added.contradictions[:8])
+        acknowledged = tuple(sorted(self._rows.keys() - set(added.contradictions)))
+        self._rows, self._late, self._images = {}, {}, {}
+        return acknowledged
+
+    def close(self) -> tuple[int, ...]:
+        """Write what is held, finish the pictures, write their paths. Returns as `commit`."""
+        acknowledged = self.commit()
+        self._archive.close()
+        self.collect()
+        if self._images and self.is_writable:
+            self.commit()
+        if self._store is not None:
+            self._store.close()
+        return acknowledged
+
+    def stored(self, part_ids: tuple[int, ...]) -> Stored:
+        """The acknowledgement, and how the archive feels."""
+        archive = self._archive
+        return Stored(
+            part_ids=part_ids,
+            archived=archive.counters["archived"],
+            archive_dropped=archive.counters["archive_dropped"],
+            is_disk_low=archive.is_disk_low,
+            is_lossy=self._is_lossy(),
+            is_writable=self.is_writable,
+        )
+
+    def health(self, foreign: int) -> Health:
+        """Figures for everyone."""
+        archive = self._archive
+        return Health(
+            process="record",
+            pid=os.getpid(),
+            is_serving=self.is_writable,
+            counters={
+                **self._counters,
+                **archive.counters,
+                "rows_held": len(self._rows),
+                "images_queued": archive.queued,
+                "foreign": foreign,
+            },
+            gauges={"free_gb": archive.free_bytes / 1e9, "commit_ms": self._commit_ms},
+            note=self._failure or archive.note,
+        )
+
+    def _is_lossy(self) -> bool:
+        dropped = self._archive.dropped_at_ns
+        recent = dropped is not None and self._clock() - dropped < LOSSY_NS
+        return recent or self._archive.is_disk_low or not self.is_writable
+
+    @property
+    def _holds(self) -> bool:
+        return bool(self._rows or self._late or self._images)
+
+    def _hold(self) -> None:
+        if not self._holds:
+            self._first_ns = self._clock()
+
+    def _failed(self, err: Exception) -> None:
+        self._counters["commits_failed"] += 1
+        self._retry_ns = self._clock() + RETRY_NS
+        if self.is_writable:
+            self._log.error("rows are held: the store cannot be written", cause=str(err))
+        self._failure = str(err)
