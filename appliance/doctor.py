@@ -1,0 +1,143 @@
+"""`inspectd doctor`: what is installed, what is missing or broken, and why. Changes nothing."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+import typer
+
+from appliance import supervise
+from appliance.bundle import load_bundle
+from appliance.config import Config, load_config, load_products
+from appliance.errors import ConfigError
+from appliance.recipe import load_recipe
+
+Grade = Literal["good", "missing", "broken"]
+
+BASE = (
+    "numpy",
+    "cv2",
+    "zmq",
+    "msgspec",
+    "onnx",
+    "onnxruntime",
+    "xgboost",
+    "pymodbus",
+    "sqlalchemy",
+    "alembic",
+    "mcap",
+    "structlog",
+)
+OPTIONAL = {
+    "harvesters": "camera",
+    "genicam": "camera",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "nicegui": "hmi",
+    "torch": "train",
+}
+_SHM = Path("/dev/shm")
+_SHM_BYTES = 256 << 20
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    what: str
+    grade: Grade
+    detail: str
+
+
+def machine() -> Iterator[Finding]:
+    """Python, processor, shared memory."""
+    version = platform.python_version()
+    is_known = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    yield Finding("python", "good" if is_known else "broken", f"{version} (3.10 to 3.13)")
+    yield Finding("cpu", "good", f"{os.cpu_count()} cores, {platform.machine()}")
+    free = shutil.disk_usage(_SHM).free if _SHM.is_dir() else 0
+    grade: Grade = "good" if free >= _SHM_BYTES else "broken"
+    yield Finding("shared memory", grade, f"{free >> 20} MiB free in {_SHM} (256 wanted)")
+
+
+def packages() -> Iterator[Finding]:
+    """What the line needs, and what the extras add."""
+    for name in BASE:
+        yield _package(name, "broken", "pip install inspectd")
+    for name, extra in OPTIONAL.items():
+        yield _package(name, "missing", f"pip install inspectd[{extra}]")
+
+
+def _package(name: str, grade: Grade, remedy: str) -> Finding:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as err:
+        return Finding(name, grade, f"{err}; {remedy}")
+    return Finding(name, "good", str(getattr(module, "__version__", "installed")))
+
+
+def installation(path: Path) -> Iterator[Finding]:
+    """Configuration, products, recipes, bundles, addresses, disk."""
+    try:
+        config = load_config(path)
+        products = load_products(config)
+    except ConfigError as err:
+        yield Finding("config", "broken", str(err))
+        return
+    yield Finding("config", "good", str(path))
+    for number, name in sorted(products.items()):
+        yield _checked(f"product {number}", lambda name=name: _recipe(config, name))
+    yield _checked("addresses", lambda: _addresses(config))
+    usage = shutil.disk_usage(config.root_dir)
+    free_gb = usage.free / 1e9
+    grade: Grade = "good" if free_gb >= config.record.min_free_gb else "broken"
+    wanted = f"(record.min_free_gb {config.record.min_free_gb})"
+    yield Finding("disk", grade, f"{free_gb:.1f} GB free {wanted}")
+
+
+def _checked(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, "good", check())
+    except ConfigError as err:
+        return Finding(what, "broken", str(err))
+
+
+def _recipe(config: Config, name: str) -> str:
+    recipe = load_recipe(config, name)
+    bundle = load_bundle(config.bundles_dir / recipe.recipe.bundle_dir, recipe.recipe.bundle)
+    return f"recipe {name}, bundle {bundle.id[:12]}"
+
+
+def _addresses(config: Config) -> str:
+    supervise.check_addresses(config)
+    return "free: no line is running here"
+
+
+def main(
+    config: Annotated[
+        Path | None, typer.Option(help="Check this config.toml and what hangs off it, too.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """What is installed, missing or broken, and why. Exit 1 where something is broken."""
+    findings = [*machine(), *packages()]
+    if config is not None:
+        findings += installation(config)
+    is_good = all(finding.grade != "broken" for finding in findings)
+    if json:
+        report = {
+            "version": importlib.metadata.version("inspectd"),
+            "good": is_good,
+            "findings": [finding._asdict() for finding in findings],
+        }
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding.grade:8} {finding.what:15} {finding.detail}\n")
+    raise typer.Exit(0 if is_good else 1)
