@@ -317,7 +317,8 @@ class Line:
             if health.pid != self._record_pid:
                 self._record_pid, self._record_doubles, self._resends = health.pid, 0, 0
             # Rows that came twice, less those that were sent twice.
-            self._record_doubles = health.counters.get("doubled", 0)
+            counters = health.counters
+            self._record_doubles = counters.get("known", 0) + counters.get("contradictions", 0)
             for name in ("archived", "archive_dropped"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0))
             self.ledger.rows_doubled = max(

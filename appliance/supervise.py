@@ -86,10 +86,10 @@ class Supervisor:
         """End the run after the present turn."""
         self._is_stopping = True
 
-    def run(self) -> int:
-        """Until stopped; returns the exit code."""
+    def run(self, until: Callable[[], bool] = lambda: False) -> int:
+        """Until stopped, or until `until`, called every turn, says so; returns the exit code."""
         try:
-            while not self._is_stopping:
+            while not self._is_stopping and not until():
                 now_ns = self._clock()
                 for child in self._children:
                     self._look_after(child, now_ns)
