@@ -77,8 +77,17 @@ class Recorder:
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._failure = ""
         self._commit_ms = 0.0
-        self._counters = dict.fromkeys(
-            ("received", "rows", "known", "contradictions", "refused", "commits_failed"), 0
+        self._counters: dict[str, int] = dict.fromkeys(
+            (
+                "received",
+                "doubled",  # came again in this life: the ledger takes off what was sent again
+                "rows",
+                "known",  # their row was there already
+                "contradictions",
+                "refused",
+                "commits_failed",
+            ),
+            0,
         )
         self.commit()
 
@@ -100,7 +109,9 @@ class Recorder:
             return
         self._counters["received"] += 1
         part_id = message.part_id
-        if part_id not in self._seen:
+        if part_id in self._seen:
+            self._counters["doubled"] += 1
+        else:
             self._seen[part_id] = None
             if len(self._seen) > _REMEMBER:
                 self._seen.popitem(last=False)
@@ -110,7 +121,6 @@ class Recorder:
             self._counters["refused"] += 1
             return
         if held is not None:
-            self._counters["known"] += 1
             self._counters["contradictions"] += held.word is not message.word
         self._hold()
         if held is None or (held.is_rebuilt and not message.is_rebuilt):

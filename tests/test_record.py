@@ -100,6 +100,7 @@ def test_a_verdict_that_is_sent_again_is_acknowledged_again(desk: SimpleNamespac
         assert desk.recorder.commit() == (1,)
     counters = desk.recorder.health(0).counters
     assert (counters["received"], counters["rows"], counters["known"]) == (2, 1, 1)
+    assert counters["doubled"] == 1
 
 
 def test_a_contradiction_is_never_acknowledged(desk: SimpleNamespace) -> None:
