@@ -1,0 +1,287 @@
+"""What an engine is: a uint8 frame in, raw logits out; and the one way to open one.
+
+Every engine passes the same contract suite. An engine never answers without an answer: the output
+is filled with NaN before each call and checked after it, so a call that wrote nothing, or not all,
+is an error and no stale map of the part before.
+"""
+
+import contextlib
+import hashlib
+import os
+import platform
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+
+from appliance import config
+from appliance.bundle import Bundle, head_model, merged_network
+from appliance.codes import Reason
+from appliance.config import Section, write_atomically
+from appliance.errors import ArtefactError, DeviceError, PartError
+
+Frame = npt.NDArray[np.uint8]
+Map = npt.NDArray[np.float32]
+
+_WARM_UP_RUNS = (5, 30)
+_WARM_UP_NS = 1_000_000_000
+
+
+class Spec(Section, frozen=True, kw_only=True):
+    """What goes into an engine and what comes out."""
+
+    height_px: int
+    width_px: int
+    channels: int
+    map_shape: tuple[int, int, int]
+    """(K, h, w): detectors, pixels of the network input."""
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.height_px, self.width_px, self.channels
+
+
+class Engine(ABC):
+    """One loaded network on one device. Used by one thread; close it, twice is fine.
+
+    model: the ONNX graph that runs: input `frame`, uint8 (N, H, W, C); outputs `map`, float32
+    (N, K, h, w), and `score`, float32 (N,). Raises ArtefactError where it cannot be used.
+    """
+
+    kind: ClassVar[str]
+    runtime: ClassVar[str]
+    """Name and version of the library."""
+    precisions: ClassVar[tuple[str, ...]]
+    is_simulated: ClassVar[bool] = False
+
+    def __init__(self, spec: Spec, model: bytes, precision: str, threads: int) -> None:
+        if precision not in self.precisions:
+            raise ArtefactError(
+                "engine.precision", f"{', '.join(self.precisions)} with {self.kind}", precision
+            )
+        self.spec, self.precision, self.threads = spec, precision, threads
+        self.calls = 0
+        self.failures = 0
+        self.last_ns = 0
+        self._is_closed = False
+        self._load(model)
+
+    def infer(self, frame: Frame, out: Map) -> float:
+        """Run the network: the raw maps go into `out`, the classification logit is returned.
+
+        frame: (H, W) or (H, W, C) uint8 of the size that the engine was opened for. out: (K, h, w)
+        float32, contiguous, one's own; its content means nothing after an error.
+        Raises PartError: INFERENCE_ERROR on another frame size and where the runtime fails,
+        INVALID_NUMBER where an output is not finite. Raises DeviceError after `close`.
+        """
+        if self._is_closed:
+            raise DeviceError(f"the {self.kind} engine is closed")
+        shape = frame.shape if frame.ndim == 3 else (*frame.shape, 1)
+        if shape != self.spec.frame_shape or frame.dtype != np.uint8:
+            raise PartError(
+                Reason.INFERENCE_ERROR,
+                f"expected a uint8 frame {self.spec.frame_shape}, got {frame.dtype} {shape}",
+            )
+        if out.shape != self.spec.map_shape or out.dtype != np.float32:
+            raise ValueError(f"expected room for {self.spec.map_shape} float32, got {out.shape}")
+        self.calls += 1
+        out.fill(np.nan)
+        begun = time.monotonic_ns()
+        try:
+            score = self._run(frame.reshape(1, *shape), out[np.newaxis])
+            if not (np.isfinite(score) and np.isfinite(out).all()):
+                raise PartError(Reason.INVALID_NUMBER, "the network's output is not finite")
+        except PartError:
+            self.failures += 1
+            raise
+        self.last_ns = time.monotonic_ns() - begun
+        return score
+
+    @abstractmethod
+    def _load(self, model: bytes) -> None:
+        """Make ready for `self.spec`. Raises ArtefactError."""
+
+    @abstractmethod
+    def _run(self, frame: Frame, out: Map) -> float:
+        """frame: (1, H, W, C), contiguous or not, maybe read-only. out: (1, K, h, w)."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give back what the runtime holds."""
+
+    def warm_up(self) -> int:
+        """Run on noise until times are steady; returns their 99th percentile in ns.
+
+        Raises PartError where the network cannot be run or its output is not finite.
+        """
+        noise = np.random.default_rng(0).integers(0, 256, self.spec.frame_shape, np.uint8)
+        out = np.empty(self.spec.map_shape, np.float32)
+        times: list[int] = []
+        deadline = time.monotonic_ns() + _WARM_UP_NS
+        for run in range(_WARM_UP_RUNS[1]):
+            if run >= _WARM_UP_RUNS[0] and time.monotonic_ns() > deadline:
+                break
+            self.infer(noise, out)
+            times.append(self.last_ns)
+        return int(np.quantile(times[2:], 0.99))
+
+    def close(self) -> None:
+        """Release the runtime; twice is fine."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._release()
+
+    def health(self) -> dict[str, float]:
+        """Figures for people: calls, failures, last time in ms."""
+        return {
+            "engine_calls": self.calls,
+            "engine_failures": self.failures,
+            "engine_ms": self.last_ns / 1e6,
+        }
+
+
+class Passport(Section, frozen=True, kw_only=True):
+    """What makes a map: the same passport and the same frame give the same verdict."""
+
+    bundle: str
+    kind: str
+    runtime: str
+    precision: str
+    threads: int
+    cpu: str
+
+    @property
+    def id(self) -> str:
+        """Short hash of all fields."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+
+def cpu_name() -> str:
+    """The processor's name; on ARM, where it has none, its part numbers."""
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    except OSError:
+        return platform.machine()
+    if "model name" in fields:
+        return fields["model name"]
+    parts = (fields.get(key, "") for key in ("CPU implementer", "CPU part", "CPU variant"))
+    return f"{platform.machine()} {' '.join(parts)}".strip()
+
+
+def thread_count(settings: config.Engine) -> int:
+    """Threads for one network: as configured, else one less than there are cores."""
+    return settings.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def passport_of(settings: config.Engine, bundle: Bundle) -> Passport:
+    """Who this bundle runs as on this box. Raises ArtefactError where no such engine is there."""
+    adapter = _adapter(settings)
+    return Passport(
+        bundle=bundle.id,
+        kind=adapter.kind,
+        runtime=adapter.runtime,
+        precision=settings.precision,
+        threads=thread_count(settings),
+        cpu=cpu_name(),
+    )
+
+
+def open_engine(
+    settings: config.Engine,
+    bundle: Bundle,
+    height_px: int,
+    width_px: int,
+    channels: int,
+    cache: Path,
+) -> Engine:
+    """An engine for frames of this size. Raises ArtefactError: what was expected, what came.
+
+    cache: `config.engines_dir`; the graph with its head for this size is kept there.
+    """
+    manifest = bundle.manifest
+    if (settings.kind == "null") != (manifest.kind == "null"):
+        raise ArtefactError(
+            bundle.path("manifest.json"),
+            f"a bundle for the engine kind {settings.kind}",
+            f"kind {manifest.kind}",
+        )
+    spec = Spec(
+        height_px=height_px,
+        width_px=width_px,
+        channels=channels,
+        map_shape=(len(manifest.detectors), manifest.input.height_px, manifest.input.width_px),
+    )
+    if settings.kind == "null":
+        from appliance.engine_null import NullEngine
+
+        return NullEngine(spec, settings.null_delay_ms)
+    model = _merged(bundle, _network_file(settings), spec, cache)
+    return _adapter(settings)(spec, model, settings.precision, thread_count(settings))
+
+
+def passport_folder(passport: Passport, cache: Path) -> Path:
+    """`engines/BUNDLE/PASSPORT`: where passport.json lies."""
+    return cache / passport.bundle / passport.id
+
+
+def _adapter(settings: config.Engine) -> type[Engine]:
+    """The adapter, imported on first use: each drags in its SDK."""
+    try:
+        if settings.kind == "onnx":
+            from appliance.engine_onnx import OnnxEngine as Adapter
+        elif settings.kind == "openvino":
+            from appliance.engine_openvino import OpenVinoEngine as Adapter
+        elif settings.kind == "null":
+            from appliance.engine_null import NullEngine as Adapter
+        else:
+            raise ArtefactError("engine.kind", "onnx, openvino or null", settings.kind)
+    except ImportError as err:
+        raise ArtefactError(
+            "engine.kind", f"the extra `{settings.kind}` installed", str(err)
+        ) from err
+    return Adapter
+
+
+def _network_file(settings: config.Engine) -> str:
+    """Other precisions are made by the runtime; int8 needs a network that was calibrated."""
+    return "network.int8.onnx" if settings.precision == "int8" else "network.onnx"
+
+
+def _merged(bundle: Bundle, file: str, spec: Spec, cache: Path) -> bytes:
+    """The network with its head for this frame size, from the cache or built and kept there.
+
+    The key covers all that goes into the graph; the file is used only while it has the hash that
+    was noted beside it. A cache that cannot be written costs time at the next start, nothing else.
+    """
+    path = bundle.path(file)
+    if file not in bundle.manifest.files:
+        raise ArtefactError(path, f"{file} in the bundle", "none")
+    contract = bundle.manifest.input
+    head = head_model(contract, *spec.frame_shape).SerializeToString(deterministic=True)
+    key = hashlib.sha256(bundle.manifest.files[file].encode() + head).hexdigest()[:16]
+    kept = cache / bundle.id / f"{key}.onnx"
+    noted = kept.with_suffix(".sha256")
+    with contextlib.suppress(OSError):
+        data = kept.read_bytes()
+        if hashlib.sha256(data).hexdigest() == noted.read_text():
+            return data
+    try:
+        network = onnx.load(str(path))
+    except (OSError, ValueError, DecodeError) as err:
+        raise ArtefactError(path, "an ONNX network", str(err)) from err
+    merged = merged_network(network, contract, *spec.frame_shape)
+    data = merged.SerializeToString()
+    with contextlib.suppress(OSError):
+        write_atomically(kept, data)
+        write_atomically(noted, hashlib.sha256(data).hexdigest().encode())
+    return data

@@ -1,0 +1,90 @@
+"""The engine without a network: the shipped stand-in for tests, rehearsal and measurements.
+
+It reads every pixel, fills its 64 x 64 map with the frame's mean grey value (0 to 255) and returns
+the same number as classification, so a number coded into a picture comes back as the part's
+margin. Whatever passes through it is marked as simulated.
+"""
+
+import shutil
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
+from appliance.engine import Engine, Frame, Map, Spec
+from appliance.segments import column_names
+
+_SIDE_PX = 64
+_SEGMENTS = ("all",)
+_DETECTORS = ("null",)
+
+
+class NullEngine(Engine):
+    """delay_ms: pretends to work for so long."""
+
+    kind = "null"
+    runtime = "null 1"
+    precisions = ("fp32",)
+    is_simulated = True
+
+    def __init__(self, spec: Spec, delay_ms: float = 0.0) -> None:
+        super().__init__(spec, b"", "fp32", 1)
+        self._delay_s = delay_ms / 1000
+
+    def _load(self, model: bytes) -> None:
+        pass
+
+    def _run(self, frame: Frame, out: Map) -> float:
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        mean = cv2.mean(frame[0])[: frame.shape[3]]
+        score = float(np.float32(sum(mean) / len(mean)))
+        out.fill(score)
+        return score
+
+    def _release(self) -> None:
+        pass
+
+
+def write_null_bundle(
+    folder: Path,
+    product: str = "null",
+    height_px: int = 480,
+    width_px: int = 640,
+    channels: Literal[1, 3] = 1,
+) -> Bundle:
+    """A bundle for the null engine at `folder`: one segment "all", no forest, no golden frame.
+
+    height_px, width_px: of the frames. Raises ArtefactError where `folder` exists.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    draft.chmod(0o755)
+    try:
+        labels = np.zeros((_SIDE_PX, _SIDE_PX), np.uint8)
+        cv2.imwrite(str(draft / "segments.png"), labels)
+        manifest = Manifest(
+            kind="null",
+            product=product,
+            created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            files={},
+            input=InputContract(
+                height_px=_SIDE_PX,
+                width_px=_SIDE_PX,
+                source_height_px=height_px,
+                source_width_px=width_px,
+                channels=channels,
+                smallest_defect_px=1.0,
+            ),
+            detectors=_DETECTORS,
+            segments=_SEGMENTS,
+            columns=column_names(_SEGMENTS, _DETECTORS),
+        )
+        return finish_bundle(draft, folder, manifest)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
