@@ -318,7 +318,7 @@ class Line:
                 self._record_pid, self._record_doubles, self._resends = health.pid, 0, 0
             # Rows that came twice, less those that were sent twice.
             counters = health.counters
-            self._record_doubles = counters.get("known", 0) + counters.get("contradictions", 0)
+            self._record_doubles = counters.get("doubled", 0) + counters.get("contradictions", 0)
             for name in ("archived", "archive_dropped"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0))
             self.ledger.rows_doubled = max(
