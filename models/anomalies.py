@@ -82,9 +82,7 @@ def anomaly_masks(
     return torch.from_numpy(masks)
 
 
-def masked_noise(
-    features: Tensor, masks: Tensor, std: float, generator: torch.Generator
-) -> Tensor:
+def masked_noise(features: Tensor, masks: Tensor, std: float, generator: torch.Generator) -> Tensor:
     """Gaussian noise where the mask is 1, zeros elsewhere; in the shape of (N, C, H, W) features.
 
     Drawn for masked pixels alone, which are an eighth of all: drawing is a tenth of a step.

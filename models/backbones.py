@@ -40,7 +40,7 @@ class Backbone(nn.Module):
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: the odd pixel goes right and below."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own parameter name
+    def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C', ceil(H/stride), ceil(W/stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         pad_y = max((-(-input.shape[-2] // stride) - 1) * stride + kernel - input.shape[-2], 0)
@@ -90,8 +90,13 @@ class EfficientNetLite0(Backbone):
 
     channels = (40, 112)
 
-    STAGES = ((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6),
-              (3, 112, 5, 1, 6))  # repeats, channels, kernel, first stride, expansion
+    STAGES = (
+        (1, 16, 3, 1, 1),
+        (2, 24, 3, 2, 6),
+        (2, 40, 5, 2, 6),
+        (3, 80, 3, 2, 6),
+        (3, 112, 5, 1, 6),
+    )  # repeats, channels, kernel, first stride, expansion
     FINE_BLOCK, COARSE_BLOCK = 4, 10
 
     def __init__(self) -> None:
@@ -219,7 +224,7 @@ def build(name: str, weights: Path | None = None) -> Backbone:
     path = weights or packaged_weights(name)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # noqa: BLE001 - torch raises half a dozen types for a bad file
+    except Exception as err:  # torch raises half a dozen types for a bad file
         raise ConfigError(path, "a torch state dict of tensors", str(err)) from err
     wanted = backbone.state_dict()
     missing = [key for key in wanted if key not in stored]

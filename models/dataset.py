@@ -151,8 +151,13 @@ def _mvtec(folder: Path, seed: int) -> Dataset:
         )
     for_network = max(1, round(len(good) * ELPV_COUNTS[0] / sum(ELPV_COUNTS[:2])))
     return _split(
-        folder.name, good, bad, counts=(for_network, len(good) - for_network, len(bad)),
-        seed=seed, notes=notes, held_out=[*test_good, *test_bad],
+        folder.name,
+        good,
+        bad,
+        counts=(for_network, len(good) - for_network, len(bad)),
+        seed=seed,
+        notes=notes,
+        held_out=[*test_good, *test_bad],
     )
 
 

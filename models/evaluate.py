@@ -69,8 +69,9 @@ class Scorer:
             raise ConfigError(
                 "frame", f"{self._shape} uint8 as in training", f"{frame.shape} {frame.dtype}"
             )
-        maps, scores = self._session.run(["map", "score"], {"frame": frame[None]})
-        return cast("npt.NDArray[np.float32]", maps)[0], np.float32(scores[0])
+        answers = self._session.run(["map", "score"], {"frame": frame[None]})
+        maps, scores = cast("list[npt.NDArray[np.float32]]", answers)
+        return maps[0], scores[0]
 
     def score(
         self, frames: Iterable[Frames], report: Callable[[int], None] = lambda count: None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.supersimplenet import BLUR_RADIUS, Standardise, SuperSimpleNet, blur_kernel
+from models.supersimplenet import BLUR_RADIUS, LEAK, Standardise, SuperSimpleNet, blur_kernel
 
 Shape = tuple[int, int]
 
@@ -148,27 +148,26 @@ class ExactSuperSimpleNet(nn.Module):
     def _build_segmentation(
         self, plain: SuperSimpleNet, fine: Shape, coarse: Shape, grid: Shape
     ) -> None:
-        adaptor, first = plain.feature_adaptor.projection, plain.discriminator.seg[0]
+        adaptor, head = plain.feature_adaptor.projection, plain.discriminator.seg
+        first = _convolution(head[0])
         matrix = first.weight.double()[:, :, 0, 0]
         bias = matrix @ _bias(adaptor) + _bias(first)
         matrix, bias = fold_batch_norm(
-            matrix @ adaptor.weight.double()[:, :, 0, 0], bias, plain.discriminator.seg[1]
+            matrix @ adaptor.weight.double()[:, :, 0, 0], bias, _norm(head[1])
         )
         kernels = matrix[:, :, None, None].split(list(plain.backbone.channels), dim=1)
         self.seg_fine = TapConvolution(kernels[0], fine, grid)
         self.seg_coarse = TapConvolution(kernels[1], coarse, grid)
         # The adaptor stands behind the pool, so its bias is not diluted at the border.
         self.register_buffer("seg_bias", bias.float().view(1, -1, 1, 1))
-        self.register_buffer("seg_last", plain.discriminator.seg[3].weight.detach().clone())
-        self.slope: float = plain.discriminator.seg[2].negative_slope
+        self.register_buffer("seg_last", _convolution(head[3]).weight.detach().clone())
 
     def _build_classification(
         self, plain: SuperSimpleNet, fine: Shape, coarse: Shape, grid: Shape
     ) -> None:
-        conv = plain.discriminator.dec_head[0]
-        kernel, bias = fold_batch_norm(
-            conv.weight.double(), _bias(conv), plain.discriminator.dec_head[1]
-        )
+        head = plain.discriminator.dec_head
+        conv = _convolution(head[0])
+        kernel, bias = fold_batch_norm(conv.weight.double(), _bias(conv), _norm(head[1]))
         on_features, on_logits = kernel[:, :-1], kernel[:, -1:]
         bias_map = bias.view(1, -1, 1, 1)
         if plain.wiring == "icpr":
@@ -190,19 +189,33 @@ class ExactSuperSimpleNet(nn.Module):
         fine, coarse = self.backbone(self.normalise(pixels))
         fine, coarse = self.standardise_fine(fine), self.standardise_coarse(coarse)
         hidden = self.seg_fine(fine) + self.seg_coarse(coarse) + self.seg_bias
-        logits = functional.conv2d(functional.leaky_relu(hidden, self.slope), self.seg_last)
+        logits = functional.conv2d(functional.leaky_relu(hidden, LEAK), self.seg_last)
         seen = self.cls_fine(fine) + self.cls_coarse(coarse)
         seen = seen + functional.conv2d(logits, self.cls_logit_kernel, padding=2)
         seen = functional.relu(seen + self.cls_bias)
         pooled = [
-            seen.amax(dim=(2, 3)), seen.mean(dim=(2, 3)),
-            logits.amax(dim=(2, 3)), logits.mean(dim=(2, 3)),
+            seen.amax(dim=(2, 3)),
+            seen.mean(dim=(2, 3)),
+            logits.amax(dim=(2, 3)),
+            logits.mean(dim=(2, 3)),
         ]
         score = self.fc_score(torch.cat(pooled, dim=1)).reshape(-1)
         return torch.matmul(self.blur_y, torch.matmul(logits, self.blur_x)), score
 
 
-def _bias(layer: nn.Module) -> Tensor:
-    if not isinstance(layer, nn.Conv2d) or layer.bias is None:
+def _convolution(layer: nn.Module) -> nn.Conv2d:
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"expected a convolution, got {layer}")
+    return layer
+
+
+def _norm(layer: nn.Module) -> nn.BatchNorm2d:
+    if not isinstance(layer, nn.BatchNorm2d):
+        raise TypeError(f"expected a BatchNorm, got {layer}")
+    return layer
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    if layer.bias is None:
         raise TypeError(f"expected a convolution with a bias, got {layer}")
     return layer.bias.detach().double()

