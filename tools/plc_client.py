@@ -1,0 +1,137 @@
+"""The scan loop of the desk PLC: one request, one cycle of its program, a pause; over and over.
+
+The appliance may die, hang or refuse at any moment: every request has a limit, and a cycle without
+an answer is told to the program as such.
+"""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import Any, Protocol
+
+from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.exceptions import ModbusException
+
+from appliance.registers import WRITABLE_WORDS
+from appliance.words import Bank
+from tools.plc_program import PlcOptions, Ring
+
+_STATUS = (100, 53)
+_RING = (205, 125)
+_RETRY_S = 0.05
+
+# A refused connection is an event of the program, not a warning twenty times a second.
+logging.getLogger("pymodbus").addHandler(logging.NullHandler())
+
+
+class NoCommunication(Exception):
+    """No answer, or a refusal instead of one."""
+
+
+class Scanned(Protocol):
+    """A PLC program as the scan loop sees it."""
+
+    out: Bank
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing is left to do."""
+        ...
+
+    def scan(self, image: Bank, now_ns: int) -> None:
+        """One cycle after a good request."""
+        ...
+
+    def lost(self, now_ns: int, why: str) -> None:
+        """One cycle without an answer."""
+        ...
+
+
+async def run_scans(options: PlcOptions, program: Scanned, stop: asyncio.Event) -> int:
+    """Request, program, pause; returns how often communication was lost."""
+    line = _Line(options)
+    image = Bank(options.word_order)
+    losses, was_lost = 0, True
+    next_s = time.monotonic()
+    try:
+        while not program.is_done and not stop.is_set():
+            try:
+                await line.exchange(program.out, image)
+                program.scan(image, time.monotonic_ns())
+                was_lost, pause_s = False, options.scan_ms / 1e3
+            except NoCommunication as err:
+                losses += not was_lost
+                was_lost, pause_s = True, _RETRY_S
+                program.lost(time.monotonic_ns(), f"no communication: {err}")
+            next_s = max(next_s + pause_s, time.monotonic())
+            await _pause(stop, next_s - time.monotonic())
+    finally:
+        line.close()
+    return losses
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    if seconds <= 0:
+        await asyncio.sleep(0)
+    else:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+
+
+class _Line:
+    """The connection: one FC 23 a scan, in ring mode one read of 125 words more."""
+
+    def __init__(self, options: PlcOptions) -> None:
+        self._options = options
+        self._client: AsyncModbusTcpClient | None = None
+
+    async def exchange(self, out: Bank, image: Bank) -> None:
+        """Control words out, status words in. Raises NoCommunication and hangs up."""
+        try:
+            client = await self._connected()
+            answer = await client.readwrite_registers(
+                read_address=_STATUS[0],
+                read_count=_STATUS[1],
+                write_address=0,
+                values=out.read(0, WRITABLE_WORDS),
+            )
+            self._take(image, _STATUS, answer)
+            if self._options.ring != Ring.NONE:
+                answer = await client.read_holding_registers(_RING[0], count=_RING[1])
+                self._take(image, _RING, answer)
+        except (ModbusException, OSError) as err:
+            self.close()
+            raise NoCommunication("no answer") from err
+        except NoCommunication:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def _connected(self) -> AsyncModbusTcpClient:
+        if self._client is None:
+            options = self._options
+            client = AsyncModbusTcpClient(
+                options.host,
+                port=options.port,
+                timeout=options.timeout_ms / 1e3,
+                retries=0,
+                reconnect_delay=0,
+            )
+            self._client = client
+            if not await client.connect():
+                raise NoCommunication("no connection")
+        return self._client
+
+    @staticmethod
+    def _take(image: Bank, span: tuple[int, int], answer: Any) -> None:
+        if answer.isError():
+            raise NoCommunication(f"exception {answer.exception_code:02d}")
+        if len(answer.registers) != span[1]:
+            raise NoCommunication(f"{len(answer.registers)} words instead of {span[1]}")
+        image.write(span[0], answer.registers)

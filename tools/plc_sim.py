@@ -1,0 +1,250 @@
+"""A PLC on the desk: a Modbus client that runs a PLC program scan by scan and says what it saw.
+
+It survives the appliance dying and coming back; parts meanwhile are rejected. What it reports is
+what a real PLC would have done, which makes it the instrument for "does the box ever lie".
+"""
+
+import asyncio
+import json
+import math
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from appliance.codes import CommandCode, CommandError, Reason, Word
+from tools.plc_client import run_scans
+from tools.plc_command import CommandProgram
+from tools.plc_level import LevelProgram
+from tools.plc_program import Break, Part, PlcOptions, Program, Ring, Sightings
+from tools.plc_ring import RingProgram
+
+_LATENCIES_KEPT = 100_000
+_PLAIN_LINE_EVERY_S = 10.0
+
+
+@dataclass(kw_only=True)
+class PlcReport:
+    """What the PLC saw and did."""
+
+    parts: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    triggered: int = 0
+    words: Counter[str] = field(default_factory=Counter[str])
+    """Verdict words as read, believed or not; NONE where no result was read."""
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    rejected_why: Counter[str] = field(default_factory=Counter[str])
+    communication_losses: int = 0
+    seen: Sightings = field(default_factory=Sightings)
+    elapsed_s: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list[float])
+    """Trigger to result, of parts whose result was read."""
+
+    def add(self, part: Part) -> None:
+        """One decision."""
+        self.parts += 1
+        self.accepted += part.is_accepted
+        self.rejected += not part.is_accepted
+        self.triggered += part.triggered_ns > 0
+        self.words[_name(Word, part.word)] += 1
+        self.reasons[_name(Reason, part.reason)] += 1
+        self.rejected_why.update(part.why)
+        if part.word != Word.NONE and len(self.latencies_ms) < _LATENCIES_KEPT:
+            self.latencies_ms.append(part.latency_ms)
+
+    def summary(self) -> dict[str, Any]:
+        """The object of `--json`; figures that do not apply are None."""
+        quantiles = (None, None, None)
+        if self.latencies_ms:
+            quantiles = np.percentile(self.latencies_ms, (50, 99, 100)).round(3).tolist()
+        return {
+            "parts": self.parts,
+            "accepted": self.accepted,
+            "rejected": self.rejected,
+            "triggered": self.triggered,
+            "words": dict(self.words),
+            "reasons": dict(self.reasons),
+            "rejected_why": dict(self.rejected_why),
+            "latency_ms": dict(zip(("p50", "p99", "max"), quantiles, strict=True)),
+            "communication_losses": self.communication_losses,
+            **asdict(self.seen),
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+
+
+async def run_plc(
+    options: PlcOptions,
+    on_part: Callable[[Part], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> PlcReport:
+    """Drive the line until every part is judged, or until `stop`; `on_part` sees each decision.
+
+    Raises ValueError for options that contradict each other.
+    """
+    if options.ring == Ring.HARDWARE and not options.rate_hz:
+        raise ValueError("ring = hardware needs a rate: its parts come by themselves")
+    report = PlcReport()
+
+    def decided(part: Part) -> None:
+        report.add(part)
+        if on_part is not None:
+            on_part(part)
+
+    kind = LevelProgram if options.ring == Ring.NONE else RingProgram
+    program: Program = kind(options, decided)
+    begun = time.monotonic()
+    report.communication_losses = await run_scans(options, program, stop or asyncio.Event())
+    program.lost(time.monotonic_ns(), "stopped")
+    report.seen = program.seen
+    report.elapsed_s = time.monotonic() - begun
+    return report
+
+
+async def command(options: PlcOptions, code: CommandCode, argument: int = 0) -> CommandError:
+    """One command with its handshake, for example LoadRecipe; ends within the guard time."""
+    program = CommandProgram(code, argument, time.monotonic_ns(), options.word_order)
+    await run_scans(options, program, asyncio.Event())
+    return CommandError(program.result or 0)
+
+
+# ---- command line --------------------------------------------------------------------------
+
+
+def main(
+    host: Annotated[str, typer.Option(help="Address of the appliance.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Its Modbus port.")] = 5020,
+    parts: Annotated[int, typer.Option(min=1, help="Parts to show.")] = 100,
+    forever: Annotated[bool, typer.Option("--forever", help="Until Ctrl-C.")] = False,
+    rate: Annotated[float, typer.Option(min=0, help="Parts per second; 0 = as fast as Ready.")] = 0,
+    scan_ms: Annotated[float, typer.Option(min=0.5, help="Scan cycle.")] = 5.0,
+    deadline_ms: Annotated[float, typer.Option(help="Of the acceptance rule, own clock.")] = 250.0,
+    ask_deadline_ms: Annotated[int, typer.Option(help="Shorten the appliance's deadline.")] = 0,
+    accept_simulated: Annotated[
+        bool, typer.Option("--accept-simulated", help="A real PLC never does.")
+    ] = False,
+    first_tag: Annotated[int, typer.Option(min=0, help="PartTag of the first part.")] = 1,
+    ring: Annotated[
+        Ring, typer.Option(help="Results from the ring, parts by plc, hardware or free.")
+    ] = Ring.NONE,
+    load_recipe: Annotated[int, typer.Option(help="Product number to load first.")] = 0,
+    low_word_first: Annotated[
+        bool, typer.Option("--low-word-first", help='As [plc] word_order = "low_first".')
+    ] = False,
+    break_rule: Annotated[Break, typer.Option("--break", help="Break this rule.")] = Break.NONE,
+    break_from: Annotated[int, typer.Option(min=1, help="From this part on.")] = 1,
+    parts_file: Annotated[Path | None, typer.Option(help="One JSON line per part.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """A PLC on the desk: triggers parts, applies the acceptance rule, reports what it saw."""
+    options = PlcOptions(
+        host=host,
+        port=port,
+        word_order="low_first" if low_word_first else "high_first",
+        parts=0 if forever else parts,
+        rate_hz=rate,
+        scan_ms=scan_ms,
+        deadline_ms=deadline_ms,
+        ask_deadline_ms=ask_deadline_ms,
+        accept_simulated=accept_simulated,
+        first_tag=first_tag,
+        ring=ring,
+        breaks=break_rule,
+        break_from=break_from,
+    )
+    raise typer.Exit(asyncio.run(_main(options, load_recipe, parts_file, as_json)))
+
+
+async def _main(
+    options: PlcOptions, load_recipe: int, parts_file: Path | None, as_json: bool
+) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if load_recipe:
+        result = await command(options, CommandCode.LOAD_RECIPE, load_recipe)
+        if result != CommandError.DONE:
+            sys.stderr.write(f"inspectd: recipe {load_recipe} not loaded: {result.name}\n")
+            return 1
+    view = _View(options, parts_file)
+    try:
+        report = await run_plc(options, view.add, stop)
+    finally:
+        view.close()
+    if as_json:
+        sys.stdout.write(json.dumps(report.summary()) + "\n")
+    return 0 if report.triggered else 1
+
+
+class _View:
+    """One line for people on stderr: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, options: PlcOptions, parts_file: Path | None) -> None:
+        self._report = PlcReport()
+        self._file: TextIO | None = parts_file.open("w", encoding="utf-8") if parts_file else None
+        self._console = Console(stderr=True)
+        self._shown_s = time.monotonic()
+        self._progress = Progress(
+            TextColumn("PLC"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+            console=self._console, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=options.parts or None)
+        self._progress.start()
+
+    def add(self, part: Part) -> None:
+        """One decision: into the file at once, on the screen when there is time."""
+        self._report.add(part)
+        if self._file is not None:
+            self._file.write(json.dumps(part_object(part)) + "\n")
+            self._file.flush()
+        self._progress.update(self._task, advance=1, description=self._line())
+        is_due = time.monotonic() - self._shown_s > _PLAIN_LINE_EVERY_S
+        if is_due and not self._console.is_terminal:
+            self._say()
+
+    def close(self) -> None:
+        """The last line stays."""
+        self._progress.stop()
+        if not self._console.is_terminal:
+            self._say()
+        if self._file is not None:
+            self._file.close()
+
+    def _say(self) -> None:
+        self._shown_s = time.monotonic()
+        sys.stderr.write(f"plc: {self._report.parts} parts, {self._line()}\n")
+        sys.stderr.flush()
+
+    def _line(self) -> str:
+        report = self._report
+        why = report.rejected_why.most_common(1)
+        most = f", mostly: {why[0][0]}" if why else ""
+        return f"{report.accepted} accepted, {report.rejected} rejected{most}"
+
+
+def part_object(part: Part) -> dict[str, Any]:
+    """One line of `--parts-file`; figures that do not apply are None."""
+    record = asdict(part)
+    has_result = part.word != Word.NONE
+    record["margin"] = part.margin if math.isfinite(part.margin) else None
+    record["latency_ms"] = round(part.latency_ms, 3) if has_result else None
+    record["triggered_ns"] = part.triggered_ns or None
+    return record
+
+
+def _name(kind: type[IntEnum], value: int) -> str:
+    try:
+        return kind(value).name
+    except ValueError:
+        return f"0x{value:04X}"
