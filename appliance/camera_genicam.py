@@ -1,0 +1,332 @@
+"""A GenICam camera through harvesters and any GenTL producer.
+
+One device per process. Buffers are fetched here, with time-outs, and never by harvesters' own
+thread, which drops frames silently and ignores time-outs. A device that was opened and is lost is
+not reopened in this process: harvesters cannot be trusted to recover; the owner ends the process.
+"""
+# genicam has no type stubs and harvesters only a few: what they give is Any.
+# pyright: reportUntypedBaseClass=false
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import genicam
+from genicam import gentl
+from harvesters.core import Callback, Harvester, ImageAcquirer, ParameterKey, ParameterSet
+from harvesters.util.pfnc import dict_by_ints
+
+from appliance.camera_genicam_nodes import SDK_ERRORS, Nodes, read_field, translated
+from appliance.codes import OfflineReason
+from appliance.config import Camera
+from appliance.errors import ArtefactError, ConfigError, DeviceError, PartError
+from appliance.pixels import FORMATS, KNOWN, unpack
+from appliance.recipe import View
+from appliance.source import Choice, Counts, Frame, FrameIds, Incomplete, Mode
+
+_LOOK_S = 0.0002
+"""Shortest patience of `try_fetch`: 0 would wait for ever."""
+_PROBE_NS = 1_000_000_000
+_SEARCH_KEYS = frozenset(
+    {"id_", "vendor", "model", "tl_type", "user_defined_name", "serial_number", "version"}
+)
+
+
+class _CountIncomplete(Callback):
+    """harvesters queues incomplete buffers back by itself; this is how we hear of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def emit(self, context: object = None) -> None:
+        """One more buffer of which parts are missing."""
+        self.count += 1
+
+
+class GenicamSource:
+    """See `source.Source`."""
+
+    def __init__(self, camera: Camera, mode: Mode, clock: Callable[[], int]) -> None:
+        self._camera, self._mode, self._clock = camera, mode, clock
+        self._label = f"camera {camera.name}"
+        self._counts = Counts()
+        self._ids = FrameIds()
+        self._choice = Choice()
+        self._incomplete = _CountIncomplete()
+        self._harvester: Any = None
+        self._acquirer: Any = None
+        self._nodes = Nodes(None, self._label)
+        self._found: dict[str, Any] = {}
+        self._is_software_triggered = False
+        self._has_timestamps = False
+        self._probed_ns = 0
+
+    @property
+    def is_simulated(self) -> bool:
+        """The producer that comes with genicam invents its pictures."""
+        return Path(self._camera.producer).stem == "viky"
+
+    @property
+    def is_streaming(self) -> bool:
+        """Pictures come by themselves: free run, or no software trigger to hold them back."""
+        return self._mode == "free" or (self._mode == "plc" and not self._is_software_triggered)
+
+    @property
+    def counts(self) -> Counts:
+        """Live figures."""
+        return self._counts
+
+    def open(self) -> None:
+        """Load the producer, find the device, write the nodes of `config.toml`.
+
+        Raises ConfigError (producer, search key or node that cannot be right) and DeviceError.
+        """
+        harvester = self._harvester = Harvester()
+        self._load_producer()
+        index = self._find(harvester.device_info_list)
+        config = ParameterSet(
+            {
+                ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: self._camera.buffers,
+                ParameterKey.ENABLE_AUTO_CHUNK_DATA_UPDATE: False,
+            }
+        )
+        with self._translated("opening the device"), _keep_sigint():
+            self._acquirer = acquirer = harvester.create(index, config=config)
+        self._nodes = Nodes(acquirer.remote_device.node_map, self._label)
+        streams = len(acquirer.data_streams)
+        if streams != 1:
+            raise DeviceError(f"{self._label}: expected one data stream, got {streams}")
+        acquirer.add_callback(ImageAcquirer.Events.INCOMPLETE_BUFFER, self._incomplete)
+        for name, value in self._camera.nodes.items():
+            self._nodes.write(name, value, self._wrong_config)
+        self._set_trigger()
+
+    def start(self, view: View) -> int:
+        """Write the view and begin an acquisition; what it leaves open is as it was found."""
+        nodes = self._nodes
+        with self._translated("stopping the acquisition"):
+            self._acquirer.stop()
+        for name, value in (
+            ("PixelFormat", view.pixel_format),
+            ("ExposureTime", view.exposure_us),
+            ("Gain", view.gain_db),
+        ):
+            if value is not None and name not in self._found and nodes.has(name):
+                self._found[name] = nodes.read(name)
+            wanted = self._found.get(name) if value is None else value
+            if wanted is not None:
+                nodes.write(name, wanted, self._wrong_view)
+        name = str(nodes.read("PixelFormat"))
+        if name not in FORMATS:
+            raise self._wrong_view("PixelFormat", f"one of {KNOWN}", name)
+        width, height = int(nodes.read("Width")), int(nodes.read("Height"))
+        self._ids.begin()
+        self._choice = Choice()
+        with self._translated("starting the acquisition"):
+            self._acquirer.start()
+        configured = self._camera.width_px * self._camera.height_px
+        return max(width * height, configured) * FORMATS[name].unpacked_bytes
+
+    def trigger(self, part_tag: int) -> None:
+        """Fire the software trigger; without one, choose a frame of the stream by its time."""
+        while (shot := self._next(0)) is not None:
+            self._forget(shot)
+        if self._is_software_triggered:
+            self._nodes.execute("TriggerSoftware")
+        else:
+            self._choice.ask(self._nodes.after_ns() if self._has_timestamps else None)
+
+    def fetch(self, timeout_ms: int) -> Frame | Incomplete | None:
+        """The next picture; in a stream that somebody waits on, only the one that was chosen."""
+        until_ns = self._clock() + timeout_ms * 1_000_000
+        while True:
+            left_ms = max(0, until_ns - self._clock()) // 1_000_000
+            is_choosing = self._choice.is_waiting
+            shot = self._next(left_ms)
+            if shot is None or not is_choosing:
+                return shot
+            stamp = shot.device_timestamp_ns if isinstance(shot, Frame) else None
+            if self._choice.arrived(stamp):
+                return shot
+            self._forget(shot)
+
+    def close(self) -> None:
+        """Let device and producer go."""
+        if self._harvester is not None:
+            # Nothing more can be done for a device that fails while it is let go.
+            with contextlib.suppress(*SDK_ERRORS):
+                self._harvester.reset()
+        self._harvester = self._acquirer = None
+
+    # ---- frames ----------------------------------------------------------------------------
+
+    def _next(self, timeout_ms: int) -> Frame | Incomplete | None:
+        self._probe()
+        if not self._acquirer.is_acquiring():
+            return None
+        incomplete = self._incomplete.count
+        # One wait of the whole time-out instead of many short ones; it ends with the first event.
+        self._acquirer.timeout_period_on_update_event_data_call = timeout_ms
+        with self._translated("fetching a picture"):
+            buffer = self._acquirer.try_fetch(timeout=max(timeout_ms / 1e3, _LOOK_S), is_raw=True)
+        arrived_ns = self._clock()
+        if buffer is None:
+            if self._incomplete.count > incomplete:
+                return self._is_incomplete("the device sent a buffer with missing packets")
+            return None
+        try:
+            frame = self._frame(buffer, arrived_ns)
+        except PartError as err:
+            self._release(buffer)
+            return self._is_incomplete(err.detail)
+        return self._next(0) if frame is None else frame
+
+    def _frame(self, buffer: Any, arrived_ns: int) -> Frame | None:
+        """The picture in a buffer; None (and the buffer queued back) where it is an old one."""
+        name = self._format_of(buffer)
+        width = int(read_field(buffer, "width") or self._nodes.read("Width"))
+        height = int(read_field(buffer, "height") or self._nodes.read("Height"))
+        padding = int(read_field(buffer, "padding_x") or 0)
+        filled = read_field(buffer, "size_filled")
+        with self._translated("reading a buffer"):
+            data = memoryview(buffer.raw_buffer)
+        pixels = unpack(data[:filled], width, height, name, padding)
+        frame_id = read_field(buffer, "frame_id")
+        if frame_id is None:
+            # Without ids nobody can tell what was lost on the way.
+            frame_id, lost = self._counts.whole + 1, 0
+        else:
+            lost = self._ids.step(frame_id)
+        if lost is None:
+            # The same frame again, or an old one out of order: nobody's picture.
+            self._counts.orphans += 1
+            self._release(buffer)
+            return None
+        stamp = read_field(buffer, "timestamp_ns") or None
+        self._has_timestamps = stamp is not None
+        self._counts.whole += 1
+        self._counts.lost += lost
+        return Frame(
+            pixels=pixels,
+            bits=FORMATS[name].bits,
+            frame_id=frame_id,
+            arrived_ns=arrived_ns,
+            device_timestamp_ns=stamp,
+            lost_before=lost,
+            release=lambda: self._release(buffer),
+        )
+
+    def _format_of(self, buffer: Any) -> str:
+        """What the buffer holds: some devices let the node be set and send something else."""
+        code = read_field(buffer, "pixel_format")
+        if code is None:
+            name = str(self._nodes.read("PixelFormat"))
+        else:
+            name = str(dict_by_ints.get(code, f"pixel format 0x{code:08x}"))
+        if name not in FORMATS:
+            raise DeviceError(f"{self._label}: expected pictures as one of {KNOWN}, got {name}")
+        return name
+
+    def _is_incomplete(self, detail: str) -> Incomplete:
+        self._counts.incomplete += 1
+        self._ids.incomplete()
+        return Incomplete(detail)
+
+    def _forget(self, shot: Frame | Incomplete) -> None:
+        if isinstance(shot, Frame):
+            self._counts.orphans += 1
+            shot.release()
+
+    def _release(self, buffer: Any) -> None:
+        with self._translated("queueing a buffer"):
+            buffer.parent.queue_buffer(buffer)
+
+    def _probe(self) -> None:
+        """Ask once a second whether the device is still there; no event would tell."""
+        now_ns = self._clock()
+        if now_ns - self._probed_ns < _PROBE_NS:
+            return
+        self._probed_ns = now_ns
+        with self._translated("asking for the device's state"):
+            status = self._acquirer.device.module.access_status
+        if status == gentl.DEVICE_ACCESS_STATUS_LIST.DEVICE_ACCESS_STATUS_NOACCESS:
+            raise DeviceError(f"{self._label}: the device cannot be reached any more")
+
+    # ---- device ----------------------------------------------------------------------------
+
+    def _load_producer(self) -> None:
+        where, path = f"camera.{self._camera.name}.producer", producer_path(self._camera.producer)
+        try:
+            self._harvester.add_file(str(path), check_existence=True, check_validity=True)
+        except FileNotFoundError as err:
+            raise ConfigError(where, "a GenTL producer (.cti)", f"no file {path}") from err
+        except OSError as err:
+            raise ConfigError(where, "a GenTL producer that loads", f"{path}: {err}") from err
+        self._harvester.update()
+
+    def _find(self, infos: list[Any]) -> int:
+        """Index of the one device that matches; harvesters' search forgives unreadable fields."""
+        wanted = self._camera.device
+        for key in wanted:
+            if key not in _SEARCH_KEYS:
+                known = f"only {', '.join(sorted(_SEARCH_KEYS))}"
+                raise ConfigError(f"camera.{self._camera.name}.device", known, key)
+        hits = [
+            index
+            for index, info in enumerate(infos)
+            if all(read_field(info, key) == value for key, value in wanted.items())
+        ]
+        if len(hits) != 1:
+            key = ", ".join(f"{key} {value}" for key, value in wanted.items()) or "any"
+            seen = [f"{read_field(i, 'model')} {read_field(i, 'serial_number')}" for i in infos]
+            got = f"{len(hits)} among {'; '.join(seen)}" if seen else "no device at all"
+            raise DeviceError(f"{self._label}: expected one device ({key}), got {got}")
+        return hits[0]
+
+    def _set_trigger(self) -> None:
+        """Software trigger in mode "plc" where there is one; "hardware" is left to the nodes."""
+        nodes, wrong = self._nodes, self._wrong_config
+        if self._mode == "hardware" or not nodes.has("TriggerMode"):
+            return
+        self._is_software_triggered = (
+            self._mode == "plc"
+            and nodes.has("TriggerSoftware")
+            and nodes.offers("TriggerSource", "Software")
+        )
+        # The selector first: mode and source belong to the selected trigger.
+        if nodes.has("TriggerSelector"):
+            nodes.write("TriggerSelector", "FrameStart", wrong)
+        if self._is_software_triggered:
+            nodes.write("TriggerMode", "On", wrong)
+            nodes.write("TriggerSource", "Software", wrong)
+        else:
+            nodes.write("TriggerMode", "Off", wrong)
+
+    def _wrong_config(self, name: str, expected: str, got: str) -> ConfigError:
+        return ConfigError(f"camera.{self._camera.name}.nodes.{name}", expected, got)
+
+    def _wrong_view(self, name: str, expected: str, got: str) -> ArtefactError:
+        return ArtefactError(f"{self._label}: {name}", expected, got, OfflineReason.NO_RECIPE)
+
+    def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return translated(self._label, doing)
+
+
+def producer_path(producer: str) -> Path:
+    """The `.cti` file; "viky" is the one inside the genicam package."""
+    return Path(genicam.__file__).parent / "viky.cti" if producer == "viky" else Path(producer)
+
+
+@contextlib.contextmanager
+def _keep_sigint() -> Generator[None, None, None]:
+    """harvesters takes the SIGINT handler of the main thread: put ours back."""
+    ours = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, ours)

@@ -1,0 +1,112 @@
+"""The settings of a GenICam camera, by the names of the Standard Features Naming Convention (SFNC).
+
+Everything that is written is read back and compared: a device that does not obey is refused by
+the name of the node. SDK exceptions become ours here.
+"""
+
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any
+
+from genicam import genapi, gentl
+
+from appliance.errors import DeviceError
+
+SDK_ERRORS = (gentl.GenericException, genapi.GenericException)
+_FLOAT_TOLERANCE = 0.01
+"""Devices round exposure and gain to what they can do; beyond one percent they did not obey."""
+_LATCHES = (
+    ("TimestampLatch", "TimestampLatchValue", ""),
+    ("GevTimestampControlLatch", "GevTimestampValue", "GevTimestampTickFrequency"),
+)
+"""Command, value, and the node that tells its ticks per second ("": it counts nanoseconds)."""
+
+Wrong = Callable[[str, str, str], Exception]
+"""Makes the error that fits: (node, what was expected, what came)."""
+
+
+@contextlib.contextmanager
+def translated(label: str, doing: str) -> Generator[None, None, None]:
+    """What GenTL or GenApi raises inside becomes a DeviceError that says what was being done."""
+    try:
+        yield
+    except SDK_ERRORS as err:
+        raise DeviceError(f"{label}: {doing}: {_sentence(err)}") from err
+
+
+def read_field(module: Any, field: str) -> Any:
+    """A field of device or buffer; None where the producer does not offer it."""
+    try:
+        return getattr(module, field)
+    except (*SDK_ERRORS, AttributeError):
+        return None
+
+
+class Nodes:
+    """The node map of one opened device."""
+
+    def __init__(self, node_map: Any, label: str) -> None:
+        self._map, self._label = node_map, label
+
+    def has(self, name: str) -> bool:
+        """The device has this node."""
+        return hasattr(self._map, name)
+
+    def offers(self, name: str, entry: str) -> bool:
+        """The device has this enumeration, and `entry` in it."""
+        return self.has(name) and entry in getattr(self._map, name).symbolics
+
+    def read(self, name: str) -> Any:
+        """Value of a node that is there."""
+        with translated(self._label, f"reading {name}"):
+            return getattr(self._map, name).value
+
+    def execute(self, name: str) -> None:
+        """Run a command."""
+        with translated(self._label, f"executing {name}"):
+            getattr(self._map, name).execute()
+
+    def write(self, name: str, value: Any, wrong: Wrong) -> None:
+        """Set a node and see that the device took it. Raises what `wrong` makes."""
+        if not self.has(name):
+            raise wrong(name, "a node of the device", "no such node")
+        node = getattr(self._map, name)
+        try:
+            is_whole = isinstance(node, genapi.IInteger) and float(value).is_integer()
+            node.value = int(value) if is_whole else value
+            got = node.value
+        except (*SDK_ERRORS, TypeError, ValueError) as err:
+            raise wrong(name, f"{value!r} to be accepted", _sentence(err)) from err
+        if not is_same(value, got):
+            raise wrong(name, repr(value), repr(got))
+
+    def latch_ns(self) -> int | None:
+        """The device's own time now, in nanoseconds; None where it cannot tell."""
+        for command, value, frequency in _LATCHES:
+            if self.has(command) and self.has(value):
+                self.execute(command)
+                ticks = int(self.read(value))
+                return ticks * 10**9 // int(self.read(frequency)) if frequency else ticks
+        return None
+
+    def after_ns(self) -> int | None:
+        """Device time now plus one exposure; None where the device cannot tell.
+
+        A later timestamp proves a later exposure, whether it marks its begin or its end.
+        """
+        if not self.has("ExposureTime"):
+            return None
+        now_ns = self.latch_ns()
+        return None if now_ns is None else now_ns + int(self.read("ExposureTime") * 1000)
+
+
+def is_same(wanted: Any, got: Any) -> bool:
+    """The device took what was written, rounded at most."""
+    if isinstance(wanted, float) or isinstance(got, float):
+        return abs(got - wanted) <= _FLOAT_TOLERANCE * abs(wanted)
+    return wanted == got
+
+
+def _sentence(err: Exception) -> str:
+    """The first sentence: GenApi appends source file and line."""
+    return str(err).partition(" : ")[0].partition("\n")[0] or type(err).__name__

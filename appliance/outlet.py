@@ -1,0 +1,115 @@
+"""What leaves the camera: pixels once into the ring (or behind the message), and who is told.
+
+`FrameReady` goes to infer and to decide; where infer's queue refuses it, decide hears
+`NoFrame(queue_full)` instead. Frame ids are given here: they grow over acquisitions and starts of
+the process, so that none means two pictures, and a frame that was lost leaves a gap.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from appliance.codes import Reason
+from appliance.config import Camera, Config
+from appliance.frames import RingWriter, inline_ref, slots_for
+from appliance.messages import FrameReady, NoFrame, PixelRef, Prepared, Refused
+from appliance.source import Frame
+from appliance.wire import Wiring
+
+
+class Outlet:
+    """Ring and senders of one camera. `counters` and `gauges` go into its health."""
+
+    def __init__(
+        self, config: Config, camera: Camera, wiring: Wiring, clock: Callable[[], int]
+    ) -> None:
+        self._camera, self._clock = camera.name, clock
+        self._rings = config.rings_dir
+        self._slots = slots_for(config.deadline_ms, config.record.grace_ms, camera.rate_hz)
+        self._ring: RingWriter | None = None
+        self._frames = wiring.sender("frames", camera.name)
+        self._seen = wiring.sender("seen")
+        self._is_inline = wiring.address("frames", camera.name).startswith("tcp:")
+        # The monotonic clock: a later start of this process begins beyond every earlier id.
+        self._frame_id = clock()
+        self.counters = {"frames_ok": 0, "queue_full": 0, "unseen": 0, "rings": 0}
+        self.gauges = {"copy_ms": 0.0, "copy_max_ms": 0.0}
+
+    def fit(self, frame_bytes: int) -> None:
+        """Make the slots large enough. A new ring is a new epoch; what lay in the old one is gone
+        for whoever had not mapped it."""
+        if self._is_inline or (self._ring and self._ring.slot_bytes >= frame_bytes):
+            return
+        if self._ring:
+            self._ring.close()
+        self._ring = RingWriter(self._rings, f"frame-{self._camera}", self._slots, frame_bytes)
+        self.counters["rings"] += 1
+        self.gauges["ring_slots"] = float(self._slots)
+        self.gauges["ring_mb"] = self._slots * self._ring.slot_bytes / 1e6
+
+    def frame(
+        self, frame: Frame, part_id: int, setup_hash: str, fired_ns: int | None, is_simulated: bool
+    ) -> None:
+        """Hand one picture over and let the device have its buffer back."""
+        begun_ns = self._clock()
+        pixels, payload = self._put(frame)
+        frame.release()
+        copied_ns = self._clock()
+        self._frame_id += 1 + frame.lost_before
+        copy_ms = (copied_ns - begun_ns) / 1e6
+        self.gauges["copy_ms"] = copy_ms
+        self.gauges["copy_max_ms"] = max(copy_ms, self.gauges["copy_max_ms"])
+        message = FrameReady(
+            camera=self._camera,
+            part_id=part_id,
+            frame_id=self._frame_id,
+            setup_hash=setup_hash,
+            pixels=pixels,
+            bits=frame.bits,
+            age_ns=max(0, copied_ns - frame.arrived_ns),
+            trigger_to_frame_ns=0 if fired_ns is None else max(0, frame.arrived_ns - fired_ns),
+            copy_ns=copied_ns - begun_ns,
+            device_timestamp_ns=frame.device_timestamp_ns,
+            source=frame.source,
+            is_simulated=is_simulated,
+            lost_before=frame.lost_before,
+        )
+        if self._frames.send(message, payload):
+            self.counters["frames_ok"] += 1
+            self.tell(message)
+        else:
+            self.counters["queue_full"] += 1
+            detail = "infer takes no frame: its queue is full, or it is not there"
+            self.none(part_id, Reason.QUEUE_FULL, detail, self._frame_id)
+
+    def none(self, part_id: int, reason: Reason, detail: str, frame_id: int = 0) -> None:
+        """No usable picture, and why."""
+        self.tell(
+            NoFrame(
+                camera=self._camera,
+                part_id=part_id,
+                reason=reason,
+                detail=detail,
+                frame_id=frame_id,
+            )
+        )
+
+    def tell(self, message: FrameReady | NoFrame | Prepared | Refused) -> None:
+        """To decide; counted where it is not there."""
+        if not self._seen.send(message):
+            self.counters["unseen"] += 1
+
+    def close(self) -> None:
+        """Orderly end: the ring is removed. After a loss it stays for those who still read."""
+        if self._ring:
+            self._ring.close()
+
+    def _put(self, frame: Frame) -> tuple[PixelRef, Any]:
+        if self._is_inline:
+            whole = np.ascontiguousarray(frame.pixels)
+            return inline_ref(whole, self._frame_id), whole
+        self.fit(frame.pixels.nbytes)
+        if self._ring is None:
+            raise RuntimeError("a frame before its ring")
+        return self._ring.put(frame.pixels), None

@@ -1,0 +1,81 @@
+"""Triggers between their arrival and their picture. Pure; time is an argument.
+
+A trigger that is fired late photographs another part. So it is fired at once or not at all: one
+that waited longer than `stale_ns`, or may have (nobody looked into the inbox for so long: the
+device was being opened, the process was stopped), is refused. One picture is awaited at a time;
+with two on their way, a lost one would hand its picture to the wrong part.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+from appliance.messages import Trigger
+
+_SETTLE_NS = 20_000_000
+"""After a long silence of our own, old messages may still be on their way through the socket."""
+
+
+class Asked(NamedTuple):
+    """A trigger that was fired and has no picture yet."""
+
+    part_id: int
+    fired_ns: int
+
+
+class Triggers:
+    """The triggers of one camera.
+
+    patience_ns: longest wait for a picture. stale_ns: longest wait of a trigger.
+    """
+
+    def __init__(self, patience_ns: int, stale_ns: int) -> None:
+        self._patience_ns, self._stale_ns = patience_ns, stale_ns
+        self._waiting: deque[tuple[Trigger, int]] = deque()
+        self._looked_ns: int | None = None
+        self._trusted_ns = 0
+        self.asked: Asked | None = None
+
+    def looked(self, now_ns: int) -> None:
+        """The inbox was emptied just now; call before `take` of what was in it."""
+        last, self._looked_ns = self._looked_ns, now_ns
+        if last is None or now_ns - last > self._stale_ns:
+            self._trusted_ns = now_ns + _SETTLE_NS
+
+    def take(self, trigger: Trigger, now_ns: int) -> bool:
+        """Keep a trigger that came just now; False where it may be too old to be fired."""
+        if now_ns < self._trusted_ns:
+            return False
+        self._waiting.append((trigger, now_ns))
+        return True
+
+    def stale(self, now_ns: int) -> list[Trigger]:
+        """Triggers that waited too long behind another picture; they are forgotten here."""
+        old: list[Trigger] = []
+        while self._waiting and now_ns - self._waiting[0][1] > self._stale_ns:
+            old.append(self._waiting.popleft()[0])
+        return old
+
+    def next(self) -> Trigger | None:
+        """The trigger to fire now; None while a picture is awaited."""
+        if self.asked is not None or not self._waiting:
+            return None
+        return self._waiting.popleft()[0]
+
+    def fired(self, trigger: Trigger, now_ns: int) -> None:
+        """Its picture is awaited from now on."""
+        self.asked = Asked(trigger.part_id, now_ns)
+
+    def answered(self) -> Asked | None:
+        """The picture (or none) came for this one; None where nobody had asked."""
+        asked, self.asked = self.asked, None
+        return asked
+
+    def overdue(self, now_ns: int) -> bool:
+        """The awaited picture did not come in time."""
+        return self.asked is not None and now_ns - self.asked.fired_ns > self._patience_ns
+
+    def drop(self) -> list[Trigger]:
+        """All that wait to be fired, forgotten here."""
+        waiting = [trigger for trigger, _ in self._waiting]
+        self._waiting.clear()
+        return waiting

@@ -1,0 +1,91 @@
+"""Which set-up a camera has in force, which is prepared, and which settings its device holds.
+
+A recipe is tried on: its settings are written to the device, read back and taken off again, so
+that `Prepared` is a proof and the set-up in force stays in force until the swap.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from appliance.config import Config
+from appliance.errors import ArtefactError, DeviceError
+from appliance.messages import Prepare, Refused
+from appliance.recipe import RecipeError, View, load_recipe
+
+
+class Setup(NamedTuple):
+    """What a recipe asks of this camera."""
+
+    setup_hash: str
+    view: View
+
+
+class Views:
+    """The set-ups of one camera.
+
+    begin: starts a new acquisition with these settings; raises ArtefactError where they cannot
+    be used, DeviceError where the device fails.
+    """
+
+    def __init__(self, config: Config, camera: str, begin: Callable[[View], None]) -> None:
+        self._config, self._camera, self._begin = config, camera, begin
+        self.in_force: Setup | None = None
+        self.running: View | None = None
+        """Settings of the acquisition that runs; None while there is none."""
+        self._prepared: Setup | None = None
+
+    def load(self, message: Prepare) -> Setup:
+        """What the recipe asks. Raises ArtefactError: the file cannot be used."""
+        loaded = load_recipe(self._config, message.recipe)
+        if loaded.setup_hash != message.setup_hash:
+            expected, got = f"set-up {message.setup_hash[:12]}", loaded.setup_hash[:12]
+            raise RecipeError(self._config.recipes_dir / loaded.path, expected, got)
+        view = loaded.recipe.camera.get(self._camera, View())
+        # The region of interest is cut by infer.
+        return Setup(loaded.setup_hash, msgspec.structs.replace(view, roi=None))
+
+    def try_on(self, setup: Setup) -> None:
+        """Prove that the device takes the settings. Raises ArtefactError where it does not."""
+        if setup.view != self.running:
+            try:
+                self._start(setup.view)
+            finally:
+                if self.in_force is not None:
+                    self.resume(self.in_force.view)
+        self._prepared = setup
+
+    def swap(self, setup_hash: str) -> bool:
+        """Put the prepared set-up in force, or keep the old one; False where it is neither."""
+        for setup in (self._prepared, self.in_force):
+            if setup is not None and setup.setup_hash == setup_hash:
+                if setup.view != self.running:
+                    self.resume(setup.view)
+                self.in_force, self._prepared = setup, None
+                return True
+        return False
+
+    def resume(self, view: View) -> None:
+        """Settings that the device took before; raises DeviceError where it does no more."""
+        try:
+            self._start(view)
+        except ArtefactError as err:
+            raise DeviceError(f"refused what it took before: {err}") from err
+
+    def _start(self, view: View) -> None:
+        self.running = None
+        self._begin(view)
+        self.running = view
+
+
+def refusal(process: str, message: Prepare, err: ArtefactError) -> Refused:
+    """The answer to a Prepare that cannot be."""
+    return Refused(
+        process=process,
+        setup_hash=message.setup_hash,
+        where=err.where,
+        expected=err.expected,
+        got=err.got,
+        offline=err.offline,
+    )
