@@ -27,12 +27,10 @@ from appliance.messages import (
     Health,
     InferFailed,
     NoFrame,
-    Prepare,
     Prepared,
     Refused,
     Scored,
     Stored,
-    Swap,
     Words,
 )
 from appliance.parts import Judgement, Part
@@ -112,7 +110,7 @@ class _Decide:
                 verdict=self._verdicts.send,
                 live=self._live.send,
                 load_recipe=self._load_by_number,
-                setup=lambda label, message: self._send_setup(prepare, label, message),
+                setup=lambda label, message: prepare[label].send(message),
             ),
             software_version(),
             clock(),
@@ -222,10 +220,6 @@ class _Decide:
             self._log.error("scoring failed", error=str(error), part_id=part.part_id)
 
     # ---- recipes ---------------------------------------------------------------------------
-
-    def _send_setup(self, senders: dict[str, Sender], label: str, message: Prepare | Swap) -> None:
-        if not senders[label].send(message):
-            self._log.warning("process takes no set-up", process=label)
 
     def _setup_answer(self, message: Prepared | Refused) -> None:
         if isinstance(message, Refused):

@@ -7,7 +7,7 @@ few seconds, because a person may have mended the file.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.codes import CommandError, OfflineReason
 from appliance.messages import Health, Prepare, Prepared, Refused, Swap
@@ -16,8 +16,8 @@ from appliance.recipe import LoadedRecipe
 _GUARD_NS = 60_000_000_000
 _ASK_AGAIN_NS = 3_000_000_000
 
-Send = Callable[[str, Prepare | Swap], None]
-"""To the process with this label."""
+Send = Callable[[str, Prepare | Swap], bool]
+"""To the process with this label; False where it takes nothing just now."""
 
 
 @dataclass(slots=True)
@@ -43,8 +43,8 @@ class _Change:
     target: LoadedRecipe
     begun_ns: int
     done: Callable[[CommandError, str], None]
-    is_asked: bool = False
-    waiting: frozenset[str] = frozenset()
+    asked: set[str] = field(default_factory=set[str])
+    prepared: set[str] = field(default_factory=set[str])
 
 
 class Setups:
@@ -91,6 +91,9 @@ class Setups:
         is_new = peer.pid != health.pid
         if is_new:
             peer.pid, peer.asked_ns, peer.refusal = health.pid, None, None
+            if self._change is not None:
+                self._change.asked.discard(peer.label)
+                self._change.prepared.discard(peer.label)
         peer.seen_ns = now_ns
         peer.is_serving, peer.note = health.is_serving, health.note
         peer.setup_hash = health.setup_hash
@@ -102,8 +105,8 @@ class Setups:
         """A process is ready to swap."""
         change, current = self._change, self.current
         if change is not None and message.setup_hash == change.target.setup_hash:
-            change.waiting -= {message.process}
-            if change.is_asked and not change.waiting:
+            change.prepared.add(message.process)
+            if change.prepared >= set(self.peers):
                 self.current, self._change = change.target, None
                 for label in self.peers:
                     self._send(label, Swap(setup_hash=change.target.setup_hash))
@@ -129,12 +132,12 @@ class Setups:
         change, current = self._change, self.current
         if change is not None:
             if now_ns - change.begun_ns > _GUARD_NS:
-                missing = ", ".join(sorted(change.waiting)) or "open parts"
+                missing = ", ".join(sorted(change.asked - change.prepared)) or "open parts"
                 self._give_up(change, CommandError.TIMED_OUT, f"no answer from {missing} in 60 s")
-            elif not change.is_asked and open_parts == 0:
-                change.is_asked, change.waiting = True, frozenset(self.peers)
-                for label in self.peers:
-                    self._send(label, _prepare(change.target))
+            elif open_parts == 0:
+                for label in set(self.peers) - change.asked:
+                    if self._send(label, _prepare(change.target)):
+                        change.asked.add(label)
             return
         if current is None:
             return
@@ -142,8 +145,8 @@ class Setups:
             if peer.seen_ns is None or peer.setup_hash == current.setup_hash:
                 continue
             if peer.asked_ns is None or now_ns - peer.asked_ns > _ASK_AGAIN_NS:
-                peer.asked_ns = now_ns
-                self._send(peer.label, _prepare(current))
+                if self._send(peer.label, _prepare(current)):
+                    peer.asked_ns = now_ns
 
     def offline(self) -> OfflineReason:
         """Why the recipe keeps the box from being Ready; NONE where it does not."""
