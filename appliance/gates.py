@@ -109,9 +109,13 @@ def learn(images: Iterable[Image], mean_image: str = "gates.png") -> tuple[GateL
         sizes.add(image.shape[:2])
     if len(figures) < 2:
         raise ArtefactError("gates", "two or more good images", str(len(figures)))
-    mean = np.mean(reduced, axis=0, dtype=np.float64).round().astype(np.uint8)
+    total = np.sum(reduced, axis=0, dtype=np.float64)
+    mean = (total / len(reduced)).round().astype(np.uint8)
     height, width = max(sizes)
-    shift = float(np.quantile([_shift_px(r, mean, height, width) for r in reduced], 0.99))
+    # Against the mean of the others: an image always lies well on a mean that holds itself.
+    others = (((total - r) / (len(reduced) - 1)).round().astype(np.uint8) for r in reduced)
+    pairs = zip(reduced, others, strict=True)
+    shift = float(np.quantile([_shift_px(r, o, height, width) for r, o in pairs], 0.99))
     side = min(height, width)
     columns = {name: [row[name] for row in figures] for name in ("mean", "saturated", "focus")}
     is_aligned = len(sizes) == 1 and shift <= _ALIGNED_SHARE * side

@@ -117,6 +117,13 @@ def test_parts_that_lie_anywhere_have_no_shift_limit():
     assert judge(Gates().measure(part(101, shift=30)), limits, may_repeat=False) is None
 
 
+def test_few_images_of_noise_are_not_taken_for_aligned_parts():
+    """Each of them fits the mean that it is a part of."""
+    rng = np.random.default_rng(0)
+    limits, _ = learn(rng.integers(60, 180, (64, 96)).astype(np.uint8) for _ in range(10))
+    assert limits.shift_px is None
+
+
 def test_images_of_several_sizes_are_not_aligned():
     limits, _ = learn([part(0), part(1), part(2)[:200], part(3)[:, :200]])
     assert limits.shift_px is None

@@ -1,0 +1,338 @@
+"""PROCESS infer: `FrameReady` → anomaly map in the second ring and `Scored`, or `InferFailed`.
+
+One blocking loop: ring view → ROI → 8 bits → image gates → engine → was the frame still ours? →
+map ring → `Scored`. Every frame that comes is answered once. It holds the set-up in force and the
+one prepared beside it; a set-up that cannot be used is `Refused` and nothing ends. The process ends
+itself, for the supervisor to start it afresh, in two cases: one call into the engine lasts too
+long, or the engine fails three times within a minute.
+"""
+
+import faulthandler
+import os
+import time
+from collections import Counter, deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.codes import OfflineReason, Reason
+from appliance.config import Config
+from appliance.engine import Engine, Frame
+from appliance.errors import ArtefactError, ConfigError, PartError
+from appliance.frames import INLINE, RingReader, RingWriter, inline_view, slots_for
+from appliance.gates import judge
+from appliance.hang_guard import HangGuard
+from appliance.infer_setup import Setup, prepare
+from appliance.messages import (
+    AnyMessage,
+    FrameReady,
+    Health,
+    InferFailed,
+    Prepare,
+    Prepared,
+    Refused,
+    Scored,
+    Swap,
+)
+from appliance.pixels import to_8_bit
+from appliance.service import EXIT_NO, Service
+from appliance.wire import Inbox, Wiring
+
+_HEALTH_NS = 100_000_000
+_FAILURES, _FAILURES_NS = 3, 60_000_000_000
+_LOADING_NS = 120_000_000_000
+"""Hang limit of a whole preparation."""
+
+
+def main(service: Service, config: Config, name: str) -> None:
+    """Serve until stopped. Exit code 1 where the engine hangs or keeps failing."""
+    with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
+        Infer(service, config, name or "0", wiring).serve()
+
+
+class Infer:
+    """The process: sockets, rings and the two set-ups."""
+
+    def __init__(self, service: Service, config: Config, name: str, wiring: Wiring) -> None:
+        self._service, self._config, self._name = service, config, name
+        self._label = f"infer:{name}"
+        self._frames = wiring.receiver("frames", *(camera.name for camera in config.camera))
+        self._orders = wiring.receiver("prepare", self._label)
+        self._scored = wiring.sender("scored")
+        self._health = wiring.sender("health", self._label)
+        self._rings = RingReader(config.rings_dir)
+        self._maps: RingWriter | None = None
+        self._map: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        self._current: Setup | None = None
+        self._prepared: Setup | None = None
+        self._guard = HangGuard(_LOADING_NS, self._hung)
+        self._engine_failed_ns: deque[int] = deque(maxlen=_FAILURES)
+        self._counters = Counter(scored=0, failed=0, refused=0, unsent=0)
+        self._note = "no recipe prepared yet"
+        self._beat_ns = 0
+
+    def serve(self) -> None:
+        """The loop; releases everything at the end."""
+        service, inbox = self._service, Inbox(self._orders, self._frames)
+        self._beat()
+        service.ready()
+        try:
+            while not service.is_stopping:
+                woken_ns = 0
+                for receiver, message in inbox.poll(self._patience_ms()):
+                    woken_ns = woken_ns or service.clock()
+                    self._take(message, receiver.inline, woken_ns)
+                    self._beat()
+                self._beat()
+                service.turn()
+        finally:
+            self._guard.close()
+            for setup in (self._current, self._prepared):
+                if setup is not None:
+                    setup.close()
+            if self._maps is not None:
+                self._maps.close()
+
+    def _take(self, message: AnyMessage, inline: bytes | None, woken_ns: int) -> None:
+        match message:
+            case FrameReady():
+                self._answer(message, inline, woken_ns)
+            case Prepare():
+                self._prepare(message)
+            case Swap():
+                self._swap(message)
+            case _:
+                self._counters["foreign"] += 1
+
+    # ---- set-ups ---------------------------------------------------------------------------
+
+    def _prepare(self, order: Prepare) -> None:
+        for ready in (self._current, self._prepared):
+            # Asked again because the answer came late: the proof still stands.
+            if ready is not None and ready.setup_hash == order.setup_hash:
+                self._say_prepared(ready)
+                return
+        self._drop_prepared()
+        self._service.extend(_LOADING_NS / 1e9)
+        self._guard.limit_ns = _LOADING_NS
+        try:
+            with self._guard:
+                setup = prepare(self._config, order.recipe, order.setup_hash, self._loading)
+            try:
+                self._make_room(setup)
+            except ConfigError:
+                setup.close()
+                raise
+        except ConfigError as err:
+            self._counters["refused"] += 1
+            if self._current is None:
+                self._note = str(err)
+            self._service.log.warning("set-up refused", recipe=order.recipe, error=str(err))
+            offline = err.offline if isinstance(err, ArtefactError) else OfflineReason.ENGINE
+            refused = Refused(
+                process=self._label,
+                setup_hash=order.setup_hash,
+                where=err.where,
+                expected=err.expected,
+                got=err.got,
+                offline=offline,
+            )
+            self._send(refused)
+        else:
+            self._prepared = setup
+            self._say_prepared(setup)
+        finally:
+            if self._current is not None:
+                self._guard.limit_ns = self._current.hang_limit_ns
+
+    def _say_prepared(self, setup: Setup) -> None:
+        prepared = Prepared(
+            process=self._label,
+            setup_hash=setup.setup_hash,
+            passport=setup.passport.id,
+            is_simulated=setup.is_simulated,
+        )
+        self._send(prepared)
+
+    def _make_room(self, setup: Setup) -> None:
+        """A map ring whose slots hold this set-up's maps; a larger one replaces a smaller one.
+
+        No part is open while a recipe changes, and a reader that has the old ring keeps it.
+        """
+        needed = 4 * int(np.prod(setup.map_shape))
+        if self._maps is None or self._maps.slot_bytes < needed:
+            config = self._config
+            rate_hz = sum(camera.rate_hz for camera in config.camera)
+            slots = slots_for(config.deadline_ms, config.record.grace_ms, rate_hz)
+            larger = RingWriter(config.rings_dir, f"map-{self._name}", slots, needed)
+            if self._maps is not None:
+                self._maps.close()
+            self._maps = larger
+
+    def _swap(self, order: Swap) -> None:
+        if self._prepared is not None and order.setup_hash == self._prepared.setup_hash:
+            if self._current is not None:
+                self._current.close()
+            self._current, self._prepared = self._prepared, None
+            self._map = np.empty(self._current.map_shape, np.float32)
+            self._guard.limit_ns = self._current.hang_limit_ns
+            self._note = ""
+            self._service.log.info("set-up in force", passport=self._current.passport.id)
+        elif self._current is not None and order.setup_hash == self._current.setup_hash:
+            self._drop_prepared()
+        else:
+            # Health shows what is in force; decide will ask for what it wants.
+            self._counters["unknown_swaps"] += 1
+        self._beat_ns = 0
+
+    def _drop_prepared(self) -> None:
+        if self._prepared is not None:
+            self._prepared.close()
+            self._prepared = None
+
+    # ---- frames ----------------------------------------------------------------------------
+
+    def _answer(self, frame: FrameReady, inline: bytes | None, woken_ns: int) -> None:
+        """Scored or InferFailed, one of them and once."""
+        stages_ns = {"wait": self._service.clock() - woken_ns}
+        gates: dict[str, float] = {}
+        try:
+            answer = self._score(frame, inline, gates, stages_ns)
+            self._counters["scored"] += 1
+        except PartError as err:
+            self._counters["failed"] += 1
+            self._counters[f"failed_{err.reason.name.lower()}"] += 1
+            answer = InferFailed(
+                camera=frame.camera,
+                part_id=frame.part_id,
+                frame_id=frame.frame_id,
+                setup_hash=frame.setup_hash,
+                reason=err.reason,
+                detail=err.detail,
+                gates=gates,
+                stages_ns=stages_ns,
+            )
+        self._send(answer)
+        self._end_if_engine_keeps_failing()
+
+    def _score(
+        self,
+        frame: FrameReady,
+        inline: bytes | None,
+        gates: dict[str, float],
+        stages_ns: dict[str, int],
+    ) -> Scored:
+        """Fills `gates` and `stages_ns` as far as it gets. Raises PartError."""
+        setup = self._current
+        if setup is None or frame.setup_hash != setup.setup_hash:
+            in_force = "none" if setup is None else f"{setup.setup_hash[:12]}…"
+            raise PartError(
+                Reason.WRONG_RECIPE,
+                f"expected the set-up in force ({in_force}), got {frame.setup_hash[:12]}…",
+            )
+        camera = setup.cameras.get(frame.camera)
+        if camera is None or self._maps is None:
+            raise PartError(Reason.INTERNAL, f"camera {frame.camera!r} is not in the recipe")
+        begun = time.monotonic_ns()
+        pixels: Any = (
+            inline_view(frame.pixels, inline)
+            if frame.pixels.ring == INLINE
+            else self._rings.view(frame.pixels)
+        )
+        picture = to_8_bit(camera.cut(pixels), frame.bits)
+        if camera.gates is not None and setup.gate_limits is not None:
+            gates.update(camera.gates.measure(picture))
+            fault = judge(gates, setup.gate_limits, may_repeat=frame.is_simulated)
+            stages_ns["gates"] = time.monotonic_ns() - begun
+            if fault is not None:
+                self._check(frame)
+                raise PartError(*fault)
+        entered = time.monotonic_ns()
+        classification = self._run(camera.engine, picture)
+        left = time.monotonic_ns()
+        stages_ns["engine"] = left - entered
+        self._check(frame)
+        amap = self._maps.put(self._map)
+        stages_ns["map"] = time.monotonic_ns() - left
+        return Scored(
+            camera=frame.camera,
+            part_id=frame.part_id,
+            frame_id=frame.frame_id,
+            setup_hash=frame.setup_hash,
+            map=amap,
+            classification=classification,
+            gates=gates,
+            stages_ns=stages_ns,
+            passport=setup.passport.id,
+            is_simulated=setup.is_simulated or frame.is_simulated,
+        )
+
+    def _check(self, frame: FrameReady) -> None:
+        """Raises FrameOverwritten: what was computed belongs to no picture."""
+        if frame.pixels.ring != INLINE:
+            self._rings.check(frame.pixels)
+
+    def _run(self, engine: Engine, picture: Frame) -> float:
+        """The network, watched. What the engine itself could not do is noted."""
+        failures = engine.failures
+        try:
+            with self._guard:
+                return engine.infer(picture, self._map)
+        finally:
+            if engine.failures > failures:
+                self._engine_failed_ns.append(self._service.clock())
+
+    def _end_if_engine_keeps_failing(self) -> None:
+        failed_ns = self._engine_failed_ns
+        if len(failed_ns) == _FAILURES and failed_ns[-1] - failed_ns[0] <= _FAILURES_NS:
+            self._service.log.error("the engine failed three times within a minute")
+            raise SystemExit(EXIT_NO)
+
+    def _hung(self) -> None:
+        """In the guard's thread: no cleaning up can be trusted while a runtime hangs."""
+        limit_ms = self._guard.limit_ns // 1_000_000
+        self._service.log.error("the engine hangs", limit_ms=limit_ms)
+        faulthandler.dump_traceback()
+        os._exit(EXIT_NO)
+
+    def _send(self, message: AnyMessage) -> None:
+        if not self._scored.send(message):
+            self._counters["unsent"] += 1
+
+    # ---- health ----------------------------------------------------------------------------
+
+    def _loading(self) -> None:
+        """Between the steps of a preparation: alive, and no hang."""
+        self._beat()
+        self._service.turn()
+
+    def _patience_ms(self) -> int:
+        waited_ns = self._service.clock() - self._beat_ns
+        return max(0, min(_HEALTH_NS, _HEALTH_NS - waited_ns)) // 1_000_000
+
+    def _beat(self) -> None:
+        """Health, at most every 100 ms."""
+        now_ns = self._service.clock()
+        if self._beat_ns and now_ns - self._beat_ns < _HEALTH_NS:
+            return
+        self._beat_ns = now_ns
+        setup = self._current
+        gauges: dict[str, float] = {}
+        if setup is not None:
+            gauges["hang_limit_ms"] = setup.hang_limit_ns / 1e6
+            for camera in setup.cameras.values():
+                gauges.update(camera.engine.health())
+        health = Health(
+            process=self._label,
+            pid=os.getpid(),
+            is_serving=setup is not None,
+            setup_hash="" if setup is None else setup.setup_hash,
+            counters={
+                **self._counters,
+                "undecodable": self._frames.foreign + self._orders.foreign,
+            },
+            gauges=gauges,
+            note=self._note,
+        )
+        self._health.send(health)

@@ -1,0 +1,142 @@
+"""Small networks and whole bundles of them, for tests of engines and of infer.
+
+The network answers map = mean over the channels and score = its maximum. Two kinds of picture make
+it misbehave: a black one gives NaN, a white one keeps it busy for ever.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from appliance.bundle import (
+    Bundle,
+    GateLimits,
+    Golden,
+    InputContract,
+    Manifest,
+    finish_bundle,
+    merged_network,
+)
+from appliance.segments import column_names
+
+NET = (16, 24)
+"""Network input, height and width."""
+
+
+def network_model(bias: float = 0.0) -> onnx.ModelProto:
+    """float32 (N, 3, h, w) in, `map` (N, 1, h, w) and `score` (N,) out, as in a bundle."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["going_on"]),
+            helper.make_node("Sqrt", ["value"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("going_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, []),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "channel"], ["grey"], keepdims=1),
+        helper.make_node("ReduceMean", ["grey"], ["mean"], keepdims=0),
+        helper.make_node("Equal", ["mean", "white"], ["is_white"]),
+        helper.make_node("Where", ["is_white", "for_ever", "once"], ["rounds"]),
+        helper.make_node("Loop", ["rounds", "yes", "mean"], ["looped"], body=body),
+        helper.make_node("Mul", ["looped", "nought"], ["nothing"]),
+        helper.make_node("Equal", ["mean", "nought"], ["is_black"]),
+        helper.make_node("Where", ["is_black", "nan", "bias"], ["added"]),
+        helper.make_node("Add", ["nothing", "added"], ["shift"]),
+        helper.make_node("Add", ["grey", "shift"], ["map"]),
+        helper.make_node("ReduceMax", ["map", "all"], ["score"], keepdims=0),
+    ]
+    scalar = {"white": 255.0, "nought": 0.0, "nan": np.nan, "bias": bias}
+    constants = [
+        helper.make_tensor("channel", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("all", TensorProto.INT64, [3], [1, 2, 3]),
+        helper.make_tensor("for_ever", TensorProto.INT64, [], [1 << 60]),
+        helper.make_tensor("once", TensorProto.INT64, [], [1]),
+        helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
+        *(helper.make_tensor(name, TensorProto.FLOAT, [], [v]) for name, v in scalar.items()),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, *NET])],
+        [
+            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", 1, *NET]),
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
+        ],
+        constants,
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+def picture(seed: int, height: int = 64, width: int = 96) -> np.ndarray:
+    """(height, width) uint8 noise around a grey level that the seed tells apart."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(40 + seed % 50, 160, (height, width)).astype(np.uint8)
+
+
+def write_network_bundle(
+    folder: Path,
+    *,
+    golden: int = 2,
+    channels: Literal[1, 3] = 1,
+    gates: GateLimits | None = None,
+    mean_image: np.ndarray | None = None,
+    bias: float = 0.0,
+    change: dict[str, Any] | None = None,
+) -> Bundle:
+    """A bundle for frames of 64x96 with two segments. `change`: further fields of the manifest."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / "golden").mkdir(parents=True)
+    contract = InputContract(
+        height_px=NET[0],
+        width_px=NET[1],
+        source_height_px=64,
+        source_width_px=96,
+        channels=channels,
+        smallest_defect_px=12,
+    )
+    network = network_model(bias)
+    onnx.save(network, str(draft / "network.onnx"))
+    labels = np.zeros(NET, np.uint8)
+    labels[8:] = 1
+    cv2.imwrite(str(draft / "segments.png"), labels)
+    if mean_image is not None:
+        cv2.imwrite(str(draft / "gates.png"), mean_image)
+    merged = merged_network(network, contract, 64, 96, channels)
+    session = ort.InferenceSession(merged.SerializeToString(), providers=["CPUExecutionProvider"])
+    written: list[Golden] = []
+    for seed in range(golden):
+        frame = np.repeat(picture(seed)[:, :, None], channels, axis=2)
+        amap, score = session.run(["map", "score"], {"frame": frame[None]})
+        cv2.imwrite(str(draft / f"golden/{seed}.png"), frame)
+        np.savez(draft / f"golden/{seed}.npz", map=np.asarray(amap)[0], score=np.asarray(score)[0])
+        written.append(Golden(image=f"golden/{seed}.png", outputs=f"golden/{seed}.npz"))
+    manifest = Manifest(
+        kind="supersimplenet",
+        product="p",
+        created_utc="",
+        files={},
+        input=contract,
+        segments=("top", "bottom"),
+        columns=column_names(("top", "bottom"), ("supersimplenet",)),
+        gates=gates,
+        golden=tuple(written),
+    )
+    return finish_bundle(draft, folder, msgspec.structs.replace(manifest, **(change or {})))

@@ -1,0 +1,619 @@
+"""The real infer process with real peers: the test plays camera and decide."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+import tomli_w
+
+from appliance.bundle import Bundle, finish_bundle
+from appliance.codes import OfflineReason, Reason
+from appliance.config import load_config
+from appliance.engine_null import write_null_bundle
+from appliance.frames import RingReader, RingWriter, inline_ref
+from appliance.gates import learn
+from appliance.messages import (
+    FrameReady,
+    Health,
+    InferFailed,
+    Prepare,
+    Prepared,
+    Refused,
+    Scored,
+    Swap,
+)
+from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
+from appliance.wire import Inbox, Wiring
+from tests.networks import picture, write_network_bundle
+
+T = TypeVar("T")
+SLOTS = 16
+
+
+class Rig:
+    """An installation, its infer process, and everybody else around it."""
+
+    def __init__(self, cameras: tuple[str, ...] = ("top",), **engine: Any) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
+        settings: dict[str, Any] = {
+            "root": ".",
+            "deadline_ms": 200,
+            "camera": [{"name": name, "kind": "files", "folder": "x"} for name in cameras],
+            "engine": {"kind": "onnx", "threads": 1, **engine},
+        }
+        self.config_path = self.root / "config.toml"
+        self.config_path.write_text(tomli_w.dumps(settings))
+        self.config = load_config(self.config_path)
+        self.wiring = Wiring(self.config.runtime_dir)
+        self.rings = {
+            name: RingWriter(self.config.rings_dir, f"frame-{name}", SLOTS, 50_000)
+            for name in cameras
+        }
+        self.frames = {name: self.wiring.sender("frames", name) for name in cameras}
+        self.orders = self.wiring.sender("prepare", "infer:0")
+        self.scored = self.wiring.receiver("scored")
+        self.healths = self.wiring.receiver("health", "infer:0")
+        self.inbox = Inbox(self.scored, self.healths)
+        self.reader = RingReader(self.config.rings_dir)
+        self.health: Health | None = None
+        self.came: list[Any] = []
+        self.log = (self.root / "log").open("wb")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.sent = 0
+        self.setup_hash = ""
+        self.prepared: Prepared | None = None
+
+    def start(self) -> "Rig":
+        command = [sys.executable, "-m", "appliance", "process", "infer", "--name", "0"]
+        self.process = subprocess.Popen(
+            [*command, "--config", str(self.config_path)], stderr=self.log, stdout=self.log
+        )
+        self.until("health", lambda: self.health)
+        return self
+
+    def until(self, what: str, check: Callable[[], T], seconds: float = 20.0) -> T:
+        end = time.monotonic() + seconds
+        while not (answer := check()):
+            assert time.monotonic() < end, f"after {seconds} s no {what}; {self.said()}"
+            for receiver, message in self.inbox.poll(20):
+                if receiver is self.healths:
+                    assert isinstance(message, Health)
+                    self.health = message
+                else:
+                    self.came.append(message)
+        return answer
+
+    def said(self) -> str:
+        return (self.root / "log").read_text()
+
+    def answer(self) -> Any:
+        return self.until("answer", lambda: self.came and [self.came.pop(0)])[0]
+
+    def recipe(self, bundle: Bundle, name: str = "cell", **views: View) -> tuple[str, str]:
+        """Written to disk: name and set-up hash."""
+        recipe = Recipe(
+            id=name,
+            version=1,
+            bundle=bundle.id,
+            bundle_dir=bundle.folder.name,
+            decides="map_max",
+            limits=Limits(t1=1, t2=2),
+            camera=views,
+        )
+        write_recipe(self.config, recipe)
+        return f"{name}/1", load_recipe(self.config, f"{name}/1").setup_hash
+
+    def order(self, order: Prepare | Swap) -> None:
+        self.until("taker of the order", lambda: self.orders.send(order))
+
+    def prepare(self, recipe: tuple[str, str]) -> Any:
+        self.order(Prepare(recipe=recipe[0], setup_hash=recipe[1]))
+        return self.answer()
+
+    def use(self, recipe: tuple[str, str]) -> Prepared:
+        prepared = self.prepare(recipe)
+        assert isinstance(prepared, Prepared), prepared
+        self.order(Swap(setup_hash=recipe[1]))
+        self.until("swap", lambda: self.health and self.health.setup_hash == recipe[1])
+        return prepared
+
+    def show(self, picture: np.ndarray, setup_hash: str, camera: str = "top", **more: Any) -> int:
+        """Put it into the ring and tell infer; returns the part."""
+        self.sent += 1
+        ready = FrameReady(
+            camera=camera,
+            part_id=self.sent,
+            frame_id=1000 + self.sent,
+            setup_hash=setup_hash,
+            age_ns=0,
+            **{"pixels": self.rings[camera].put(picture), **more},
+        )
+        self.until("room for a frame", lambda: self.frames[camera].send(ready))
+        return self.sent
+
+    def exit_code(self, seconds: float = 10.0) -> int:
+        process = self.process
+        assert process is not None
+        self.until("end of the process", lambda: process.poll() is not None, seconds)
+        return process.returncode
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+        self.wiring.close()
+        for ring in self.rings.values():
+            ring.close()
+        shutil.rmtree(self.config.rings_dir, ignore_errors=True)
+        shutil.rmtree(self.root)
+
+
+@pytest.fixture
+def rig(request):
+    made = Rig(**getattr(request, "param", {}))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def line():
+    """One infer for all tests that only show it frames; a network bundle is in force."""
+    made = Rig()
+    bundle = write_network_bundle(made.config.bundles_dir / "b")
+    recipe = made.recipe(bundle)
+    made.start()
+    made.prepared = made.use(recipe)
+    made.setup_hash = recipe[1]
+    yield made
+    made.close()
+
+
+def expect_failure(answer: Any, part: int, reason: Reason, text: str) -> InferFailed:
+    assert isinstance(answer, InferFailed)
+    assert (answer.part_id, answer.frame_id, answer.reason) == (part, 1000 + part, reason)
+    assert text in answer.detail
+    return answer
+
+
+# ---- one frame -----------------------------------------------------------------------------
+
+
+def test_a_frame_becomes_a_map_and_a_score(line):
+    pixels = picture(5)
+    part = line.show(pixels, line.setup_hash)
+    answer = line.answer()
+    assert isinstance(answer, Scored)
+    assert (answer.part_id, answer.frame_id, answer.camera) == (part, 1000 + part, "top")
+    assert answer.setup_hash == line.setup_hash
+    assert answer.passport == line.prepared.passport
+    assert not answer.is_simulated
+    assert set(answer.stages_ns) == {"wait", "engine", "map"}
+    assert all(ns >= 0 for ns in answer.stages_ns.values())
+    amap = line.reader.copy(answer.map)
+    assert (amap.shape, amap.dtype) == ((1, 16, 24), np.float32)
+    cells = pixels.reshape(16, 4, 24, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(amap[0], cells, rtol=1e-5)
+    assert answer.classification == pytest.approx(cells.max(), rel=1e-5)
+
+
+def test_every_frame_is_answered_once_and_in_order(line):
+    shown = [line.show(picture(seed), line.setup_hash) for seed in range(10)]
+    answers = [line.answer() for _ in shown]
+    assert [answer.part_id for answer in answers] == shown
+    for seed, answer in enumerate(answers):
+        expected = picture(seed).reshape(16, 4, 24, 4).mean(axis=(1, 3)).max()
+        assert answer.classification == pytest.approx(expected, rel=1e-5)
+    line.until("health", lambda: line.health.counters["scored"] >= 10)
+    assert line.came == []
+
+
+def test_twelve_bits_are_shifted_to_eight(line):
+    pixels = picture(5).astype(np.uint16) << 4 | 0xF
+    line.show(pixels, line.setup_hash, bits=12)
+    twelve = line.answer()
+    line.show(picture(5), line.setup_hash)
+    assert twelve.classification == line.answer().classification
+
+
+def test_pixels_that_travel_behind_the_message(line):
+    pixels = picture(7)
+    ready = FrameReady(
+        camera="top",
+        part_id=77,
+        frame_id=1077,
+        setup_hash=line.setup_hash,
+        pixels=inline_ref(pixels, 1),
+        age_ns=0,
+        is_simulated=True,
+    )
+    line.until("room", lambda: line.frames["top"].send(ready, pixels))
+    answer = line.answer()
+    assert isinstance(answer, Scored)
+    assert answer.is_simulated
+    line.until("room", lambda: line.frames["top"].send(ready, pixels[:-1]))
+    expect_failure(line.answer(), 77, Reason.INCOMPLETE_IMAGE, "expected 6144 bytes")
+
+
+def test_a_frame_of_another_size_says_what_was_expected(line):
+    part = line.show(np.zeros((64, 97), np.uint8), line.setup_hash)
+    answer = expect_failure(line.answer(), part, Reason.INFERENCE_ERROR, "(64, 96, 1), got")
+    assert "(64, 97, 1)" in answer.detail
+    for _ in range(4):  # the engine is well: this must not count as its failure
+        line.show(np.zeros((64, 96, 3), np.uint8), line.setup_hash)
+        assert line.answer().reason is Reason.INFERENCE_ERROR
+    line.show(picture(1), line.setup_hash)
+    assert isinstance(line.answer(), Scored)
+
+
+def test_a_frame_of_another_set_up_is_not_scored(line):
+    part = line.show(picture(1), "f" * 64)
+    failed = expect_failure(line.answer(), part, Reason.WRONG_RECIPE, line.setup_hash[:12])
+    assert failed.setup_hash == "f" * 64
+
+
+def test_a_frame_that_is_gone_is_not_scored(line):
+    ref = line.rings["top"].put(picture(1))
+    for seed in range(SLOTS):
+        line.rings["top"].put(picture(seed))
+    part = line.show(picture(2), line.setup_hash, pixels=ref)
+    expect_failure(line.answer(), part, Reason.FRAME_OVERWRITTEN, "was overwritten")
+
+
+def test_a_ring_that_is_gone_is_not_scored(line):
+    ref = msgspec.structs.replace(line.rings["top"].put(picture(1)), ring="frame-top.0.ring")
+    part = line.show(picture(2), line.setup_hash, pixels=ref)
+    expect_failure(line.answer(), part, Reason.FRAME_OVERWRITTEN, "frame-top.0.ring")
+
+
+@pytest.mark.parametrize("rig", [{"kind": "null", "null_delay_ms": 150}], indirect=True)
+def test_a_frame_that_is_overwritten_while_the_engine_works_is_not_scored(rig):
+    recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
+    rig.start()
+    rig.use(recipe)
+    part = rig.show(np.full((64, 96), 50, np.uint8), recipe[1])
+    calls = rig.health.gauges["engine_calls"]
+    time.sleep(0.05)  # the engine sleeps for 150 ms
+    for _ in range(SLOTS):
+        rig.rings["top"].put(np.full((64, 96), 90, np.uint8))
+    expect_failure(rig.answer(), part, Reason.FRAME_OVERWRITTEN, "was overwritten")
+    rig.until("health", lambda: rig.health.gauges["engine_calls"] == calls + 1)
+
+
+@pytest.mark.parametrize("rig", [{"kind": "null"}], indirect=True)
+def test_the_null_engine_gives_back_the_mean_and_says_that_it_is_simulated(rig):
+    recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
+    rig.start()
+    assert rig.use(recipe).is_simulated
+    for level in (0, 1, 128, 255):
+        rig.show(np.full((64, 96), level, np.uint8), recipe[1])
+        answer = rig.answer()
+        assert answer.is_simulated
+        assert answer.classification == level
+        assert (rig.reader.copy(answer.map) == level).all()
+
+
+# ---- image gates ---------------------------------------------------------------------------
+
+
+def gated(rig: Rig) -> tuple[str, str]:
+    limits, mean = learn([picture(seed) for seed in range(20)])
+    bundle = write_network_bundle(rig.config.bundles_dir / "b", gates=limits, mean_image=mean)
+    return rig.recipe(bundle)
+
+
+def test_gates_stop_a_picture_before_the_network(rig):
+    recipe = gated(rig)
+    rig.start()
+    rig.use(recipe)
+    rig.show(picture(50), recipe[1])
+    answer = rig.answer()
+    assert isinstance(answer, Scored)
+    assert set(answer.gates) >= {"mean", "saturated", "focus", "identical"}
+    assert answer.stages_ns["gates"] > 0
+
+    part = rig.show(np.zeros((64, 96), np.uint8), recipe[1])
+    failed = expect_failure(rig.answer(), part, Reason.IMAGE_HEALTH, "mean: expected")
+    assert failed.gates["mean"] == 0
+    assert "engine" not in failed.stages_ns
+
+    frozen = picture(51)
+    rig.show(frozen, recipe[1])
+    assert isinstance(rig.answer(), Scored)
+    part = rig.show(frozen, recipe[1])
+    expect_failure(rig.answer(), part, Reason.IMAGE_HEALTH, "identical")
+    rig.show(frozen, recipe[1], is_simulated=True)  # a folder may show a file twice
+    assert isinstance(rig.answer(), Scored)
+
+
+def test_a_shifted_part_is_a_fixture_error(rig):
+    image = np.full((64, 96), 60, np.uint8)
+    cv2.circle(image, (48, 32), 16, (190,), -1)
+
+    def part(seed: int) -> np.ndarray:
+        noise = np.random.default_rng(seed).normal(0, 3, image.shape)
+        return (image + noise).clip(0, 255).astype(np.uint8)
+
+    limits, mean = learn([part(seed) for seed in range(20)])
+    assert limits.shift_px is not None
+    bundle = write_network_bundle(rig.config.bundles_dir / "b", gates=limits, mean_image=mean)
+    recipe = rig.recipe(bundle)
+    rig.start()
+    rig.use(recipe)
+    rig.show(part(30), recipe[1])
+    assert isinstance(rig.answer(), Scored)
+    shown = rig.show(np.roll(part(31), 8, 1), recipe[1])
+    expect_failure(rig.answer(), shown, Reason.FIXTURE, "shift: expected at most")
+
+
+# ---- regions of interest -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rig", [{"cameras": ("top", "side")}], indirect=True)
+def test_each_camera_has_its_own_region(rig):
+    bundle = write_network_bundle(rig.config.bundles_dir / "b")
+    recipe = rig.recipe(bundle, top=View(roi=(10, 20, 120, 80)))
+    rig.start()
+    rig.use(recipe)
+    wide = np.full((120, 200), 30, np.uint8)
+    wide[20:100, 10:130] = 99
+    rig.show(wide, recipe[1], "top")
+    assert rig.answer().classification == pytest.approx(99, rel=1e-5)
+    rig.show(np.full((64, 96), 44, np.uint8), recipe[1], "side")
+    assert rig.answer().classification == pytest.approx(44, rel=1e-5)
+    part = rig.show(wide[:90], recipe[1], "top")
+    expect_failure(rig.answer(), part, Reason.INFERENCE_ERROR, "at least 130x100 pixels")
+
+
+def test_a_region_that_is_none_is_refused(rig):
+    bundle = write_network_bundle(rig.config.bundles_dir / "b")
+    recipe = rig.recipe(bundle, top=View(roi=(0, 0, 0, 10)))
+    refused = rig.start().prepare(recipe)
+    assert isinstance(refused, Refused)
+    assert refused.where.endswith("camera.top.roi")
+    assert refused.offline is OfflineReason.NO_RECIPE
+
+
+# ---- set-ups -------------------------------------------------------------------------------
+
+
+def test_nothing_is_scored_before_a_set_up_is_in_force(rig):
+    bundle = write_network_bundle(rig.config.bundles_dir / "b")
+    recipe = rig.recipe(bundle)
+    rig.start()
+    assert not rig.health.is_serving
+    assert rig.health.setup_hash == ""
+    part = rig.show(picture(1), recipe[1])
+    expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, "none")
+    assert isinstance(rig.prepare(recipe), Prepared)
+    part = rig.show(picture(1), recipe[1])
+    expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, "none")
+    rig.order(Swap(setup_hash=recipe[1]))
+    rig.until("swap", lambda: rig.health.is_serving)
+    rig.show(picture(1), recipe[1])
+    assert isinstance(rig.answer(), Scored)
+
+
+def test_a_passport_lies_beside_the_engine(line):
+    (path,) = line.config.engines_dir.rglob("passport.json")
+    passport = msgspec.json.decode(path.read_bytes())
+    assert passport["id"] == line.prepared.passport
+    assert path.parent.name == passport["id"]
+    assert passport["golden_frames"] == 2
+    assert passport["golden_deviation"] <= 1e-3
+    assert passport["hang_limit_ms"] >= 500
+
+
+def test_prepared_twice_is_loaded_once(line):
+    order = Prepare(recipe="cell/1", setup_hash=line.setup_hash)
+    line.order(order)
+    assert line.answer() == line.prepared
+    assert line.health.setup_hash == line.setup_hash
+
+
+def test_a_swap_back_drops_what_was_prepared(rig):
+    one = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"), "one")
+    two = rig.recipe(write_network_bundle(rig.config.bundles_dir / "c", bias=1.0), "two")
+    rig.start()
+    rig.use(one)
+    first = rig.prepare(two)
+    assert isinstance(first, Prepared)
+    rig.order(Swap(setup_hash=one[1]))
+    rig.show(picture(1), one[1])
+    before = rig.answer().classification
+    rig.order(Swap(setup_hash=two[1]))  # no longer there
+    rig.until("count", lambda: rig.health.counters.get("unknown_swaps"))
+    assert rig.health.setup_hash == one[1]
+    assert rig.use(two) == first
+    rig.show(picture(1), two[1])
+    assert rig.answer().classification == pytest.approx(before + 1, rel=1e-5)
+    part = rig.show(picture(1), one[1])
+    expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, two[1][:12])
+
+
+def test_one_ring_of_maps_serves_all_set_ups_that_fit(rig):
+    one = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"), "one")
+    two = rig.recipe(write_network_bundle(rig.config.bundles_dir / "c", bias=1.0), "two")
+    rig.start()
+    rings = set()
+    for recipe in (one, two, one):
+        rig.use(recipe)
+        rig.show(picture(1), recipe[1])
+        rings.add(rig.answer().map.ring)
+    assert [path.name for path in rig.config.rings_dir.glob("map-0.*")] == list(rings)
+
+
+def damaged(rig: Rig, damage: str) -> tuple[str, str]:
+    """A recipe with something wrong behind it."""
+    folder = rig.config.bundles_dir / "bad"
+    change: dict[str, Any] = {}
+    if damage == "no tolerance":
+        change["tolerances"] = {"int8": 1.0}
+    if damage == "null bundle":
+        bundle = write_null_bundle(folder)
+    else:
+        bundle = write_network_bundle(folder, golden=damage != "no golden", change=change)
+    if damage in ("golden", "golden shape"):
+        # A bundle that is whole, but does not fit its own golden frames.
+        shape = (1, 16, 24) if damage == "golden" else (1, 8, 8)
+        np.savez(folder / "golden/0.npz", map=np.full(shape, 3.0), score=np.float32(3))
+        (folder / "manifest.json").unlink()
+        folder.rename(folder.with_name("draft"))
+        bundle = finish_bundle(folder.with_name("draft"), folder, bundle.manifest)
+    name, setup_hash = rig.recipe(bundle, "bad")
+    recipe = rig.config.recipes_dir / "bad/1.toml"
+    if damage == "no recipe":
+        recipe.unlink()
+    elif damage == "other recipe":
+        setup_hash = "0" * 64
+    elif damage == "no manifest":
+        (folder / "manifest.json").unlink()
+    elif damage == "edited manifest":
+        path = folder / "manifest.json"
+        path.write_bytes(path.read_bytes().replace(b'"p"', b'"q"'))
+    elif damage == "cut network":
+        path = folder / "network.onnx"
+        path.write_bytes(path.read_bytes()[:-10])
+    elif damage == "no segments":
+        (folder / "segments.png").unlink()
+    return name, setup_hash
+
+
+@pytest.fixture(scope="module")
+def refusing():
+    """One infer that is asked for one impossible thing after the other, and goes on."""
+    made = Rig()
+    recipe = made.recipe(write_network_bundle(made.config.bundles_dir / "b"))
+    made.start()
+    made.use(recipe)
+    made.setup_hash = recipe[1]
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "where", "offline"),
+    [
+        ("no recipe", "bad/1.toml", OfflineReason.NO_RECIPE),
+        ("other recipe", "bad/1.toml", OfflineReason.NO_RECIPE),
+        ("no manifest", "bad/manifest.json", OfflineReason.ENGINE),
+        ("edited manifest", "bad/manifest.json", OfflineReason.ENGINE),
+        ("cut network", "bad/network.onnx", OfflineReason.ENGINE),
+        ("no segments", "bad/segments.png", OfflineReason.ENGINE),
+        ("null bundle", "bad/manifest.json", OfflineReason.ENGINE),
+        ("no golden", "bad/manifest.json: golden", OfflineReason.PASSPORT),
+        ("no tolerance", "bad/manifest.json: tolerances", OfflineReason.PASSPORT),
+        ("golden", "bad/golden/0.png", OfflineReason.PASSPORT),
+        ("golden shape", "bad/golden/0.npz", OfflineReason.PASSPORT),
+    ],
+)
+def test_what_cannot_be_proved_is_refused_and_the_old_goes_on(refusing, damage, where, offline):
+    recipe = damaged(refusing, damage)
+    try:
+        refused = refusing.prepare(recipe)
+    finally:
+        shutil.rmtree(refusing.config.bundles_dir / "bad")
+        shutil.rmtree(refusing.config.recipes_dir / "bad", ignore_errors=True)
+    assert isinstance(refused, Refused)
+    assert refused.process == "infer:0"
+    assert refused.setup_hash == recipe[1]
+    assert refused.where.endswith(where)
+    assert refused.offline is offline
+    assert refused.expected
+    assert refused.got
+    refusing.show(picture(1), refusing.setup_hash)
+    assert isinstance(refusing.answer(), Scored)
+
+
+def test_a_network_that_gives_no_numbers_is_refused(rig):
+    bundle = write_network_bundle(rig.config.bundles_dir / "b", bias=float("nan"))
+    refused = rig.start().prepare(rig.recipe(bundle))
+    assert isinstance(refused, Refused)
+    assert refused.where.endswith("b/network.onnx")
+    assert "not finite" in refused.got
+    rig.until("note", lambda: "not finite" in rig.health.note)
+
+
+# ---- the end of the process ----------------------------------------------------------------
+
+
+def test_a_stop_signal_ends_it_and_leaves_nothing(rig):
+    recipe = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"))
+    rig.start()
+    rig.use(recipe)
+    assert list(rig.config.rings_dir.glob("map-0.*"))
+    rig.process.send_signal(signal.SIGTERM)
+    assert rig.exit_code(3) == 0
+    assert list(rig.config.rings_dir.glob("map-0.*")) == []
+
+
+def test_an_engine_that_fails_three_times_ends_the_process(rig):
+    recipe = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"))
+    rig.start()
+    rig.use(recipe)
+    for _ in range(3):
+        part = rig.show(np.zeros((64, 96), np.uint8), recipe[1])
+        expect_failure(rig.answer(), part, Reason.INVALID_NUMBER, "not finite")
+    assert rig.exit_code() == 1
+    assert "failed three times" in rig.said()
+
+
+def test_an_engine_that_never_returns_ends_the_process(rig):
+    recipe = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"))
+    rig.start()
+    rig.use(recipe)
+    limit_s = rig.health.gauges["hang_limit_ms"] / 1000
+    begun = time.monotonic()
+    rig.show(np.full((64, 96), 255, np.uint8), recipe[1])
+    assert rig.exit_code(limit_s + 10) == 1
+    assert time.monotonic() - begun >= limit_s
+    assert "the engine hangs" in rig.said()
+    assert "engine_onnx.py" in rig.said()  # the place, for whoever reads the log
+    rig.health = None
+    rig.start()
+    assert rig.use(recipe)
+    rig.show(picture(1), recipe[1])
+    assert isinstance(rig.answer(), Scored)
+
+
+def test_a_killed_process_comes_back_and_serves_again(rig):
+    recipe = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"))
+    rig.start()
+    before = rig.use(recipe)
+    os.kill(rig.process.pid, signal.SIGKILL)
+    rig.process.wait()
+    rig.health = None
+    rig.start()
+    assert rig.use(recipe) == before
+    rig.show(picture(1), recipe[1])
+    answer = rig.answer()
+    assert isinstance(answer, Scored)
+    rings = [path.name for path in rig.config.rings_dir.glob("map-0.*")]
+    assert rings == [answer.map.ring]
+
+
+def test_a_stopped_and_continued_process_is_no_hang(rig):
+    recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
+    rig.config_path.write_text(
+        rig.config_path.read_text().replace('kind = "onnx"', 'kind = "null"\nnull_delay_ms = 100.0')
+    )
+    rig.start()
+    rig.use(recipe)
+    rig.show(np.full((64, 96), 9, np.uint8), recipe[1])
+    time.sleep(0.03)
+    rig.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.8)
+    rig.process.send_signal(signal.SIGCONT)
+    assert isinstance(rig.answer(), Scored)
+    assert rig.process.poll() is None
