@@ -37,7 +37,7 @@ from appliance.messages import (
 )
 from appliance.pixels import to_8_bit
 from appliance.service import EXIT_NO, Service
-from appliance.wire import Inbox, Wiring
+from appliance.wire import SETUP_ANSWER_MS, Inbox, Wiring
 
 _HEALTH_NS = 100_000_000
 _FAILURES, _FAILURES_NS = 3, 60_000_000_000
@@ -297,7 +297,8 @@ class Infer:
         os._exit(EXIT_NO)
 
     def _send(self, message: AnyMessage) -> None:
-        if not self._scored.send(message):
+        is_about_setup = isinstance(message, Prepared | Refused)
+        if not self._scored.send(message, wait_ms=SETUP_ANSWER_MS if is_about_setup else 0):
             self._counters["unsent"] += 1
 
     # ---- health ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from appliance.config import Camera, Config
 from appliance.frames import RingWriter, inline_ref, slots_for
 from appliance.messages import FrameReady, NoFrame, PixelRef, Prepared, Refused
 from appliance.source import Frame
-from appliance.wire import Wiring
+from appliance.wire import SETUP_ANSWER_MS, Wiring
 
 
 class Outlet:
@@ -97,7 +97,8 @@ class Outlet:
 
     def tell(self, message: FrameReady | NoFrame | Prepared | Refused) -> None:
         """To decide; counted where it is not there."""
-        if not self._seen.send(message):
+        is_about_setup = isinstance(message, Prepared | Refused)
+        if not self._seen.send(message, wait_ms=SETUP_ANSWER_MS if is_about_setup else 0):
             self.counters["unseen"] += 1
 
     def close(self) -> None:

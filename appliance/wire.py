@@ -48,6 +48,9 @@ CHANNELS: Mapping[str, Channel] = {
     "health": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=100),
 }
 
+SETUP_ANSWER_MS = 500
+"""Longest wait for decide to take the answer about a set-up."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
@@ -225,8 +228,14 @@ class Sender:
         self.refused = 0
         """Messages that no peer took: counted, never waited for."""
 
-    def send(self, message: AnyMessage, pixels: Any = None) -> bool:
-        """Send now or not at all; `pixels` (a contiguous buffer) travels behind the message."""
+    def send(self, message: AnyMessage, pixels: Any = None, wait_ms: int = 0) -> bool:
+        """Send now or not at all; `pixels` (a contiguous buffer) travels behind the message.
+
+        wait_ms is for the answers about a set-up alone: no part is on its way then, and a peer
+        that has just started may need its reconnect interval to be there.
+        """
+        if wait_ms:
+            self._socket.poll(wait_ms, zmq.POLLOUT)
         parts: list[Any] = [encode(message)]
         if pixels is not None:
             parts.append(pixels)
