@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.exceptions import ModbusException
+from pymodbus.exceptions import ConnectionException, ModbusException
 
 from appliance.registers import WRITABLE_WORDS
 from appliance.words import Bank
@@ -122,11 +122,21 @@ class _Line:
                 timeout=options.timeout_ms / 1e3,
                 retries=0,
                 reconnect_delay=0,
+                trace_connect=self._connection_changed,
             )
             self._client = client
             if not await client.connect():
                 raise NoCommunication("no connection")
         return self._client
+
+    def _connection_changed(self, is_connected: bool) -> None:
+        """A request in flight ends when the peer hangs up; pymodbus would wait for its time-out."""
+        if self._client is None or is_connected:
+            return
+        answer = self._client.ctx.response_future
+        if not answer.done():
+            answer.set_exception(ConnectionException("the appliance hung up"))
+            answer.exception()  # nobody need be waiting for it
 
     @staticmethod
     def _take(image: Bank, span: tuple[int, int], answer: Any) -> None:

@@ -1,0 +1,770 @@
+"""The desk PLC: its programs on virtual time, and the whole of it against a real Modbus server."""
+
+import asyncio
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from appliance.codes import (
+    CommandCode,
+    CommandError,
+    Control,
+    OfflineReason,
+    Reason,
+    State,
+    Status1,
+    Status2,
+    Word,
+)
+from appliance.config import Plc
+from appliance.handshake import Conditions, Handshake
+from appliance.messages import Verdict
+from appliance.plc_modbus import ModbusPort
+from appliance.words import Bank, PlcInput
+from tools.plc_command import GUARD_NS, CommandProgram
+from tools.plc_level import LevelProgram
+from tools.plc_program import Break, Part, PlcOptions, Ring
+from tools.plc_ring import RingProgram
+from tools.plc_sim import PlcReport, command, part_object, run_plc
+
+T = TypeVar("T")
+MS = 1_000_000
+OK, NG, NONE = Word.OK, Word.NG, Word.NONE
+READY = Status1.ONLINE | Status1.TRIGGER_READY
+
+
+# ---- the programs, scan by scan ------------------------------------------------------------
+
+
+class Desk:
+    """A program, the image that it reads, and its clock: 10 ms a scan."""
+
+    def __init__(self, ring: Ring = Ring.NONE, **options: Any) -> None:
+        self.options = PlcOptions(**{"parts": 3, "deadline_ms": 200, "ring": ring, **options})
+        self.parts: list[Part] = []
+        kind = LevelProgram if ring == Ring.NONE else RingProgram
+        self.program = kind(self.options, self.parts.append)
+        self.image = Bank()
+        self.image.set("Epoch", 7)
+        self.now_ns = 1_000 * MS
+        self.beats = 0
+        self.is_beating = True
+
+    @property
+    def control(self) -> Control:
+        return Control(self.program.out.number("Control"))
+
+    def scan(self, status: Status1 | None = None, scans: int = 1) -> Control:
+        if status is not None:
+            self.image.set("Status1", status)
+            self.image.set("Status1Copy", status)
+        for _ in range(scans):
+            self.now_ns += 10 * MS
+            self.beats += self.is_beating
+            self.image.set_counter("VisionHeartbeat", self.beats)
+            self.image.set_counter("VisionHeartbeatCopy", self.beats)
+            self.program.scan(self.image, self.now_ns)
+        return self.control
+
+    def trigger(self) -> int:
+        """Up to the next Trigger; returns its tag."""
+        for _ in range(5):
+            if Control.TRIGGER in self.scan(READY):
+                return self.program.out.number("PartTag")
+        raise AssertionError("no trigger")
+
+    def take(self, acq_id: int) -> None:
+        """TriggerAck, and Trigger falls."""
+        self.image.set("AcqID", acq_id)
+        assert Control.TRIGGER not in self.scan(Status1.ONLINE | Status1.TRIGGER_ACK)
+        self.scan(Status1.ONLINE | Status1.BUSY)
+
+    def result(self, acq_id: int, tag: int, word: Word = OK) -> None:
+        """Result words as the appliance writes them."""
+        self.image.set("InspectionID", acq_id)
+        self.image.set("ResultTear", acq_id)
+        self.image.set("PartTagEcho", tag)
+        self.image.set("Verdict", word)
+        self.image.set("Margin", -2.5)
+        verdict = Status1.PASS if word == OK else Status1.FAIL
+        self.scan(Status1.ONLINE | Status1.RESULT_VALID | verdict)
+
+    def slot(self, index: int, seq: int, tag: int, word: Word = OK, flags: int = 0x0704) -> None:
+        """A slot as the appliance writes it; flags: tag known, Epoch 7."""
+        self.image.put_slot(
+            index, seq=seq, verdict=word, reason=0, flags=flags, score=1, latency_ms=20,
+            part_tag=tag, inspection_id=seq,
+        )  # fmt: skip
+
+
+def test_the_level_handshake_step_by_step() -> None:
+    desk = Desk(parts=1)
+    assert desk.scan(Status1.ONLINE) == Control.ENABLE, "nothing is triggered before TriggerReady"
+    assert desk.trigger() == 1
+    assert desk.program.out.get("PartId") == "SIM-0000000001"
+    assert desk.program.out.number("EpochEcho") == 7
+    assert desk.scan() == Control.ENABLE | Control.TRIGGER, "held until TriggerAck"
+    desk.take(41)
+    assert desk.parts == []
+    desk.result(41, 1)
+    (part,) = desk.parts
+    assert (part.is_accepted, part.why, part.word, part.acq_id) == (True, (), OK, 41)
+    assert (part.epoch, part.margin, part.latency_ms) == (7, -2.5, 40.0)
+    assert desk.control == Control.ENABLE | Control.RESULT_ACK
+    assert not desk.program.is_done, "the acknowledgement is still to be taken"
+    assert desk.scan(READY) == Control.ENABLE
+    assert desk.program.is_done
+
+
+def test_a_result_with_another_id_is_acknowledged_and_never_used() -> None:
+    desk = Desk()
+    tag = desk.trigger()
+    desk.take(41)
+    desk.result(40, tag)
+    assert Control.RESULT_ACK in desk.control
+    desk.scan(Status1.ONLINE)
+    assert desk.parts == []
+    assert desk.program.seen.stale_results == 1
+    desk.result(41, tag, NG)
+    assert (desk.parts[0].word, desk.parts[0].is_accepted) == (NG, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"PartTagEcho": 9}, "PartTagEcho is not PartTag"),
+        ({"Verdict": 0xFFFF}, "Verdict is FFFF"),
+        ({"Status2": Status2.SIMULATED}, "Simulated is 1"),
+    ],
+)
+def test_the_acceptance_rule_is_applied(change: dict[str, int], why: str) -> None:
+    desk = Desk()
+    tag = desk.trigger()
+    desk.take(41)
+    desk.image.set("InspectionID", 41)
+    desk.image.set("PartTagEcho", tag)
+    desk.image.set("Verdict", OK)
+    for name, value in change.items():
+        desk.image.set(name, value)
+    desk.scan(Status1.ONLINE | Status1.RESULT_VALID | Status1.PASS)
+    assert desk.parts[0].why == (why,)
+    assert desk.program.seen.torn_results == 1, "ResultTear was never written here"
+
+
+def test_a_new_epoch_rejects_the_open_part_at_once() -> None:
+    desk = Desk()
+    tag = desk.trigger()
+    desk.take(41)
+    desk.image.set("Epoch", 8)
+    desk.result(41, tag)
+    assert desk.parts[0].why == ("Epoch changed",)
+    assert desk.program.seen.epochs == [7, 8]
+
+
+def test_no_result_is_a_reject_by_the_plcs_own_clock() -> None:
+    desk = Desk()
+    desk.trigger()
+    desk.take(41)
+    desk.scan(scans=17)
+    assert desk.parts == []
+    desk.scan(scans=2)
+    assert desk.parts[0].why == ("no result by the deadline",)
+    assert desk.parts[0].word == NONE
+    desk.result(41, 1)
+    assert Control.RESULT_ACK in desk.control, "what comes too late is cleared away"
+    assert len(desk.parts) == 1
+
+
+def test_a_true_result_of_a_dead_heart_is_a_reject() -> None:
+    desk = Desk(deadline_ms=2000)
+    tag = desk.trigger()
+    desk.take(41)
+    desk.is_beating = False
+    desk.scan(scans=55)
+    desk.result(41, tag)
+    assert desk.parts[0].why == ("VisionHeartbeat stands still",)
+    assert Control.TRIGGER not in desk.scan(READY, scans=5), "it stops feeding"
+
+
+def test_a_refused_trigger_is_a_reject_and_the_error_is_cleared() -> None:
+    desk = Desk()
+    desk.trigger()
+    control = desk.scan(Status1.ONLINE | Status1.ACQ_ERROR)
+    assert control == Control.ENABLE | Control.CLEAR_ERROR
+    assert desk.parts[0].why == ("trigger refused",)
+    assert Control.TRIGGER not in desk.scan(READY | Status1.ACQ_ERROR)
+    assert desk.scan(READY) == Control.ENABLE | Control.TRIGGER
+
+
+def test_a_trigger_that_nobody_takes_is_given_up() -> None:
+    desk = Desk()
+    desk.trigger()
+    desk.scan(READY, scans=11)
+    assert desk.parts[0].why == ("no TriggerAck",)
+
+
+def test_parts_that_come_while_not_ready_are_rejected_in_time() -> None:
+    desk = Desk(parts=5, rate_hz=10, wait_ready_ms=300)
+    desk.trigger()
+    desk.take(41)
+    desk.result(41, 1)
+    desk.scan(Status1.ONLINE, scans=100)
+    assert [part.tag for part in desk.parts] == [1, 2, 3, 4, 5]
+    assert {part.why for part in desk.parts[1:]} == {("not ready",)}
+    waits = [(part.decided_ns - part.due_ns) / MS for part in desk.parts[1:]]
+    assert all(300 < wait <= 320 for wait in waits)
+    assert all(part.triggered_ns == 0 for part in desk.parts[1:])
+
+
+def test_a_line_that_never_gets_ready_does_not_hold_the_plc_for_ever() -> None:
+    desk = Desk(parts=3, patience_s=1.0)
+    desk.scan(Status1.ONLINE, scans=99)
+    assert desk.parts == []
+    desk.scan(Status1.ONLINE, scans=5)
+    assert [part.why for part in desk.parts] == [("not ready",)] * 3
+    assert desk.program.is_done
+
+
+def test_lost_communication_rejects_open_and_due_parts() -> None:
+    desk = Desk(parts=3, rate_hz=10, wait_ready_ms=100)
+    desk.trigger()
+    desk.take(41)
+    for _ in range(40):
+        desk.now_ns += 10 * MS
+        desk.program.lost(desk.now_ns, "no communication")
+    assert [part.why for part in desk.parts] == [("no communication",)] * 3
+    assert desk.control == Control.ENABLE
+    assert desk.program.is_done
+
+
+@pytest.mark.parametrize(
+    ("rule", "claim"),
+    [
+        (Break.DROPPED_ACK, lambda desk: Control.RESULT_ACK not in desk.control),
+        (Break.STUCK_TRIGGER, lambda desk: Control.TRIGGER in desk.control),
+        (Break.SILENT_HEARTBEAT, lambda desk: desk.program.out.number("PlcHeartbeat") == 20),
+        (Break.WRONG_TAG, lambda desk: desk.program.out.number("PartTag") == 0x8000_0001),
+    ],
+)
+def test_a_rule_is_broken_on_purpose(rule: Break, claim: Callable[[Desk], bool]) -> None:
+    desk = Desk(breaks=rule)
+    for _ in range(5):
+        desk.scan(READY)
+        if desk.program.out.number("PartTag"):
+            break
+    desk.image.set("AcqID", 41)
+    desk.scan(Status1.ONLINE | Status1.TRIGGER_ACK)
+    desk.result(41, 1)
+    desk.scan(scans=20)
+    assert claim(desk)
+
+
+# ---- the ring ------------------------------------------------------------------------------
+
+
+def test_ring_results_are_matched_by_tag_and_acknowledged_in_sequence() -> None:
+    desk = Desk(Ring.HARDWARE, rate_hz=50, parts=3)
+    desk.image.set("RingLast", 3)
+    desk.slot(2, 3, tag=1)
+    desk.scan(READY, scans=8)
+    assert desk.program.out.number("TriggerCount") == 3
+    assert desk.program.out.get("TagFifo") == (1, 2, 3, 0, 0, 0, 0, 0)
+    assert desk.parts == [], "what lay in the ring before is not for these parts"
+    desk.slot(4, 5, tag=1)
+    desk.slot(3, 4, tag=3)
+    desk.scan()
+    assert [(part.tag, part.acq_id) for part in desk.parts] == [(3, 4), (1, 5)]
+    assert desk.program.out.number("AckSeq") == 5
+    desk.slot(5, 6, tag=2, word=NG)
+    desk.scan()
+    assert [part.is_accepted for part in desk.parts] == [True, True, False]
+    assert desk.program.is_done is False
+    desk.scan()
+    assert desk.program.is_done, "one request more carries the last AckSeq"
+
+
+def test_ring_sequence_wraps_past_zero() -> None:
+    desk = Desk(Ring.HARDWARE, rate_hz=50, parts=4)
+    desk.image.set("RingLast", 65_533)
+    desk.scan(READY, scans=9)
+    desk.slot(0, 65_534, tag=1)
+    desk.slot(1, 65_535, tag=2)
+    desk.slot(2, 1, tag=3)
+    desk.slot(3, 2, tag=4)
+    desk.scan()
+    assert [part.tag for part in desk.parts] == [1, 2, 3, 4]
+    assert desk.program.out.number("AckSeq") == 2
+    assert desk.program.seen.missing_slots == 0
+
+
+def test_a_missing_slot_is_counted_and_its_part_rejected() -> None:
+    desk = Desk(Ring.HARDWARE, rate_hz=50, parts=2)
+    desk.scan(READY, scans=6)
+    desk.slot(1, 2, tag=2)
+    desk.scan()
+    assert desk.program.seen.missing_slots == 1
+    desk.scan(scans=25)
+    assert desk.parts[0].is_accepted
+    assert desk.parts[1].why == ("no result by the deadline",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "word", "why"),
+    [
+        (0x0706, OK, ("Simulated is 1",)),
+        (0x0804, OK, ("Epoch changed",)),
+        (0x0704, NONE, ("Verdict is 0000",)),
+    ],
+)
+def test_the_ring_rule_is_applied(flags: int, word: Word, why: tuple[str, ...]) -> None:
+    desk = Desk(Ring.HARDWARE, rate_hz=50, parts=1)
+    desk.scan(READY, scans=3)
+    desk.slot(0, 1, tag=1, word=word, flags=flags)
+    desk.scan()
+    assert desk.parts[0].why == why
+
+
+def test_a_torn_slot_and_an_unknown_tag_are_not_results() -> None:
+    desk = Desk(Ring.HARDWARE, rate_hz=50, parts=1)
+    desk.scan(READY, scans=3)
+    desk.slot(0, 1, tag=1)
+    desk.image.write(219, [9])
+    desk.slot(1, 2, tag=1, flags=0x0700)
+    desk.slot(2, 3, tag=77)
+    desk.scan(scans=25)
+    assert [part.why for part in desk.parts] == [("no result by the deadline",)]
+    assert desk.program.seen.unmatched_slots == 2
+
+
+def test_free_run_collects_every_slot_and_trusts_none_without_a_tag() -> None:
+    desk = Desk(Ring.FREE, parts=2)
+    desk.scan(READY, scans=3)
+    desk.slot(0, 1, tag=0, flags=0x0700)
+    desk.slot(1, 2, tag=0, word=NG, flags=0x0700)
+    desk.scan()
+    assert [(part.word, part.is_accepted) for part in desk.parts] == [(OK, False), (NG, False)]
+    assert desk.parts[0].why == ("tag is not known",)
+
+
+def test_free_run_without_a_single_frame_ends_too() -> None:
+    desk = Desk(Ring.FREE, parts=2, patience_s=1.0)
+    desk.scan(READY, scans=110)
+    assert [part.why for part in desk.parts] == [("not ready",)] * 2
+
+
+# ---- commands ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status2", "result", "expected"),
+    [
+        (Status2(0), 0, CommandError.DONE),
+        (Status2.CMD_FAILED, CommandError.UNKNOWN_PRODUCT, CommandError.UNKNOWN_PRODUCT),
+    ],
+)
+def test_the_command_handshake(status2: Status2, result: int, expected: CommandError) -> None:
+    program, image = CommandProgram(1, 42, 0, "high_first"), Bank()
+    image.set("Status1", Status1.CMD_DONE)
+    program.scan(image, MS)
+    assert program.out.number("Control") == 0, "the last command must have ended"
+    image.set("Status1", Status1.ONLINE)
+    program.scan(image, 2 * MS)
+    assert program.out.number("Control") == Control.EXECUTE
+    assert (program.out.number("Command"), program.out.number("CmdArg")) == (1, 42)
+    image.set("Status1", Status1.CMD_EXECUTING)
+    program.scan(image, 3 * MS)
+    image.set("Status1", Status1.CMD_DONE)
+    image.set("Status2", status2)
+    image.set("CmdEcho", 1)
+    image.set("CmdResult", result)
+    program.scan(image, 4 * MS)
+    assert (program.result, program.is_done) == (expected, False)
+    assert program.out.number("Control") == 0
+    image.set("Status1", Status1.ONLINE)
+    program.scan(image, 5 * MS)
+    assert program.is_done
+
+
+def test_a_command_that_never_ends_times_out() -> None:
+    program, image = CommandProgram(1, 42, 0, "high_first"), Bank()
+    program.scan(image, MS)
+    program.lost(2 * MS, "no communication")
+    assert program.out.number("Control") == 0
+    program.scan(image, GUARD_NS)
+    assert not program.is_done
+    program.scan(image, GUARD_NS + 1)
+    assert (program.result, program.is_done) == (CommandError.TIMED_OUT, True)
+
+
+# ---- against the real server and the real handshake ----------------------------------------
+
+
+class Box:
+    """Register bank, Modbus server and handshake as in the decision process; verdicts by tag."""
+
+    def __init__(self, port: int = 0, epoch: int = 1, **settings: Any) -> None:
+        self.mode = settings.get("mode", "level")
+        self.delay_s = settings.get("delay_ms", 5) / 1e3
+        self.word_of: Callable[[int], Word] = settings.get("word_of", lambda _: OK)
+        self.epoch = epoch
+        self.bank = Bank(settings.get("word_order", "high_first"))
+        self.conditions = Conditions(
+            state=State.READY, offline=OfflineReason.NONE, status2=settings.get("status2", 0)
+        )
+        self.taken: list[int] = []
+        self.counted: list[str] = []
+        self.is_beating = True
+        self.handshake = Handshake(
+            self.bank, self.conditions, self._accept, self._ask, lambda: None, self.counted.append,
+            mode=self.mode, is_triggered_by_plc=True, epoch=epoch, heartbeat_timeout_ms=500,
+            acknowledge_timeout_ms=100, deadline_ms=1000,
+        )  # fmt: skip
+        self.port = ModbusPort(
+            Plc(host="127.0.0.1", port=port), self.bank, self.handshake.on_write, time.monotonic_ns
+        )
+
+    def _accept(self, plc: PlcInput, now_ns: int) -> int:
+        self.taken.append(plc.part_tag)
+        acq_id = len(self.taken)
+        self.conditions.open_parts += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.delay_s, self._close, acq_id, plc.part_tag)
+        return acq_id
+
+    def _close(self, acq_id: int, tag: int) -> None:
+        word = self.word_of(tag)
+        self.conditions.open_parts -= 1
+        verdict = Verdict(
+            part_id=acq_id, acq_id=acq_id, epoch=self.epoch, word=word, part_tag=tag,
+            reason=Reason.NONE if word == OK else Reason.ANOMALY_SCORE, margin=float(tag),
+        )  # fmt: skip
+        self.handshake.deliver(verdict, time.monotonic_ns())
+
+    def _ask(self, code: int, argument: int, now_ns: int) -> None:
+        result = CommandError.DONE if argument == 1 else CommandError.UNKNOWN_PRODUCT
+        asyncio.get_running_loop().call_later(0.02, self.handshake.command_done, result)
+
+    async def live(self) -> None:
+        """The decision loop: heartbeat and ticks."""
+        beats = 0
+        while True:
+            beats += 1
+            if self.is_beating:
+                self.handshake.beat(beats // 5)
+            self.handshake.refresh(time.monotonic_ns())
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def box(port: int = 0, **settings: Any):
+    appliance = Box(port, **settings)
+    await appliance.port.start()
+    living = asyncio.ensure_future(appliance.live())
+    try:
+        yield appliance
+    finally:
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+        await appliance.port.stop()
+
+
+def run(body: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(body, 30))
+
+
+def options(appliance: Box, **settings: Any) -> PlcOptions:
+    defaults = {"port": appliance.port.port, "parts": 20, "scan_ms": 2, "wait_ready_ms": 1000}
+    return PlcOptions(**{**defaults, **settings})
+
+
+def by_tag(tag: int) -> Word:
+    return (Word.OK, Word.NG, Word.UNCERTAIN, Word.ERROR)[tag % 4]
+
+
+def drive(plc: dict[str, Any], **settings: Any) -> tuple[PlcReport, list[Part], Box]:
+    parts: list[Part] = []
+
+    async def body() -> tuple[PlcReport, Box]:
+        async with box(**settings) as appliance:
+            return await run_plc(options(appliance, **plc), parts.append), appliance
+
+    report, appliance = run(body())
+    return report, parts, appliance
+
+
+def test_every_part_gets_its_own_verdict_through_the_level_words() -> None:
+    report, parts, appliance = drive({"parts": 100, "first_tag": 1000}, word_of=by_tag)
+    assert [part.tag for part in parts] == list(range(1000, 1100)) == appliance.taken
+    assert [part.word for part in parts] == [by_tag(tag) for tag in appliance.taken]
+    assert [part.is_accepted for part in parts] == [part.word == OK for part in parts]
+    assert [part.acq_id for part in parts] == list(range(1, 101))
+    assert all(part.margin == part.tag for part in parts)
+    assert (report.accepted, report.rejected) == (25, 75)
+    assert (report.seen.stale_results, report.seen.torn_results) == (0, 0)
+    assert appliance.counted == [], "no trigger missed, no result unread"
+    assert report.summary()["latency_ms"]["p50"] > 5
+
+
+@pytest.mark.parametrize("order", ["high_first", "low_first"])
+def test_ring_results_while_the_next_parts_are_triggered(order: str) -> None:
+    report, parts, appliance = drive(
+        {"parts": 60, "ring": Ring.PLC, "first_tag": 70_001, "word_order": order},
+        mode="ring",
+        delay_ms=30,
+        word_of=by_tag,
+        word_order=order,
+    )
+    assert sorted(part.tag for part in parts) == list(range(70_001, 70_061)) == appliance.taken
+    assert all(part.word == by_tag(part.tag) for part in parts)
+    assert (report.accepted, report.rejected) == (15, 45)
+    assert report.seen.missing_slots == report.seen.unmatched_slots == 0
+    assert appliance.counted == []
+    assert report.elapsed_s < 60 * 0.03, "parts overlapped"
+
+
+def test_a_rate_is_kept() -> None:
+    report, parts, _ = drive({"parts": 11, "rate_hz": 25})
+    assert report.accepted == 11
+    due = [(part.due_ns - parts[0].due_ns) / MS for part in parts]
+    assert due == pytest.approx([40.0 * n for n in range(11)])
+    assert all(part.triggered_ns >= part.due_ns for part in parts)
+
+
+@pytest.mark.parametrize(("accept", "accepted"), [(False, 0), (True, 5)])
+def test_simulated_parts_pass_only_where_a_rehearsal_says_so(accept: bool, accepted: int) -> None:
+    report, _, _ = drive({"parts": 5, "accept_simulated": accept}, status2=Status2.SIMULATED)
+    assert report.accepted == accepted
+    assert report.words == {"OK": 5}
+
+
+def test_late_results_are_rejects_and_do_not_reach_the_next_part() -> None:
+    report, parts, _ = drive({"parts": 4, "deadline_ms": 40}, delay_ms=80)
+    assert report.accepted == 0
+    assert report.rejected_why == {"no result by the deadline": 4}
+    assert [part.tag for part in parts] == [1, 2, 3, 4]
+
+
+def test_a_box_that_dies_and_comes_back() -> None:
+    async def body() -> tuple[PlcReport, list[Part], int, int]:
+        parts: list[Part] = []
+        async with box(delay_ms=10) as first:
+            port = first.port.port
+            running = asyncio.ensure_future(
+                run_plc(options(first, parts=40, rate_hz=40, wait_ready_ms=100), parts.append)
+            )
+            while len(parts) < 10:
+                await asyncio.sleep(0.001)
+        died_ns = time.monotonic_ns()
+        await asyncio.sleep(0.3)
+        async with box(port, epoch=2, delay_ms=10):
+            back_ns = time.monotonic_ns()
+            return await running, parts, died_ns, back_ns
+
+    report, parts, died_ns, back_ns = run(body())
+    assert (report.parts, len(parts)) == (40, 40)
+    assert report.seen.epochs == [1, 2]
+    assert report.communication_losses == 1
+    meanwhile = [part for part in parts if died_ns + 50 * MS < part.decided_ns < back_ns]
+    assert meanwhile
+    assert all(part.why == ("no communication: no connection",) for part in meanwhile)
+    assert parts[-1].is_accepted
+    assert all(part.epoch == (1 if part.decided_ns < back_ns else 2) for part in parts
+               if part.is_accepted)  # fmt: skip
+
+
+def test_a_box_whose_decision_loop_stands_still_gets_no_more_parts() -> None:
+    async def body() -> list[Part]:
+        parts: list[Part] = []
+        async with box() as appliance:
+            running = asyncio.ensure_future(
+                run_plc(options(appliance, parts=30, rate_hz=20, wait_ready_ms=50), parts.append)
+            )
+            while len(parts) < 5:
+                await asyncio.sleep(0.001)
+            appliance.is_beating = False
+            frozen_ns = time.monotonic_ns()
+            await running
+            return [part for part in parts if part.decided_ns > frozen_ns + 650 * MS]
+
+    after = run(body())
+    assert len(after) > 5
+    assert not any(part.is_accepted or part.triggered_ns for part in after)
+
+
+def test_a_server_that_takes_requests_and_never_answers() -> None:
+    async def body() -> PlcReport:
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(1024):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+        async with server:
+            plc = PlcOptions(
+                port=server.sockets[0].getsockname()[1], parts=3, timeout_ms=50, patience_s=0.5
+            )
+            return await run_plc(plc)
+
+    report = run(body())
+    assert (report.rejected, report.triggered) == (3, 0)
+    assert report.rejected_why == {"no communication: no answer": 3}
+
+
+def test_nobody_there_at_all() -> None:
+    report = run(run_plc(PlcOptions(port=1, parts=2, patience_s=0.2)))
+    assert report.rejected_why == {"no communication: no connection": 2}
+    assert report.summary()["latency_ms"] == {"p50": None, "p99": None, "max": None}
+
+
+def test_a_plc_that_may_not_write_rejects_everything() -> None:
+    async def body() -> PlcReport:
+        bank = Bank()
+        plc = Plc(host="127.0.0.1", port=0, allow=("127.0.0.9",))
+        port = ModbusPort(plc, bank, lambda _, __: None, time.monotonic_ns)
+        await port.start()
+        report = await run_plc(PlcOptions(port=port.port, parts=2, patience_s=0.2))
+        await port.stop()
+        return report
+
+    assert run(body()).rejected_why == {"no communication: exception 01": 2}
+
+
+def test_a_dropped_acknowledgement_costs_time_not_truth() -> None:
+    report, parts, appliance = drive({"parts": 3, "breaks": Break.DROPPED_ACK}, word_of=by_tag)
+    assert [part.word for part in parts] == [by_tag(part.tag) for part in parts]
+    assert appliance.counted == ["unread"] * 3
+    assert report.elapsed_s > 0.3, "each result was held until the acknowledgement timed out"
+
+
+def test_a_stuck_trigger_opens_one_part_alone() -> None:
+    report, _, appliance = drive(
+        {"parts": 4, "breaks": Break.STUCK_TRIGGER, "break_from": 2, "wait_ready_ms": 100}
+    )
+    assert appliance.taken == [1, 2]
+    assert (report.accepted, report.rejected) == (2, 2)
+
+
+def test_a_silent_heartbeat_stops_the_line() -> None:
+    report, _, appliance = drive(
+        {"parts": 60, "breaks": Break.SILENT_HEARTBEAT, "rate_hz": 50, "wait_ready_ms": 20}
+    )
+    assert len(appliance.taken) < 45
+    assert report.rejected_why["not ready"] + report.accepted == 60
+
+
+def test_a_wrong_tag_is_never_accepted() -> None:
+    report, _, appliance = drive({"parts": 3, "breaks": Break.WRONG_TAG})
+    assert len(appliance.taken) == 3
+    assert report.rejected_why == {"PartTagEcho is not PartTag": 3}
+
+
+@pytest.mark.parametrize(
+    ("product", "expected"), [(1, CommandError.DONE), (9, CommandError.UNKNOWN_PRODUCT)]
+)
+def test_a_recipe_is_asked_for(product: int, expected: CommandError) -> None:
+    async def body() -> tuple[CommandError, int]:
+        async with box() as appliance:
+            result = await command(options(appliance), CommandCode.LOAD_RECIPE, product)
+            return result, appliance.bank.number("Status1") & Status1.CMD_DONE
+
+    assert run(body()) == (expected, 0)
+
+
+def test_hardware_needs_a_rate() -> None:
+    with pytest.raises(ValueError, match="needs a rate"):
+        run(run_plc(PlcOptions(ring=Ring.HARDWARE)))
+
+
+def test_figures_that_do_not_apply_are_null() -> None:
+    record = part_object(Part(tag=1, due_ns=5, why=("not ready",), decided_ns=9))
+    assert (record["margin"], record["latency_ms"], record["triggered_ns"]) == (None, None, None)
+    assert math.isnan(Part(tag=1, due_ns=0).margin)
+    json.dumps(record, allow_nan=False)
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+class Serving:
+    """A Box on its own loop and thread, for a desk PLC in another process."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.up, self.stopping = threading.Event(), asyncio.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.serve(settings)))
+        self.thread.start()
+        assert self.up.wait(10)
+
+    async def serve(self, settings: dict[str, Any]) -> None:
+        self.loop = asyncio.get_running_loop()
+        async with box(**settings) as self.box:
+            self.up.set()
+            await self.stopping.wait()
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.stopping.set)
+        self.thread.join(10)
+
+
+def plc_sim(serving: Serving, *arguments: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "appliance", "plc-sim", "--port", str(serving.box.port.port)]
+    return subprocess.Popen(
+        [*line, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parent.parent, env=dict(os.environ),
+    )  # fmt: skip
+
+
+def test_the_command_prints_one_object_and_writes_one_line_per_part(tmp_path: Path) -> None:
+    serving = Serving(word_of=by_tag)
+    file = tmp_path / "parts.jsonl"
+    try:
+        process = plc_sim(
+            serving, "--parts", "8", "--load-recipe", "1", "--json", "--parts-file", str(file)
+        )
+        out, err = process.communicate(timeout=30)
+    finally:
+        serving.close()
+    assert process.returncode == 0, err
+    summary = json.loads(out)
+    assert (summary["parts"], summary["accepted"], summary["rejected"]) == (8, 2, 6)
+    assert summary["words"] == {"NG": 2, "UNCERTAIN": 2, "ERROR": 2, "OK": 2}
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [record["tag"] for record in records] == list(range(1, 9))
+    assert [record["word"] for record in records] == [by_tag(tag) for tag in range(1, 9)]
+    assert "2 accepted, 6 rejected" in err
+
+
+def test_the_command_ends_on_sigterm_with_what_it_has() -> None:
+    serving = Serving()
+    try:
+        process = plc_sim(serving, "--forever", "--json")
+        end = time.monotonic() + 20
+        while len(serving.box.taken) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=10)
+    finally:
+        serving.close()
+    assert process.returncode == 0, err
+    assert json.loads(out)["accepted"] >= 2
+
+
+def test_a_recipe_that_is_unknown_is_an_answer(tmp_path: Path) -> None:
+    serving = Serving()
+    try:
+        process = plc_sim(serving, "--load-recipe", "9")
+        _, err = process.communicate(timeout=30)
+    finally:
+        serving.close()
+    assert process.returncode == 1
+    assert "recipe 9 not loaded: UNKNOWN_PRODUCT" in err
