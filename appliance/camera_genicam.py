@@ -8,17 +8,15 @@ not reopened in this process: harvesters cannot be trusted to recover; the owner
 # pyright: reportUntypedBaseClass=false
 
 import contextlib
-import signal
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import genicam
 from genicam import gentl
 from harvesters.core import Callback, Harvester, ImageAcquirer, ParameterKey, ParameterSet
 from harvesters.util.pfnc import dict_by_ints
 
+from appliance.camera_genicam_device import find_device, keep_sigint, load_producer
 from appliance.camera_genicam_nodes import SDK_ERRORS, Nodes, read_field, translated
 from appliance.codes import OfflineReason
 from appliance.config import Camera
@@ -30,9 +28,6 @@ from appliance.source import Choice, Counts, Frame, FrameIds, Incomplete, Mode
 _LOOK_S = 0.0002
 """Shortest patience of `try_fetch`: 0 would wait for ever."""
 _PROBE_NS = 1_000_000_000
-_SEARCH_KEYS = frozenset(
-    {"id_", "vendor", "model", "tl_type", "user_defined_name", "serial_number", "version"}
-)
 
 
 class _CountIncomplete(Callback):
@@ -60,9 +55,11 @@ class GenicamSource:
         self._harvester: Any = None
         self._acquirer: Any = None
         self._nodes = Nodes(None, self._label)
+        self._format = ""
         self._found: dict[str, Any] = {}
         self._is_software_triggered = False
         self._has_timestamps = False
+        self._underruns_before = 0
         self._probed_ns = 0
 
     @property
@@ -85,16 +82,21 @@ class GenicamSource:
 
         Raises ConfigError (producer, search key or node that cannot be right) and DeviceError.
         """
-        harvester = self._harvester = Harvester()
-        self._load_producer()
-        index = self._find(harvester.device_info_list)
+        harvester = Harvester()
+        load_producer(harvester, self._camera)
+        self.attach(harvester)
+
+    def attach(self, harvester: Any) -> None:
+        """Take the one device that fits from a `Harvester` that has been updated."""
+        self._harvester = harvester
+        index = find_device(harvester.device_info_list, self._camera)
         config = ParameterSet(
             {
                 ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: self._camera.buffers,
                 ParameterKey.ENABLE_AUTO_CHUNK_DATA_UPDATE: False,
             }
         )
-        with self._translated("opening the device"), _keep_sigint():
+        with self._translated("opening the device"), keep_sigint():
             self._acquirer = acquirer = harvester.create(index, config=config)
         self._nodes = Nodes(acquirer.remote_device.node_map, self._label)
         streams = len(acquirer.data_streams)
@@ -120,16 +122,17 @@ class GenicamSource:
             wanted = self._found.get(name) if value is None else value
             if wanted is not None:
                 nodes.write(name, wanted, self._wrong_view)
-        name = str(nodes.read("PixelFormat"))
-        if name not in FORMATS:
-            raise self._wrong_view("PixelFormat", f"one of {KNOWN}", name)
+        self._format = str(nodes.read("PixelFormat"))
+        if self._format not in FORMATS:
+            raise self._wrong_view("PixelFormat", f"one of {KNOWN}", self._format)
         width, height = int(nodes.read("Width")), int(nodes.read("Height"))
         self._ids.begin()
         self._choice = Choice()
+        self._underruns_before = self._underruns()
         with self._translated("starting the acquisition"):
             self._acquirer.start()
         configured = self._camera.width_px * self._camera.height_px
-        return max(width * height, configured) * FORMATS[name].unpacked_bytes
+        return max(width * height, configured) * FORMATS[self._format].unpacked_bytes
 
     def trigger(self, part_tag: int) -> None:
         """Fire the software trigger; without one, choose a frame of the stream by its time."""
@@ -187,20 +190,20 @@ class GenicamSource:
 
     def _frame(self, buffer: Any, arrived_ns: int) -> Frame | None:
         """The picture in a buffer; None (and the buffer queued back) where it is an old one."""
-        name = self._format_of(buffer)
+        self._check_format(buffer)
         width = int(read_field(buffer, "width") or self._nodes.read("Width"))
         height = int(read_field(buffer, "height") or self._nodes.read("Height"))
         padding = int(read_field(buffer, "padding_x") or 0)
         filled = read_field(buffer, "size_filled")
         with self._translated("reading a buffer"):
             data = memoryview(buffer.raw_buffer)
-        pixels = unpack(data[:filled], width, height, name, padding)
+        pixels = unpack(data[:filled], width, height, self._format, padding)
         frame_id = read_field(buffer, "frame_id")
         if frame_id is None:
             # Without ids nobody can tell what was lost on the way.
             frame_id, lost = self._counts.whole + 1, 0
         else:
-            lost = self._ids.step(frame_id)
+            lost = self._ids.step(frame_id, self._underruns() - self._underruns_before)
         if lost is None:
             # The same frame again, or an old one out of order: nobody's picture.
             self._counts.orphans += 1
@@ -212,7 +215,7 @@ class GenicamSource:
         self._counts.lost += lost
         return Frame(
             pixels=pixels,
-            bits=FORMATS[name].bits,
+            bits=FORMATS[self._format].bits,
             frame_id=frame_id,
             arrived_ns=arrived_ns,
             device_timestamp_ns=stamp,
@@ -220,16 +223,16 @@ class GenicamSource:
             release=lambda: self._release(buffer),
         )
 
-    def _format_of(self, buffer: Any) -> str:
-        """What the buffer holds: some devices let the node be set and send something else."""
+    def _check_format(self, buffer: Any) -> None:
+        """Some devices let the node be set and send something else."""
         code = read_field(buffer, "pixel_format")
-        if code is None:
-            name = str(self._nodes.read("PixelFormat"))
-        else:
-            name = str(dict_by_ints.get(code, f"pixel format 0x{code:08x}"))
-        if name not in FORMATS:
-            raise DeviceError(f"{self._label}: expected pictures as one of {KNOWN}, got {name}")
-        return name
+        name = dict_by_ints.get(code, f"pixel format {code:#x}") if code else self._format
+        if name != self._format:
+            raise DeviceError(f"{self._label}: expected pictures as {self._format}, got {name}")
+
+    def _underruns(self) -> int:
+        """Frames for which the producer had no buffer, where it counts them."""
+        return int(read_field(self._acquirer.data_streams[0].module, "num_underrun") or 0)
 
     def _is_incomplete(self, detail: str) -> Incomplete:
         self._counts.incomplete += 1
@@ -258,35 +261,6 @@ class GenicamSource:
 
     # ---- device ----------------------------------------------------------------------------
 
-    def _load_producer(self) -> None:
-        where, path = f"camera.{self._camera.name}.producer", producer_path(self._camera.producer)
-        try:
-            self._harvester.add_file(str(path), check_existence=True, check_validity=True)
-        except FileNotFoundError as err:
-            raise ConfigError(where, "a GenTL producer (.cti)", f"no file {path}") from err
-        except OSError as err:
-            raise ConfigError(where, "a GenTL producer that loads", f"{path}: {err}") from err
-        self._harvester.update()
-
-    def _find(self, infos: list[Any]) -> int:
-        """Index of the one device that matches; harvesters' search forgives unreadable fields."""
-        wanted = self._camera.device
-        for key in wanted:
-            if key not in _SEARCH_KEYS:
-                known = f"only {', '.join(sorted(_SEARCH_KEYS))}"
-                raise ConfigError(f"camera.{self._camera.name}.device", known, key)
-        hits = [
-            index
-            for index, info in enumerate(infos)
-            if all(read_field(info, key) == value for key, value in wanted.items())
-        ]
-        if len(hits) != 1:
-            key = ", ".join(f"{key} {value}" for key, value in wanted.items()) or "any"
-            seen = [f"{read_field(i, 'model')} {read_field(i, 'serial_number')}" for i in infos]
-            got = f"{len(hits)} among {'; '.join(seen)}" if seen else "no device at all"
-            raise DeviceError(f"{self._label}: expected one device ({key}), got {got}")
-        return hits[0]
-
     def _set_trigger(self) -> None:
         """Software trigger in mode "plc" where there is one; "hardware" is left to the nodes."""
         nodes, wrong = self._nodes, self._wrong_config
@@ -314,19 +288,3 @@ class GenicamSource:
 
     def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
         return translated(self._label, doing)
-
-
-def producer_path(producer: str) -> Path:
-    """The `.cti` file; "viky" is the one inside the genicam package."""
-    return Path(genicam.__file__).parent / "viky.cti" if producer == "viky" else Path(producer)
-
-
-@contextlib.contextmanager
-def _keep_sigint() -> Generator[None, None, None]:
-    """harvesters takes the SIGINT handler of the main thread: put ours back."""
-    ours = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, ours)

@@ -106,10 +106,11 @@ class Source(Protocol):
 
 
 class FrameIds:
-    """Losses by gaps of the device's frame ids, within one acquisition.
+    """Losses within one acquisition, by gaps of the device's frame ids.
 
     Ids of GigE Vision 1 have 16 bits and skip 0: 65535 is followed by 1. Where an acquisition has
-    shown an id 0, 0 is taken to be used at the wrap too.
+    shown an id 0, 0 is taken to be used at the wrap too. Some producers give ids only to frames
+    that found a buffer and count the others as underruns: the larger account is believed.
     """
 
     def __init__(self) -> None:
@@ -120,26 +121,30 @@ class FrameIds:
         self._last: int | None = None
         self._has_zero = False
         self._incomplete = 0
+        self._gaps = 0
+        self._told = 0
 
     def incomplete(self) -> None:
         """A frame came incomplete: it took an id, but it was not lost without a trace."""
         self._incomplete += 1
 
-    def step(self, frame_id: int) -> int | None:
-        """Frames lost before this one; None where it is not newer than the last: never use it."""
+    def step(self, frame_id: int, underruns: int = 0) -> int | None:
+        """Frames lost before this one; None where it is not newer than the last: never use it.
+
+        underruns: what the producer counted since the acquisition began.
+        """
         self._has_zero |= frame_id == 0
         last, self._last = self._last, frame_id
-        if last is None:
-            self._incomplete = 0
-            return 0
-        gap = frame_id - last - 1
-        if gap < 0:
+        gap = 0 if last is None else frame_id - last - 1
+        if last is not None and gap < 0:
             gap = self._wrapped(last, frame_id)
         if gap < 0:
             self._last = last
             return None
-        lost = max(0, gap - self._incomplete)
+        self._gaps += max(0, gap - self._incomplete)
         self._incomplete = 0
+        lost = max(self._gaps, underruns) - self._told
+        self._told += lost
         return lost
 
     def _wrapped(self, last: int, frame_id: int) -> int:

@@ -55,6 +55,13 @@ def test_an_incomplete_frame_is_not_lost_too():
     assert account.step(8) == 1
 
 
+def test_underruns_are_the_same_losses_counted_by_the_producer():
+    account = FrameIds()
+    assert [account.step(i, u) for i, u in ((1, 0), (2, 3), (3, 3), (4, 5))] == [0, 3, 0, 2]
+    account.begin()
+    assert [account.step(i, u) for i, u in ((1, 0), (5, 3), (6, 3), (9, 4))] == [0, 3, 0, 2]
+
+
 @given(
     st.integers(1, 65535),
     st.lists(st.sampled_from([True, True, True, False]), min_size=1, max_size=300),
