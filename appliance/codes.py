@@ -1,6 +1,6 @@
 """Every number that a PLC, a row or a page can show: one enum each, with its meaning.
 
-docs/plc.md is generated from these, so that document and code cannot drift apart.
+docs/plc-registers.md is generated from these, so that document and code cannot drift apart.
 """
 
 from enum import IntEnum, IntFlag

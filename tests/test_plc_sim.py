@@ -451,9 +451,11 @@ class Box:
         )  # fmt: skip
         self.handshake.deliver(verdict, time.monotonic_ns())
 
-    def _ask(self, code: int, argument: int, now_ns: int) -> None:
+    def _ask(
+        self, code: int, argument: int, now_ns: int, done: Callable[[CommandError], None]
+    ) -> None:
         result = CommandError.DONE if argument == 1 else CommandError.UNKNOWN_PRODUCT
-        asyncio.get_running_loop().call_later(0.02, self.handshake.command_done, result)
+        asyncio.get_running_loop().call_later(0.02, done, result)
 
     async def live(self) -> None:
         """The decision loop: heartbeat and ticks."""
