@@ -1,0 +1,319 @@
+"""PROCESS: verdicts, words and health → one web page that a shift reads across the hall.
+
+Enters: `live` from decide, `health` of everyone, frames and maps from the rings (read-only), rows
+of past rejects. Leaves: a page and images on `hmi.host:port`, nothing else: it commands nothing,
+and a slow browser slows nobody. All of the page comes from this machine.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from nicegui import Client, ui
+
+from appliance import hmi_page, hmi_texts
+from appliance.codes import Word
+from appliance.config import Config
+from appliance.errors import ArtefactError, ConfigError, DeviceError
+from appliance.hmi_pictures import Images, Pictures
+from appliance.hmi_view import STRIP, LiveView, Screen
+from appliance.messages import Health, Verdict, Words
+from appliance.service import Service
+from appliance.store import Store
+from appliance.wire import AsyncReceiver, Wiring
+
+T = TypeVar("T")
+TICK_S = 0.1
+PICTURE_S = 0.04
+"""Pause between two looks for a picture to make: at most 25 a second."""
+HISTORY_S = 5.0
+STOP_S = 0.6
+_RETRIES_S = (0.3, 1.0, 3.0, 3600.0)
+"""Pauses after each failure to make a picture."""
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
+        "connect-src 'self' ws: wss:; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+}
+_IMAGE_HEADERS = {"Cache-Control": "private, max-age=600"}
+
+
+def main(service: Service, config: Config, name: str) -> None:
+    """Serve until stopped. Raises ConfigError before anything is served where the port is taken."""
+    listener = _listen(config)
+    with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
+        asyncio.run(Hmi(service, config, wiring).serve(listener))
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.hmi.host, config.hmi.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as err:
+        listener.close()
+        where = f"{config.root_dir}: config.toml: hmi.host, hmi.port"
+        raise ConfigError(where, f"a free address, {host}:{port}", str(err)) from err
+    return listener
+
+
+def expected_processes(config: Config) -> tuple[str, ...]:
+    """Whose health the page shows, in this order."""
+    return (*(f"camera:{c.name}" for c in config.camera), "infer:0", "decide", "record")
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the service."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class Hmi:
+    """The loop's tasks and what they share."""
+
+    def __init__(self, service: Service, config: Config, wiring: Wiring) -> None:
+        self._service, self._config = service, config
+        self._processes = expected_processes(config)
+        self._live = wiring.async_receiver("live")
+        self._health = wiring.async_receiver("health", *self._processes)
+        self._own_health = wiring.sender("health", "hmi")
+        self._view = LiveView(self._processes)
+        self._pictures = Pictures(config)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._screen: Screen = self._view.screen(service.clock())
+        self._store: Store | None = None
+        self._retries: dict[int, tuple[int, int]] = {}
+        self._lag_ms = 0.0
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Until the service stops, or a task meets a bug."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        self._service.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
+        server = _Server(
+            uvicorn.Config(
+                self._app(),
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        serving = asyncio.create_task(server.serve([listener]))
+        tasks = [
+            asyncio.create_task(task)
+            for task in (
+                self._follow_live(),
+                self._follow_health(),
+                self._tick(server),
+                self._make_pictures(),
+                self._read_history(),
+            )
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        if self._service.is_stopping:
+            stop.set()
+        done, _ = await asyncio.wait(
+            [stopping, serving, *tasks], return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (stopping, *tasks):
+            task.cancel()
+        await _end(server, serving)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._store is not None:
+            self._store.close()
+        for task in done:
+            if task is not stopping:
+                task.result()
+
+    # ---- tasks -----------------------------------------------------------------------------
+
+    async def _follow_live(self) -> None:
+        async for message in _messages(self._live):
+            if isinstance(message, Verdict):
+                self._view.verdict(message, self._service.clock())
+            elif isinstance(message, Words):
+                self._view.words(message, self._service.clock())
+
+    async def _follow_health(self) -> None:
+        async for message in _messages(self._health):
+            if isinstance(message, Health):
+                self._view.health(message, self._service.clock())
+
+    async def _tick(self, server: uvicorn.Server) -> None:
+        """Every 100 ms: the screen of all clients, our health, the watchdog."""
+        loop = asyncio.get_running_loop()
+        while not server.started:
+            await asyncio.sleep(0.01)
+        self._service.ready()
+        while True:
+            due = loop.time() + TICK_S
+            self._screen = self._view.screen(self._service.clock())
+            self._own_health.send(self._report())
+            self._service.turn()
+            await asyncio.sleep(due - loop.time())
+            self._lag_ms = (loop.time() - due) * 1e3
+
+    async def _make_pictures(self) -> None:
+        """Images of what the page shows, one at a time, while anybody looks."""
+        while True:
+            await asyncio.sleep(PICTURE_S)
+            if not Client.instances:
+                continue
+            for verdicts in self._view.wanted():
+                now_ns = self._service.clock()
+                due = [v for v in verdicts if self._retries.get(v.part_id, (0, 0))[1] <= now_ns]
+                if due:
+                    await self._make_picture(due[0])
+
+    async def _make_picture(self, verdict: Verdict) -> None:
+        images = await self._in_thread(partial(self._pictures.make, verdict))
+        if images is not None:
+            self._view.pictured(verdict.part_id, images.picture)
+            self._retries.pop(verdict.part_id, None)
+            return
+        # Not in the ring any more, and perhaps not yet in the archive.
+        tries = self._retries.get(verdict.part_id, (0, 0))[0]
+        pause_s = _RETRIES_S[min(tries, len(_RETRIES_S) - 1)]
+        self._retries[verdict.part_id] = (tries + 1, self._service.clock() + int(pause_s * 1e9))
+        if len(self._retries) > 1000:
+            self._retries.pop(next(iter(self._retries)))
+
+    async def _read_history(self) -> None:
+        """Past rejects, once the database can be read."""
+        while not await self._in_thread(self._open_store):
+            await asyncio.sleep(HISTORY_S)
+
+    # ---- pieces ----------------------------------------------------------------------------
+
+    def _open_store(self) -> bool:
+        try:
+            store = Store(self._config.data_dir / "parts.db", is_reader=True)
+            rows = store.last(STRIP, [Word.NG])
+        except (DeviceError, ArtefactError):
+            return False
+        self._view.history([row.verdict for row in rows])
+        self._store = store
+        return True
+
+    def _report(self) -> Health:
+        return Health(
+            process="hmi",
+            pid=os.getpid(),
+            is_serving=True,
+            counters={
+                "verdicts": self._view.received,
+                "skipped": self._view.skipped,
+                "foreign": self._live.foreign + self._health.foreign,
+                "clients": len(Client.instances),
+                "pictures": self._pictures.made,
+                "pictures_failed": self._pictures.failed,
+            },
+            gauges={"lag_ms": self._lag_ms},
+        )
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def _images(self, part_id: int) -> Images | None:
+        """Images of any part: made already, still remembered, or out of the archive."""
+        if images := self._pictures.get(part_id):
+            return images
+        verdict = self._view.find(part_id)
+        if verdict is None:
+            verdict = await self._in_thread(partial(self._stored, part_id))
+        if verdict is None:
+            return None
+        return await self._in_thread(partial(self._pictures.make, verdict))
+
+    def _stored(self, part_id: int) -> Verdict | None:
+        if self._store is None:
+            return None
+        try:
+            row = self._store.part(part_id)
+        except (DeviceError, ArtefactError):
+            return None
+        return row.verdict if row else None
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+        @app.middleware("http")
+        async def harden(  # pyright: ignore[reportUnusedFunction]
+            request: Request, follow: Callable[[Request], Awaitable[Response]]
+        ) -> Response:
+            response = await follow(request)
+            response.headers.update(_HEADERS)
+            return response
+
+        @app.get("/part/{part_id}.jpg")
+        async def picture(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
+            images = await self._images(part_id)
+            return _image(images.jpeg if images else None, "image/jpeg")
+
+        @app.get("/part/{part_id}/heat.png")
+        async def heat(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
+            images = await self._images(part_id)
+            return _image(images.heat if images else None, "image/png")
+
+        @app.get("/regions/{name}.png")
+        async def regions(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+            return _image(self._pictures.outline(name), "image/png")
+
+        hmi_page.build(lambda: self._screen)
+        ui.run_with(
+            app,
+            title=hmi_texts.TITLE,
+            dark=None,
+            tailwind=False,
+            binding_refresh_interval=None,
+            show_welcome_message=False,
+            message_history_length=100,
+        )
+        return app
+
+
+def _image(data: bytes | None, kind: str) -> Response:
+    if not data:
+        return Response(status_code=404)
+    return Response(data, media_type=kind, headers=_IMAGE_HEADERS)
+
+
+async def _messages(receiver: AsyncReceiver) -> AsyncIterator[object]:
+    """All that comes; lets the other tasks run in a flood too."""
+    count = 0
+    while True:
+        _, message = await receiver.receive()
+        yield message
+        count += 1
+        if count % 32 == 0:
+            await asyncio.sleep(0)
+
+
+async def _end(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
+    """Close all connections within STOP_S, whatever the browsers do."""
+    server.should_exit = True
+    done, _ = await asyncio.wait([serving], timeout=STOP_S)
+    if not done:
+        server.force_exit = True
+        done, _ = await asyncio.wait([serving], timeout=0.2)
+    if not done:
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving

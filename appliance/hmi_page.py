@@ -1,0 +1,365 @@
+"""The live page: one `Screen` laid out in NiceGUI elements, brought up to date ten times a second.
+
+All clients read the same `Screen`; an element is sent only where its text or tone changed, so a
+slow client falls behind by itself. Everything that comes from a part, a recipe or a process goes
+through text nodes and attributes, never through HTML. Read-only: nothing here commands the line.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from nicegui import ui
+
+from appliance import hmi_texts as texts
+from appliance.hmi_view import STRIP, ImageView, PartView, Screen
+from appliance.images import scale_css
+
+REFRESH_S = 0.1
+PINNED_S = 60.0
+"""How long a touched reject stays on the screen before the live part returns."""
+
+_HERE = Path(__file__).parent
+_FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
+    'rx="6" fill="#1b242c"/><circle cx="16" cy="16" r="9" fill="none" stroke="#7ed6ea" '
+    'stroke-width="3"/><circle cx="16" cy="16" r="3" fill="#7ed6ea"/></svg>'
+)
+
+
+class Viewer(ui.element, component="hmi_viewer.js"):
+    """The picture with heat map and regions; blends in the browser, by two sliders' opacity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.props["view"] = None
+        self.props["scale"] = scale_css()
+        self.props["texts"] = {
+            "heat": texts.HEAT,
+            "regions": texts.REGIONS,
+            "worst": texts.FRAME_BOX,
+            "empty": texts.NO_PICTURE,
+            "t1": "T1",
+            "t2": "T2",
+        }
+        self._shown: ImageView | None = None
+
+    def show(self, image: ImageView | None) -> None:
+        """Another part, or none."""
+        if image != self._shown:
+            self._shown = image
+            self.props["view"] = None if image is None else msgspec.to_builtins(image)
+
+
+class Text:
+    """One line on the page; `set` sends only what changed."""
+
+    def __init__(self, classes: str) -> None:
+        self._label = ui.label().classes(classes)
+        self._tone = ""
+
+    def set(self, text: str, tone: str = "") -> None:
+        """Show this; an empty text takes no room."""
+        if text != self._label.text:
+            self._label.text = text
+        if tone != self._tone:
+            self._label.classes(remove=f"is-{self._tone}", add=f"is-{tone}" if tone else None)
+            self._tone = tone
+
+
+class Block:
+    """A container whose tone follows the screen."""
+
+    def __init__(self, classes: str, tag: str = "div") -> None:
+        self.element = ui.element(tag).classes(classes)
+        self._tones: frozenset[str] = frozenset()
+
+    def set(self, *tones: str) -> None:
+        """Give it these tones and no others."""
+        wanted = frozenset(tone for tone in tones if tone)
+        if wanted != self._tones:
+            self.element.classes(
+                remove=" ".join(f"is-{tone}" for tone in self._tones - wanted),
+                add=" ".join(f"is-{tone}" for tone in sorted(wanted)),
+            )
+            self._tones = wanted
+
+    def __enter__(self) -> "Block":
+        self.element.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.element.__exit__()
+
+
+def build(screen: Callable[[], Screen]) -> None:
+    """Register the page at "/". screen: the newest one, the same for all clients."""
+    ui.add_css(_HERE / "hmi.css", shared=True)
+    script = (_HERE / "hmi_watch.js").read_text(encoding="utf-8")
+    ui.add_head_html(f"<script>{script}</script>", shared=True)
+
+    @ui.page("/", title=texts.TITLE, favicon=_FAVICON)
+    def live() -> None:  # pyright: ignore[reportUnusedFunction]
+        page = LivePage()
+        page.update(screen())
+        ui.timer(REFRESH_S, lambda: page.update(screen()))
+
+
+class LivePage:
+    """The elements of one client."""
+
+    def __init__(self) -> None:
+        self._pinned: PartView | None = None
+        self._pinned_at = 0.0
+        self._beats = 0
+        with Block("page") as self._page:
+            self._header()
+            with Block("simulated"):
+                ui.label(texts.SIMULATED)
+            with Block("line"):
+                self._verdict()
+                with Block("picture"):
+                    self._pin = ui.element("button").classes("pin").on("click", self._unpin)
+                    with self._pin:
+                        ui.label(texts.PINNED)
+                        ui.label(texts.BACK_TO_LIVE).classes("pin-back")
+                    self._viewer = Viewer()
+                self._figures()
+            self._strip()
+            with Block("deaf"):
+                ui.label(texts.DEAF).classes("deaf-title")
+                ui.label(texts.DEAF_DETAIL)
+
+    # ---- building --------------------------------------------------------------------------
+
+    def _header(self) -> None:
+        with Block("top"):
+            ui.label(texts.TITLE).classes("brand")
+            with Block("state") as self._state_block:
+                Block("lamp")
+                self._state = Text("state-name")
+            self._notice = Text("notice")
+            self._recipe = Text("recipe")
+            self._beat = Text("beat")
+            with ui.element("button").classes("theme").props(f'aria-label="{texts.THEME}"'):
+                ui.label("◐")
+            # The browser alone changes its colours: no message, no other client.
+            theme = list(ui.context.slot.children)[-1]
+            theme.on("click", js_handler="() => window.inspectdTheme()")
+
+    def _verdict(self) -> None:
+        with Block("left"):
+            with Block("verdict") as self._verdict_block:
+                with Block("verdict-line"):
+                    self._title = Text("part-title")
+                    self._age = Text("part-age")
+                with Block("word-line"):
+                    self._sign = Text("sign")
+                    self._word = Text("word")
+                self._reason = Text("reason")
+                self._tag = Text("tag")
+            with Block("why"):
+                with Block("scale") as self._scale:
+                    with Block("scale-head"):
+                        ui.label(texts.MARGIN).classes("caps")
+                        self._margin = Text("margin")
+                    with Block("scale-bar"):
+                        self._needle = ui.element("div").classes("needle")
+                    with Block("scale-limits"):
+                        self._t1 = Text("t1")
+                        self._t2 = Text("t2")
+                ui.label(texts.WHY).classes("caps why-title")
+                self._detail = Text("detail")
+                self._reasons = [Text("reason-row") for _ in range(4)]
+                with Block("facts"):
+                    self._decides = Text("fact")
+                    self._latency_part = Text("fact")
+
+    def _figures(self) -> None:
+        with Block("right"):
+            with Block("ledger") as self._ledger_block:
+                with Block("ledger-head"):
+                    ui.label(texts.UNACCOUNTED).classes("caps")
+                    self._unaccounted = Text("unaccounted")
+                self._ledger = [Text("ledger-row") for _ in range(4)]
+            with Block("panel"):
+                ui.label(texts.TODAY).classes("caps")
+                with Block("counters"):
+                    self._counters = [_tile() for _ in texts.COUNTERS]
+            with Block("panel"):
+                self._latency_title = Text("caps")
+                with Block("latency"):
+                    self._latency = [_tile() for _ in range(3)]
+            with Block("panel processes"):
+                ui.label(texts.HEALTH).classes("caps")
+                self._process_list = Block("process-list")
+                self._processes: list[tuple[Block, Text, Text, Text]] = []
+
+    def _strip(self) -> None:
+        with Block("strip"):
+            with Block("strip-head"):
+                ui.label(texts.LAST_NG).classes("caps")
+                self._no_ng = Text("no-ng")
+            self._cards = [Card(self._show_pinned) for _ in range(STRIP)]
+
+    # ---- following -------------------------------------------------------------------------
+
+    def update(self, screen: Screen) -> None:
+        """Bring every element up to date."""
+        self._beats = (self._beats + 1) % 1000
+        if self._beats % 2:
+            self._beat.set(str(self._beats))
+        if self._pinned is not None and time.monotonic() - self._pinned_at > PINNED_S:
+            self._pinned = None
+        self._page.set(
+            "simulated" if screen.is_simulated else "",
+            "silent" if screen.is_silent else "",
+            "pinned" if self._pinned else "",
+        )
+        self._state_block.set(screen.state_tone or ("ready" if screen.is_ready else ""))
+        self._state.set(screen.state)
+        self._notice.set(screen.notice)
+        self._show_verdict(screen)
+        self._show_part(self._pinned or screen.part)
+        self._show_figures(screen)
+        self._no_ng.set("" if screen.strip else texts.NO_NG)
+        for index, card in enumerate(self._cards):
+            card.set(screen.strip[index] if index < len(screen.strip) else None)
+
+    def _show_verdict(self, screen: Screen) -> None:
+        part = screen.part
+        if screen.is_silent:
+            self._verdict_block.set("silent")
+            self._title.set("")
+            self._age.set("")
+            self._sign.set("!")
+            self._word.set(texts.SILENT)
+            self._reason.set(screen.silent_detail)
+            self._tag.set(texts.SILENT_DETAIL)
+        elif part is None:
+            self._verdict_block.set("none")
+            self._title.set("")
+            self._age.set("")
+            self._sign.set("")
+            self._word.set(texts.NO_DATA)
+            self._reason.set(texts.WAITING)
+            self._tag.set("")
+        else:
+            self._verdict_block.set(part.tone, "aged" if screen.is_aged else "")
+            self._title.set(part.title)
+            self._age.set(screen.age)
+            self._sign.set(part.sign)
+            self._word.set(part.word)
+            self._reason.set(part.reason)
+            self._tag.set(" · ".join(filter(None, (part.tag, texts.CHALLENGE * part.is_challenge))))
+
+    def _show_part(self, part: PartView | None) -> None:
+        """Picture and explanation of the live part, or of the one that was touched."""
+        self._viewer.show(part.image if part else None)
+        self._recipe.set(texts.RECIPE.format(recipe=part.recipe) if part and part.recipe else "")
+        at = part.place if part else None
+        self._scale.set("bare" if at is None else "")
+        style = f"left: {100 * at:.1f}%" if at is not None else ""
+        if style != self._needle_style:
+            self._needle.style(replace=style)
+            self._needle_style = style
+        self._margin.set(
+            part.margin if part and at is not None else texts.NO_MARGIN if part else ""
+        )
+        self._t1.set(part.t1 if part else "")
+        self._t2.set(part.t2 if part else "")
+        self._detail.set(part.detail if part else "")
+        reasons = part.reasons if part else ()
+        for index, row in enumerate(self._reasons):
+            row.set(reasons[index] if index < len(reasons) else "")
+        if part and not part.detail and not reasons:
+            self._detail.set(texts.NO_REASONS)
+        decides = texts.DECIDED_BY.format(decides=part.decides) if part and part.decides else ""
+        self._decides.set(decides)
+        self._latency_part.set(part.latency if part else "")
+
+    _needle_style = ""
+
+    def _show_figures(self, screen: Screen) -> None:
+        self._ledger_block.set(screen.unaccounted_tone)
+        self._unaccounted.set(screen.unaccounted)
+        lines = (*screen.ledger[: len(self._ledger) - 1], screen.skipped)
+        for index, row in enumerate(self._ledger):
+            row.set(lines[index] if index < len(lines) else "")
+        for (block, label, value), tile in zip(self._counters, screen.counters, strict=True):
+            block.set(tile.tone)
+            label.set(tile.label)
+            value.set(tile.value)
+        self._latency_title.set(screen.latency_title)
+        for (block, label, value), tile in zip(self._latency, screen.latency, strict=True):
+            block.set(tile.tone)
+            label.set(tile.label)
+            value.set(tile.value)
+        while len(self._processes) < len(screen.processes):
+            with self._process_list, Block("process") as row:
+                Block("lamp")
+                self._processes.append(
+                    (row, Text("process-name"), Text("process-note"), Text("process-state"))
+                )
+        for (row, name, note, state), process in zip(
+            self._processes, screen.processes, strict=True
+        ):
+            row.set(process.tone)
+            name.set(process.name)
+            note.set(process.note)
+            state.set(process.state)
+
+    def _show_pinned(self, part: PartView) -> None:
+        self._pinned, self._pinned_at = part, time.monotonic()
+
+    def _unpin(self) -> None:
+        self._pinned = None
+
+
+class Card:
+    """One reject of the strip."""
+
+    def __init__(self, touched: Callable[[PartView], None]) -> None:
+        self._part: PartView | None = None
+        self._block = Block("card", "button")
+        self._block.set("empty")
+        self._block.element.on("click", lambda: touched(self._part) if self._part else None)
+        with self._block, Block("thumb") as self._thumb, Block("thumb-frame") as frame:
+            self._frame = frame.element
+            self._base = ui.element("img").classes("base").props('alt=""')
+            self._heat = ui.element("img").classes("heat").props('alt=""')
+        with self._block:
+            self._title = Text("card-title")
+            self._reason = Text("card-reason")
+
+    def set(self, part: PartView | None) -> None:
+        """Another reject, or none."""
+        if part == self._part:
+            return
+        self._part = part
+        image = part.image if part else None
+        self._block.set("" if part else "empty")
+        self._thumb.set("" if image else "empty")
+        self._title.set(part.title if part else "")
+        self._reason.set((part.reasons[0] if part.reasons else part.reason) if part else "")
+        if image is not None:
+            width, height = image.width_px, image.height_px
+            self._frame.style(
+                replace=f"aspect-ratio: {width} / {height}; "
+                f"width: min(100cqw, calc(100cqh * {width} / {height}))"
+            )
+            self._base.props["src"] = image.base
+            left, top, width, height = image.roi
+            self._heat.style(
+                replace=f"left: {left}%; top: {top}%; width: {width}%; height: {height}%"
+            )
+            if image.heat:
+                self._heat.props["src"] = image.heat
+            else:
+                self._heat.props.pop("src", None)
+
+
+def _tile() -> tuple[Block, Text, Text]:
+    with Block("tile") as block:
+        return block, Text("tile-label"), Text("tile-value")

@@ -1,0 +1,157 @@
+"""Images of parts for the pages: one reduced JPEG per part for all clients, made once.
+
+Taken from the ring (read-only) while the frame is there, else from the archive. May run in a
+thread of its own, one call at a time. A frame that is overwritten meanwhile gives no image, never
+another part's.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from appliance.archive import image_path, read_image
+from appliance.codes import Word
+from appliance.config import Config
+from appliance.errors import ConfigError, PartError
+from appliance.frames import RingReader
+from appliance.hmi_view import Picture
+from appliance.images import heat_png, outline_png, reduced_jpeg
+from appliance.messages import PixelRef, Verdict
+from appliance.pixels import FORMATS, Pixels
+from appliance.recipe import Recipe, load_recipe
+
+KEPT = 200
+"""Parts whose images are kept; as many rejects besides, which the page shows for longer."""
+_KEPT_RECIPES = 8
+_DEFAULT_BITS = 12
+"""Of a 16-bit frame whose recipe does not name a pixel format."""
+
+
+class Images(msgspec.Struct, frozen=True, kw_only=True):
+    """What one part's address serves."""
+
+    picture: Picture
+    jpeg: bytes
+    heat: bytes
+    """PNG with opacity; b"" = no map."""
+
+
+class _Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recipe says about its pictures."""
+
+    recipe: Recipe
+    labels: npt.NDArray[np.uint8] | None
+
+
+class Pictures:
+    """Makes images of parts and keeps the newest."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._rings = RingReader(config.rings_dir)
+        self._kept: OrderedDict[int, Images] = OrderedDict()
+        self._rejects: OrderedDict[int, Images] = OrderedDict()
+        self._settings: OrderedDict[str, _Setting] = OrderedDict()
+        self._outlines: dict[str, bytes] = {}
+        self.made = 0
+        self.failed = 0
+
+    def get(self, part_id: int) -> Images | None:
+        """Images that were made already."""
+        return self._kept.get(part_id) or self._rejects.get(part_id)
+
+    def outline(self, name: str) -> bytes | None:
+        """The outline image that a `Picture` names."""
+        return self._outlines.get(name)
+
+    def make(self, verdict: Verdict) -> Images | None:
+        """Images of this part, or None where neither ring nor archive has its frame (any more)."""
+        if known := self.get(verdict.part_id):
+            return known
+        setting = self._setting(verdict.recipe)
+        frame = self._frame(verdict)
+        if frame is None:
+            self.failed += 1
+            return None
+        jpeg, size_px = reduced_jpeg(frame, self._bits(setting, verdict.camera))
+        heat = self._heat(verdict, setting)
+        view = setting.recipe.camera.get(verdict.camera) if setting else None
+        images = Images(
+            picture=Picture(
+                size_px=size_px,
+                roi_px=view.roi if view and view.roi else (0, 0, *size_px),
+                has_heat=bool(heat),
+                regions=self._regions(setting),
+            ),
+            jpeg=jpeg,
+            heat=heat,
+        )
+        self.made += 1
+        kept = self._rejects if verdict.word is Word.NG else self._kept
+        kept[verdict.part_id] = images
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+        return images
+
+    def _frame(self, verdict: Verdict) -> Pixels | None:
+        frame = self._from_ring(verdict.pixels)
+        if frame is not None:
+            return frame
+        path = self._config.data_dir / image_path(verdict.part_id, verdict.opened_utc_ns)
+        try:
+            return read_image(path)
+        except OSError:
+            return None
+
+    def _from_ring(self, ref: PixelRef | None) -> npt.NDArray[Any] | None:
+        if ref is None:
+            return None
+        try:
+            return self._rings.copy(ref)
+        except (PartError, ConfigError):
+            return None
+
+    def _heat(self, verdict: Verdict, setting: _Setting | None) -> bytes:
+        margin, t1, t2 = verdict.margin, verdict.t1, verdict.t2
+        if margin is None or t1 is None or t2 is None or not np.isfinite(margin):
+            return b""
+        amap = self._from_ring(verdict.map)
+        if amap is None or amap.ndim != 3:
+            return b""
+        labels = setting.labels if setting else None
+        is_map_scale = verdict.decides == "map_max"
+        return heat_png(amap.astype(np.float32), margin, t1, t2, is_map_scale, labels)
+
+    def _regions(self, setting: _Setting | None) -> str:
+        if setting is None or setting.labels is None:
+            return ""
+        name = setting.recipe.bundle[:16]
+        if name not in self._outlines:
+            self._outlines[name] = outline_png(setting.labels)
+        return name
+
+    def _bits(self, setting: _Setting | None, camera: str) -> int:
+        view = setting.recipe.camera.get(camera) if setting else None
+        known = FORMATS.get(view.pixel_format or "") if view else None
+        return known.bits if known and known.bits > 8 else _DEFAULT_BITS
+
+    def _setting(self, name: str) -> _Setting | None:
+        """A recipe and its segment map; None where it cannot be read: the frame is shown bare."""
+        if name in self._settings:
+            return self._settings[name]
+        try:
+            recipe = load_recipe(self._config, name).recipe
+        except ConfigError:
+            return None
+        path = self._config.bundles_dir / recipe.bundle_dir / "segments.png"
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        is_map = labels is not None and labels.ndim == 2 and labels.dtype == np.uint8
+        setting = _Setting(recipe=recipe, labels=np.asarray(labels, np.uint8) if is_map else None)
+        self._settings[name] = setting
+        while len(self._settings) > _KEPT_RECIPES:
+            self._settings.popitem(last=False)
+        return setting

@@ -1,0 +1,149 @@
+"""Pixels → what people look at: a reduced JPEG, a heat map to lay over it, outlines of regions.
+
+Pure: arrays in, bytes out. Colours of a heat map stand for margins, never for the brightest pixel
+of the picture at hand: a part far below T1 has no colour at all, so that a good part looks calm.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from appliance.pixels import Pixels, to_8_bit
+
+LONGEST_PX = 960
+_QUALITY = 85
+_HEAT_PX = 512
+_IGNORED = 255
+
+Stop = tuple[float, tuple[int, int, int], float]
+SCALE: Sequence[Stop] = (
+    # place      RGB              opacity
+    (0.00, (148, 163, 175), 0.00),
+    (0.16, (148, 163, 175), 0.00),
+    (0.33, (176, 190, 198), 0.30),
+    (0.34, (255, 214, 64), 0.50),
+    (0.66, (255, 138, 18), 0.72),
+    (0.67, (236, 44, 24), 0.80),
+    (1.00, (150, 0, 62), 0.90),
+)
+"""Grey below T1 (place 1/3), yellow to orange between, red from T2 (place 2/3) up."""
+
+
+def place(margin: float, t1: float, t2: float) -> float:
+    """Where a margin lies between 0 and 1: T1 is 1/3, T2 is 2/3, one band beyond each end is 0, 1.
+
+    A band is the distance of the limits, at least one logit.
+    """
+    return float(_places(np.array([margin], np.float64), t1, t2)[0])
+
+
+def _places(margins: npt.NDArray[Any], t1: float, t2: float) -> npt.NDArray[np.float64]:
+    band = max(t2 - t1, 1.0)
+    at = [t1 - band, t1, t2, t2 + band]
+    if t1 < t2:
+        return np.interp(margins, at, [0, 1 / 3, 2 / 3, 1])
+    below = np.interp(margins, at[:2], [0, 1 / 3])
+    return np.where(margins < t1, below, np.interp(margins, at[2:], [2 / 3, 1]))
+
+
+def reduced_jpeg(frame: Pixels, bits: int = 8) -> tuple[bytes, tuple[int, int]]:
+    """A frame as JPEG of at most LONGEST_PX, and the size of the frame itself (width, height).
+
+    frame: (H, W) or (H, W, 3) RGB, uint8, or uint16 with `bits` significant bits.
+    """
+    height, width = frame.shape[:2]
+    factor = LONGEST_PX / max(height, width)
+    if factor < 1:
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        reduced: npt.NDArray[Any] = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    else:
+        reduced = frame
+    small = to_8_bit(reduced, bits)
+    if small.ndim == 3:
+        small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return data.tobytes(), (width, height)
+
+
+def heat_png(
+    amap: npt.NDArray[np.float32],
+    margin: float,
+    t1: float,
+    t2: float,
+    is_map_scale: bool,
+    labels: npt.NDArray[np.uint8] | None = None,
+) -> bytes:
+    """A heat map as PNG with opacity.
+
+    amap: (K, H, W) raw logits; the highest of the K detectors counts. is_map_scale: the limits are
+    limits of the map itself (`decides = "map_max"`), so every pixel has its own place on the
+    scale. Otherwise (forest, classification) the hottest pixel gets the place of the part's
+    margin, the median pixel the scale's cold end, and what lies between follows the map. labels:
+    (H, W); ignored pixels stay clear.
+    """
+    values = np.nan_to_num(amap.max(axis=0).astype(np.float64), nan=math.inf)
+    seen = None if labels is None or labels.shape != values.shape else labels != _IGNORED
+    if not is_map_scale:
+        counted = values if seen is None or not seen.any() else values[seen]
+        middle, top = float(np.median(counted)), float(counted.max())
+        cold = t1 - max(t2 - t1, 1.0)
+        share = (values - middle) / (top - middle) if middle < top < math.inf else values * 0 + 1
+        values = cold + np.clip(share, 0, 1) * max(margin - cold, 0)
+    # Enlarged before it is coloured: the other way round the scale's steps become stairs.
+    factor = max(1, _HEAT_PX // max(values.shape))
+    size = (values.shape[1] * factor, values.shape[0] * factor)
+    places = cv2.resize(_places(values, t1, t2), size, interpolation=cv2.INTER_LINEAR)
+    colours = _COLOURS[np.rint(places * 255).astype(np.uint8)]
+    if seen is not None:
+        hidden = cv2.resize(seen.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0
+        colours[hidden, 3] = 0
+    return _png(colours)
+
+
+def outline_png(labels: npt.NDArray[np.uint8]) -> bytes:
+    """Borders of regions as PNG with opacity, at three times the size of the map.
+
+    labels: (H, W) uint8; pixels of label 255 are ignored by the model and shown hatched.
+    """
+    big = np.repeat(np.repeat(labels, 3, axis=0), 3, axis=1)
+    border = np.zeros(big.shape, bool)
+    border[:, 1:] |= big[:, 1:] != big[:, :-1]
+    border[1:, :] |= big[1:, :] != big[:-1, :]
+    rows, columns = np.indices(big.shape, dtype=np.int32)
+    picture = np.zeros((*big.shape, 4), np.uint8)
+    picture[(big == _IGNORED) & ((rows + columns) % 12 < 2)] = (160, 172, 180, 110)
+    halo = cv2.dilate(border.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    picture[halo] = (8, 20, 28, 120)
+    picture[border] = (126, 214, 234, 235)
+    return _png(picture)
+
+
+def scale_css() -> str:
+    """The colours of a heat map as a CSS gradient, for the legend."""
+    stops = [
+        f"rgba({red},{green},{blue},{opacity:g}) {at * 100:g}%"
+        for at, (red, green, blue), opacity in SCALE
+    ]
+    return f"linear-gradient(to right, {', '.join(stops)})"
+
+
+def _table() -> npt.NDArray[np.uint8]:
+    """(256, 4) RGBA for places 0 to 1."""
+    at = np.linspace(0, 1, 256)
+    places = [stop[0] for stop in SCALE]
+    channels = [np.interp(at, places, [stop[1][c] for stop in SCALE]) for c in range(3)]
+    channels.append(np.interp(at, places, [stop[2] * 255 for stop in SCALE]))
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def _png(rgba: npt.NDArray[np.uint8]) -> bytes:
+    bgra = cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA)
+    _, data = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return data.tobytes()
+
+
+_COLOURS = _table()
