@@ -11,8 +11,10 @@ and the line share.
 # pyright: reportUnknownArgumentType=false
 
 import hashlib
+import io
 import math
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -145,7 +147,7 @@ def load_bundle(folder: Path, expected_id: str | None = None) -> Bundle:
     if expected_id is not None and identity != expected_id:
         raise ArtefactError(path, f"the bundle {expected_id[:12]}…", f"{identity[:12]}…")
     for name, digest in manifest.files.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
             raise ArtefactError(path, "file names inside the bundle", repr(name))
         try:
             got = hash_file(folder / name)
@@ -289,17 +291,15 @@ def merged_network(
 ) -> onnx.ModelProto:
     """The graph that runs: head in front of the network, input `frame`, outputs `map`, `score`.
 
-    network: float32 (N, 3, h, w) in, as in `network.onnx`. Raises ArtefactError where the channel
-    count of the frame is not the one that the network was trained on.
+    network: float32 (N, 3, h, w) in, as in `network.onnx`. Raises ArtefactError on any other
+    network and where the frame has not the channels that it was trained on.
     """
     if channels != contract.channels:
         raise ArtefactError(
             "frame", f"{contract.channels} channel(s) as in training", f"{channels}"
         )
     head = head_model(contract, height_px, width_px, channels)
-    opset = next(o.version for o in network.opset_import if o.domain in ("", "ai.onnx"))
-    if opset != _OPSET:
-        raise ArtefactError("network.onnx", f"opset {_OPSET}", str(opset))
+    _check_network(network, contract)
     network = onnx.ModelProto.FromString(network.SerializeToString())
     network.ir_version = head.ir_version
     merged = compose.merge_models(
@@ -312,6 +312,24 @@ def merged_network(
     merged.graph.input[0].name = _rename_input(merged, "head_frame", "frame")
     onnx.checker.check_model(merged)
     return merged
+
+
+def _check_network(network: onnx.ModelProto, contract: InputContract) -> None:
+    """Raises ArtefactError where `network` is not what a bundle's network.onnx must be."""
+    opset = next((o.version for o in network.opset_import if o.domain in ("", "ai.onnx")), "none")
+    if opset != _OPSET:
+        raise ArtefactError("network.onnx", f"opset {_OPSET}", str(opset))
+    constants = {tensor.name for tensor in network.graph.initializer}
+    inputs = [value for value in network.graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        raise ArtefactError("network.onnx", "one input", str(len(inputs)))
+    shape = [d.dim_value or d.dim_param for d in inputs[0].type.tensor_type.shape.dim]
+    wanted = [3, contract.height_px, contract.width_px]
+    if shape[1:] != wanted:
+        raise ArtefactError("network.onnx", f"an input {['N', *wanted]}", str(shape))
+    outputs = sorted(value.name for value in network.graph.output)
+    if outputs != ["map", "score"]:
+        raise ArtefactError("network.onnx", "the outputs map and score", str(outputs))
 
 
 def _rename_input(model: onnx.ModelProto, old: str, new: str) -> str:
@@ -331,7 +349,7 @@ def smallest_defect_px(contract_size: tuple[int, int], source: tuple[int, int]) 
 def golden_outputs(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
     """`map` and `score` of one golden frame. Raises ArtefactError."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
             return {name: data[name].astype(np.float32) for name in ("map", "score")}
-    except (OSError, KeyError, ValueError) as err:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as err:
         raise ArtefactError(path, "arrays `map` and `score`", str(err)) from err
