@@ -141,7 +141,7 @@ def load_bundle(folder: Path, expected_id: str | None = None) -> Bundle:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.ValidationError as err:
         raise explain(err, path, ArtefactError) from err
-    except msgspec.DecodeError as err:
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise ArtefactError(path, "JSON", str(err)) from err
     identity = hashlib.sha256(data).hexdigest()
     if expected_id is not None and identity != expected_id:

@@ -62,7 +62,10 @@ def encode(message: AnyMessage) -> bytes:
 
 def decode(data: bytes | memoryview) -> AnyMessage:
     """Back from bytes. Raises msgspec.ValidationError or DecodeError on anything foreign."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except UnicodeDecodeError as err:  # msgspec lets text that is no UTF-8 out as it is
+        raise msgspec.DecodeError(str(err)) from err
 
 
 def curve_keys(folder: Path, name: str) -> tuple[bytes, bytes]:

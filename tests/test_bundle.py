@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import msgspec
@@ -100,6 +101,7 @@ def test_one_changed_byte_anywhere_is_found(bundle, data):
         (b"", "JSON"),
         (b"{", "JSON"),
         (b"\xff\xfe", "JSON"),
+        (b'{"product": "\xff"}', "JSON"),
         (b"[]", "object"),
         (b"{}", "missing required field|the key"),
     ],
@@ -210,7 +212,12 @@ def test_golden_outputs_need_both_arrays_and_no_pickle(tmp_path):
 # ---- the pre-processing head ---------------------------------------------------------------
 
 
-def contract(height=256, width=256, channels=1, resize="area"):
+def contract(
+    height: int = 256,
+    width: int = 256,
+    channels: Literal[1, 3] = 1,
+    resize: Literal["area", "authors"] = "area",
+):
     return InputContract(
         height_px=height,
         width_px=width,
