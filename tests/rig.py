@@ -137,11 +137,9 @@ class Rig:
 
     def start(self, *extra: str) -> None:
         """`inspectd run`, its log kept for the failure message."""
-        self.handle = subprocess.Popen(
-            [sys.executable, "-m", "appliance", "run", "--config", str(self.config_path), *extra],
-            stdout=self.log.open("ab"),
-            stderr=subprocess.STDOUT,
-        )
+        command = [sys.executable, "-m", "appliance", "run", "--config", str(self.config_path)]
+        with self.log.open("ab") as log:
+            self.handle = subprocess.Popen([*command, *extra], stdout=log, stderr=log)
 
     def stop(self) -> int:
         """SIGTERM, then what it ends with."""
