@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from appliance.bundle import load_bundle
 from appliance.codes import CommandError, FaultCode, Reason, State
@@ -36,10 +37,12 @@ from appliance.messages import (
 from appliance.parts import Judgement, Part
 from appliance.plc_modbus import ModbusPort
 from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
-from appliance.scoring import Scorer, frame_size
 from appliance.service import Service
 from appliance.wire import AsyncReceiver, Sender, Wiring
 from appliance.words import Bank, PlcInput
+
+if TYPE_CHECKING:
+    from appliance.scoring import Scorer
 
 _TICK_S = 0.05
 _STOP_S = 1.0
@@ -204,7 +207,7 @@ class _Decide:
             self._line.part_failed(part, Reason.INTERNAL, detail, self._service.clock())
             return
         loop = asyncio.get_running_loop()
-        size = frame_size(frame.pixels)
+        size = frame.pixels.shape[0], frame.pixels.shape[1]
         future = self._thread.submit(scorer.score, scored, self._rings, part.recipe, size)
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._judged, part, done))
 
@@ -258,8 +261,11 @@ class _Decide:
         task = asyncio.get_running_loop().run_in_executor(None, self._read_recipe, name)
         task.add_done_callback(lambda read: self._recipe_read(number, read, done))
 
-    def _read_recipe(self, name: str) -> tuple[LoadedRecipe, Scorer]:
+    def _read_recipe(self, name: str) -> "tuple[LoadedRecipe, Scorer]":
         """In a thread: every hash of the bundle is checked, which takes a while."""
+        # XGBoost alone takes a second to import: after a crash the PLC's port comes first.
+        from appliance.scoring import Scorer
+
         loaded = load_recipe(self._config, name)
         recipe = loaded.recipe
         scorer = self._scorers.get(recipe.bundle)

@@ -15,7 +15,7 @@ from appliance.codes import OfflineReason, Reason
 from appliance.errors import ArtefactError, PartError
 from appliance.forest import Forest
 from appliance.frames import RingReader
-from appliance.messages import PixelRef, Scored
+from appliance.messages import Scored
 from appliance.parts import Judgement
 from appliance.recipe import LoadedRecipe
 from appliance.segments import IGNORED, SegmentIndex, column_names
@@ -145,8 +145,3 @@ def worst_region(
         max(1, round(box_height * scale_y)),
     )
     return box, int(count) - 1
-
-
-def frame_size(pixels: PixelRef) -> tuple[int, int]:
-    """Height and width of a frame."""
-    return pixels.shape[0], pixels.shape[1]
