@@ -352,7 +352,9 @@ def test_free_run_collects_every_slot_and_trusts_none_without_a_tag() -> None:
     desk.scan(READY, scans=3)
     desk.slot(0, 1, tag=0, flags=0x0700)
     desk.slot(1, 2, tag=0, word=NG, flags=0x0700)
+    desk.slot(2, 3, tag=0, flags=0x0700)
     desk.scan()
+    assert desk.program.out.number("AckSeq") == 3
     assert [(part.word, part.is_accepted) for part in desk.parts] == [(OK, False), (NG, False)]
     assert desk.parts[0].why == ("tag is not known",)
 
@@ -761,7 +763,23 @@ def test_the_command_ends_on_sigterm_with_what_it_has() -> None:
     assert json.loads(out)["accepted"] >= 2
 
 
-def test_a_recipe_that_is_unknown_is_an_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--ring", "hardware"], 2, "needs --rate"),
+        (["--parts-file", "/nowhere/parts.jsonl"], 78, "/nowhere/parts.jsonl: expected a file"),
+        (["--parts", "0"], 2, "--parts"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(arguments: list[str], code: int, says: str) -> None:
+    line = [sys.executable, "-m", "appliance", "plc-sim", "--port", "1", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_recipe_that_is_unknown_is_an_answer() -> None:
     serving = Serving()
     try:
         process = plc_sim(serving, "--load-recipe", "9")

@@ -87,6 +87,8 @@ class RingProgram(Program):
 
     def _take(self, slot: Slot, image: Bank, now_ns: int) -> None:
         if not self._is_feeder:
+            if 0 < self.options.parts <= self._fed:
+                return
             part = self._next_part(now_ns)
             part.tag, part.triggered_ns = slot.part_tag, now_ns - slot.latency_ms * 1_000_000
             part.epoch = self._epoch

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from appliance.codes import CommandCode, CommandError, Reason, Word
+from appliance.errors import ConfigError
 from tools.plc_client import run_scans
 from tools.plc_command import CommandProgram
 from tools.plc_level import LevelProgram
@@ -147,6 +148,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """A PLC on the desk: triggers parts, applies the acceptance rule, reports what it saw."""
+    if ring == Ring.HARDWARE and not rate:
+        raise typer.BadParameter("--ring hardware needs --rate: its parts come by themselves")
     options = PlcOptions(
         host=host,
         port=port,
@@ -192,7 +195,7 @@ class _View:
 
     def __init__(self, options: PlcOptions, parts_file: Path | None) -> None:
         self._report = PlcReport()
-        self._file: TextIO | None = parts_file.open("w", encoding="utf-8") if parts_file else None
+        self._file = _open(parts_file) if parts_file else None
         self._console = Console(stderr=True)
         self._shown_s = time.monotonic()
         self._progress = Progress(
@@ -231,6 +234,13 @@ class _View:
         why = report.rejected_why.most_common(1)
         most = f", mostly: {why[0][0]}" if why else ""
         return f"{report.accepted} accepted, {report.rejected} rejected{most}"
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as err:
+        raise ConfigError(path, "a file that can be written", str(err)) from err
 
 
 def part_object(part: Part) -> dict[str, Any]:
