@@ -8,6 +8,7 @@ and only from conditions of the decision process. All timing rules are those of 
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from appliance.codes import (
@@ -33,11 +34,15 @@ QUEUE_MAX = 8
 _MS = 1_000_000
 NO_BITS = Status2(0)
 _RING_IDS = 65_535
+_COMMAND_GUARD_NS = 62_000 * _MS
+"""No command may execute for ever. A change of recipe has its own guard of 60 s, which answers
+first: this one is for what never answers."""
 
 Accept = Callable[[PlcInput, int], int]
 """Open a part for this input, received at this time; returns its AcqID."""
-Ask = Callable[[int, int, int], None]
-"""Command code, argument and time; answered by `command_done`, perhaps at once."""
+Done = Callable[[CommandError], None]
+Ask = Callable[[int, int, int, Done], None]
+"""Command code, argument and time; `Done` is called once with the answer, perhaps at once."""
 Count = Callable[[str], None]
 """One more of the counter with this name."""
 
@@ -89,16 +94,24 @@ class Handshake:
         self._bits = Status1(0)
         self._status2 = Status2(0)
         self._command_failed = False
+        self._commands = 0
+        self._running = 0
+        """Number of the command that runs; 0 where none does."""
+        self._command_until_ns = 0
+        self._is_abandoned = False
+        """The PLC dropped Execute while the command ran: nobody waits for its answer."""
         self._latched = FaultCode.NONE
         self._shown_fault = FaultCode.NONE
         self._waiting: deque[Verdict] = deque()
         self._valid_until_ns: int | None = None
         self._ring_seq = 0
         self._ring_count = 0
-        self._acked_seq = 0
+        self._acked_count = 0
+        """Of all results ever put into the ring, how many the PLC consumed."""
         self._ring_unread = 0
         self._has_unread = False
         self._warned_deadline = False
+        self._shown: dict[str, int] = {}
         bank.set("Epoch", epoch)
         bank.set("Margin", float("nan"))
 
@@ -145,6 +158,7 @@ class Handshake:
         elif Control.EXECUTE in falling:
             self._bits &= ~(Status1.CMD_DONE | Status1.CMD_EXECUTING)
             self._command_failed = False
+            self._is_abandoned = self._running != 0
         if plc.epoch_echo == self._epoch:
             self._acknowledge(plc.ack_seq)
         self.refresh(now_ns)
@@ -155,21 +169,33 @@ class Handshake:
             self._bits |= Status1.ACQ_ERROR
             return
         self._warned_deadline = plc.deadline_ms > self._deadline_ms
-        self._bank.set("AcqID", self._accept(plc, now_ns))
         self._bits |= Status1.TRIGGER_ACK | Status1.ACQUIRING
         self._bits &= ~Status1.EXPOSURE_COMPLETE
+        self._bank.set("AcqID", self._accept(plc, now_ns))
 
     def _execute(self, plc: PlcInput, now_ns: int) -> None:
-        if Status1.CMD_EXECUTING in self._bits:
+        self._bank.set("CmdEcho", plc.command)
+        if self._running:
+            self._show_command_done(CommandError.BUSY)
             return
         self._bits |= Status1.CMD_EXECUTING
         self._bits &= ~Status1.CMD_DONE
         self._command_failed = False
-        self._bank.set("CmdEcho", plc.command)
-        self._ask(plc.command, plc.argument, now_ns)
+        self._commands += 1
+        self._running = self._commands
+        self._command_until_ns = now_ns + _COMMAND_GUARD_NS
+        self._ask(plc.command, plc.argument, now_ns, partial(self._command_done, self._running))
 
-    def command_done(self, result: CommandError) -> None:
-        """The running command ended."""
+    def _command_done(self, number: int, result: CommandError) -> None:
+        if number != self._running:
+            return  # the guard has answered for it
+        self._running = 0
+        if self._is_abandoned:
+            self._is_abandoned = False
+        else:
+            self._show_command_done(result)
+
+    def _show_command_done(self, result: CommandError) -> None:
         self._bits &= ~Status1.CMD_EXECUTING
         self._bits |= Status1.CMD_DONE
         self._command_failed = result != CommandError.DONE
@@ -205,6 +231,8 @@ class Handshake:
         """Bring every status word up to date; called in the same turn as what changed them."""
         self._expire_result(now_ns)
         self._show_next_result(now_ns)
+        if self._running and now_ns >= self._command_until_ns:
+            self._command_done(self._running, CommandError.TIMED_OUT)
         conditions, plc = self.conditions, self._plc
         if conditions.fault in LATCHING_FAULTS and not self._latched:
             self._latched = conditions.fault
@@ -249,12 +277,18 @@ class Handshake:
         status2 |= Status2.CMD_FAILED if self._command_failed else Status2(0)
         status2 |= Status2(0) if is_online and is_alive else Status2.SAFE_STATE
         self._status2 = status2
-        self._bank.set("Status1", bits)
-        self._bank.set("Status1Copy", bits)
-        self._bank.set("Status2", status2)
-        self._bank.set("State", conditions.state)
-        self._bank.set("OfflineReason", offline)
-        self._bank.set("FaultCode", self._shown_fault)
+        self._show("Status1", bits)
+        self._show("Status1Copy", bits)
+        self._show("Status2", status2)
+        self._show("State", conditions.state)
+        self._show("OfflineReason", offline)
+        self._show("FaultCode", self._shown_fault)
+
+    def _show(self, name: str, value: int) -> None:
+        """Most words are the same turn after turn: only what changed is encoded."""
+        if self._shown.get(name) != value:
+            self._shown[name] = value
+            self._bank.set_counter(name, value)
 
     def beat(self, count: int) -> None:
         """The decision loop's heartbeat, every 100 ms."""
@@ -264,7 +298,7 @@ class Handshake:
     def show_counters(self, counters: Mapping[str, int]) -> None:
         """Those that have a register; 32 bits, they wrap."""
         for name, _ in COUNTERS:
-            self._bank.set_counter(name, counters[name])
+            self._show(name, counters[name])
 
     # ---- results ---------------------------------------------------------------------------
 
@@ -283,7 +317,7 @@ class Handshake:
 
     def _drop_result(self) -> None:
         self._valid_until_ns = None
-        self._bits &= ~Status1.RESULT_VALID
+        self._bits &= ~(Status1.RESULT_VALID | Status1.PASS | Status1.FAIL)
 
     def _show_next_result(self, now_ns: int) -> None:
         plc = self._plc
@@ -321,12 +355,11 @@ class Handshake:
     def _put_in_ring(self, verdict: Verdict) -> None:
         seq = self._ring_seq % _RING_IDS + 1
         index = self._ring_count % RING_SLOTS
-        if self._ring_count >= RING_SLOTS:
-            overwritten = self._oldest_seq()
-            if not self._is_level and not self._is_acknowledged(overwritten):
-                self._ring_unread = (self._ring_unread + 1) & 0xFFFF
-                self._count("overruns")
-                self._bits |= Status1.OVERRUN
+        overwritten = self._ring_count - RING_SLOTS + 1
+        if not self._is_level and overwritten > self._acked_count:
+            self._ring_unread = (self._ring_unread + 1) & 0xFFFF
+            self._count("overruns")
+            self._bits |= Status1.OVERRUN
         flags = SlotFlags.TAG_KNOWN if self._is_triggered_by_plc else SlotFlags(0)
         flags |= SlotFlags.CHALLENGE if verdict.is_challenge else SlotFlags(0)
         flags |= SlotFlags.SIMULATED if verdict.is_simulated else SlotFlags(0)
@@ -351,16 +384,8 @@ class Handshake:
         held = min(self._ring_count, RING_SLOTS)
         return (self._ring_seq - held) % _RING_IDS + 1 if held else 0
 
-    def _is_acknowledged(self, seq: int) -> bool:
-        """Sequence numbers lie on a circle: acknowledged is what lies at most half a turn back."""
-        return (self._acked_seq - seq) % _RING_IDS < _RING_IDS // 2 and self._acked_seq != 0
-
     def _acknowledge(self, seq: int) -> None:
         """AckSeq: the highest contiguous sequence that the PLC consumed; never runs ahead."""
-        if not 1 <= seq <= _RING_IDS or self._ring_seq == 0:
-            return
         behind = (self._ring_seq - seq) % _RING_IDS
-        if behind < RING_SLOTS and (
-            self._acked_seq == 0 or (seq - self._acked_seq) % _RING_IDS < _RING_IDS // 2
-        ):
-            self._acked_seq = seq
+        if seq and behind < min(self._ring_count, RING_SLOTS):
+            self._acked_count = max(self._acked_count, self._ring_count - behind)

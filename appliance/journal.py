@@ -4,17 +4,18 @@ An append-only file of frames `length u32, crc32 u32, MessagePack`, preallocated
 disk does not stop it. Two files take turns: when one is full the other is written anew with all
 that still matters, and a higher generation makes it the one that counts. write() at once, fsync
 within a second in a thread of its own; ids are reserved in fsynced blocks, so that none repeats
-after a power cut.
+after a power cut. Eight zero bytes end a file: where anything else is met, records are missing, and
+ids (and the epoch, where the head is damaged) skip further than those records can have reached.
 """
 
+import fcntl
 import os
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,6 +26,11 @@ BLOCK = 256
 """Ids per reservation."""
 ID_WRAP = 65_535
 _FRAME = struct.Struct("<II")
+_END = bytes(_FRAME.size)
+_SKIPPED_IDS = 1 << 20
+"""More parts than the records of one file can tell of."""
+_TRY_AGAIN = 100
+"""A full journal that cannot be written anew tries again after so many lost records."""
 _SIZE = 16 << 20
 _UNSTORED_MAX = 5_000
 
@@ -90,7 +96,8 @@ class Journal:
     """Opens (and repairs) the journal, begins a new epoch; afterwards appends.
 
     After a failed write it goes on from memory: `lost` counts what a crash would now forget.
-    Raises ConfigError where the folder cannot hold it at all.
+    Not 0 after a start: the files could not be read or written, and the epoch may repeat.
+    Raises ConfigError where another live process writes it.
     """
 
     def __init__(self, folder: Path, size: int = _SIZE) -> None:
@@ -105,24 +112,38 @@ class Journal:
         """Closed and not known to be stored; oldest first, bounded."""
         self.unstored_dropped = 0
         self.counters: dict[str, int] = {}
-        self._next_id = 1
+        self.uncounted_opened = 0
+        self.uncounted: list[Verdict] = []
+        """Opened and closed after `counters` were last written."""
+        self.epoch = 0
         self._reserved_to = 1
+        self._reserved_ahead = 0
+        """A reservation that is written but not yet known to be on disk."""
         self._generation = 0
+        self._is_stuck = False
         self._dirty = threading.Event()
+        self._hurry = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        old_epoch = 0
+        self._folder_lock = -1
         try:
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            for record in self._newest():
-                old_epoch = self._replay(record, old_epoch)
-            self.epoch = old_epoch % 0xFFFF + 1
-            # Whatever was reserved may have been given out: the next block starts after it.
-            self._next_id = self._reserved_to
-            self._reserved_to = self._next_id + BLOCK
+            self._folder_lock = _lock(folder / "journal.lock")
+            self._restore()
+        except OSError:
+            self.lost += 1
+        self.epoch = self.epoch % 0xFFFF + 1
+        # Whatever was reserved may have been given out: the next block starts after it.
+        self.first_id = self._next_id = self._reserved_to
+        """Lower part ids belong to earlier starts."""
+        self._reserved_to = self._next_id + BLOCK
+        try:
             self._rewrite()
-        except OSError as err:
-            raise ConfigError(folder, "a writable folder for the journal", str(err)) from err
+            # A disk that is full by then must not stop the next turn of the two files.
+            handle = _allocated(self._paths[(self._generation + 1) % 2], self._size)
+            os.close(handle)
+        except OSError:
+            self.lost += 1
         self._thread = threading.Thread(target=self._sync_forever, name="journal", daemon=True)
         self._thread.start()
 
@@ -130,6 +151,7 @@ class Journal:
 
     def take_id(self) -> int:
         """A part id that was never given before; its block is on disk."""
+        self.reserve_ahead()
         if self._next_id >= self._reserved_to:
             self._reserve()
         part_id = self._next_id
@@ -137,9 +159,20 @@ class Journal:
         return part_id
 
     def reserve_ahead(self) -> None:
-        """Between parts: extend the block before it is used up, so that no part waits for fsync."""
-        if self._reserved_to - self._next_id < BLOCK // 2:
-            self._reserve()
+        """Extend the block before it is used up, so that no part waits for fsync."""
+        if not self._reserved_ahead and self._reserved_to - self._next_id < BLOCK // 2:
+            ahead = self._reserved_to + BLOCK
+            self._append(Reserved(ahead))
+            self._reserved_ahead = ahead
+            self._hurry.set()
+
+    def make_room(self) -> None:
+        """Between parts: let the files take turns before a part has to wait for it."""
+        if self._offset > self._size * 3 // 4:
+            try:
+                self._rewrite()
+            except OSError:
+                self.lost += 1
 
     def opened(self, record: Opened) -> None:
         """Append before TriggerAck."""
@@ -171,14 +204,18 @@ class Journal:
         """Sync and let go."""
         self._stopping.set()
         self._dirty.set()
+        self._hurry.set()
         self._thread.join(timeout=2)
+        self._sync()
         with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+            for handle in (self._file, self._folder_lock):
+                if handle >= 0:
+                    os.close(handle)
+            self._file = self._folder_lock = -1
 
     def _reserve(self) -> None:
-        self._reserved_to = max(self._reserved_to, self._next_id) + BLOCK
+        self._reserved_to = max(self._reserved_to, self._reserved_ahead, self._next_id) + BLOCK
+        self._reserved_ahead = 0
         self._append(Reserved(self._reserved_to))
         try:
             os.fdatasync(self._file)
@@ -187,14 +224,18 @@ class Journal:
 
     def _append(self, record: Record) -> None:
         data = _encoder.encode(record)
-        frame = _FRAME.pack(len(data), zlib.crc32(data, self._generation)) + data
         try:
-            if self._offset + len(frame) + _FRAME.size > self._size:
+            if self._offset + len(data) + _FRAME.size + len(_END) > self._size:
+                if self._is_stuck and self.lost % _TRY_AGAIN:
+                    raise OSError("the journal is full")
+                self._is_stuck = True
                 self._rewrite()
+                self._is_stuck = False
                 if not isinstance(record, Reserved | Counters | StoredIds):
                     return  # the new file already holds what this record says
+            frame = _framed(data, self._generation)
             with self._lock:
-                os.pwrite(self._file, frame, self._offset)
+                _write(self._file, frame + _END, self._offset)
                 self._offset += len(frame)
         except OSError:
             self.lost += 1
@@ -204,47 +245,59 @@ class Journal:
         while not self._stopping.is_set():
             self._dirty.wait()
             self._dirty.clear()
-            with self._lock:
-                handle = os.dup(self._file) if self._file >= 0 else -1
-            if handle >= 0:
-                try:
-                    os.fdatasync(handle)
-                except OSError:
-                    self.lost += 1
-                finally:
-                    os.close(handle)
-            self._stopping.wait(0.5)
+            self._hurry.clear()
+            self._sync()
+            self._hurry.wait(0.5)
+
+    def _sync(self) -> None:
+        ahead = self._reserved_ahead
+        with self._lock:
+            handle = os.dup(self._file) if self._file >= 0 else -1
+        if handle < 0:
+            return
+        try:
+            os.fdatasync(handle)
+        except OSError:
+            self.lost += 1
+        else:
+            if ahead and ahead == self._reserved_ahead:
+                self._reserved_to, self._reserved_ahead = ahead, 0
+        finally:
+            os.close(handle)
 
     # ---- files -----------------------------------------------------------------------------
 
     def _rewrite(self) -> None:
         """Write the other file anew with all that matters, then let it count."""
-        self._generation += 1
-        path = self._paths[self._generation % 2]
+        generation = self._generation + 1
+        path = self._paths[generation % 2]
+        begun = Begun(generation, self.epoch, self._next_id, self.counters)
         head: list[Record] = [
-            Begun(self._generation, self.epoch, self._next_id, self.counters),
-            Reserved(self._reserved_to),
+            Reserved(max(self._reserved_to, self._reserved_ahead)),
             *self.open_parts.values(),
             *(Closed(verdict) for verdict in self.unstored.values()),
         ]
-        frames: list[bytes] = []
-        total = 0
-        for record in head:
-            data = _encoder.encode(record)
-            if total + len(data) + _FRAME.size > self._size // 2:
+        frames = [_framed(_encoder.encode(begun), 0)]
+        total = len(frames[0])
+        for number, record in enumerate(head):
+            frame = _framed(_encoder.encode(record), generation)
+            if total + len(frame) > self._size // 2:
+                # A crash would now forget the rest; only a recorder long away leaves so much.
+                self.unstored_dropped += len(head) - number
                 break
-            salt = self._generation if frames else 0
-            frames.append(_FRAME.pack(len(data), zlib.crc32(data, salt)) + data)
-            total += len(frames[-1])
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            frames.append(frame)
+            total += len(frame)
+        # What the head repeats is in the counters already.
+        frames.append(_framed(_encoder.encode(Counters(self.counters)), generation))
+        total += len(frames[-1])
+        handle = _allocated(path, self._size)
         try:
             # Begun is written last: a file that was cut short while written does not count.
-            os.posix_fallocate(handle, 0, self._size)
-            os.pwrite(handle, bytes(len(frames[0])), 0)
+            _write(handle, bytes(len(frames[0])), 0)
             os.fdatasync(handle)
-            os.pwrite(handle, b"".join(frames[1:]) + bytes(_FRAME.size), len(frames[0]))
+            _write(handle, b"".join(frames[1:]) + _END, len(frames[0]))
             os.fdatasync(handle)
-            os.pwrite(handle, frames[0], 0)
+            _write(handle, frames[0], 0)
             os.fsync(handle)
             folder = os.open(path.parent, os.O_RDONLY)
             try:
@@ -259,59 +312,122 @@ class Journal:
                 os.close(self._file)
             self._file = handle
             self._offset = total
+            self._generation = generation
 
-    def _newest(self) -> list[Record]:
-        best: list[Record] = []
-        for path in self._paths:
-            records = list(_read(path))
-            first = records[0] if records else None
-            if isinstance(first, Begun) and first.generation > self._generation:
-                best, self._generation = records, first.generation
-        return best
+    def _restore(self) -> None:
+        found = [_read(path) for path in self._paths]
+        newest = max(found, key=lambda file: file.generation)
+        self._generation = newest.generation
+        for record in newest.records:
+            self._replay(record)
+        is_headless = any(file.is_cut and not file.records for file in found)
+        if is_headless or newest.is_cut:
+            self._reserved_to += _SKIPPED_IDS
+        if is_headless:
+            # It may have been the newer of the two, with an epoch of its own.
+            self.epoch += 1
+            self.lost += not newest.records
 
-    def _replay(self, record: Record, epoch: int) -> int:
+    def _replay(self, record: Record) -> None:
         match record:
             case Begun():
-                self._next_id = self._reserved_to = record.next_id
+                self._reserved_to = record.next_id
                 self.counters = dict(record.counters)
-                return record.epoch
+                self.epoch = record.epoch
             case Reserved():
                 self._reserved_to = max(self._reserved_to, record.next_id)
             case Opened():
                 self.open_parts[record.part_id] = record
+                self.uncounted_opened += 1
                 self._reserved_to = max(self._reserved_to, record.part_id + 1)
             case Closed():
                 self.open_parts.pop(record.verdict.part_id, None)
                 self.unstored[record.verdict.part_id] = record.verdict
+                self.uncounted.append(record.verdict)
             case StoredIds():
                 for part_id in record.part_ids:
                     self.unstored.pop(part_id, None)
             case Counters():
                 self.counters = dict(record.counters)
-        return epoch
+                self.uncounted_opened = 0
+                self.uncounted.clear()
 
 
-def _read(path: Path) -> Iterator[Record]:
-    """All whole records; the first damaged or empty frame is the end."""
+class _Found(NamedTuple):
+    """What one file holds."""
+
+    records: list[Record]
+    generation: int
+    is_cut: bool
+    """It ends with something else than its end mark."""
+
+
+def _read(path: Path) -> _Found:
+    """All whole records up to the end mark or the first damaged frame. Raises OSError."""
+    records: list[Record] = []
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return
+        return _Found(records, 0, is_cut=False)
     offset = salt = 0
-    while offset + _FRAME.size <= len(data):
-        length, crc = _FRAME.unpack_from(data, offset)
-        body = data[offset + _FRAME.size : offset + _FRAME.size + length]
-        # Salted with the generation: behind the end lie whole frames of an older generation.
-        if length == 0 or len(body) != length or zlib.crc32(body, salt) != crc:
-            return
-        try:
-            record = _decoder.decode(body)
-        except (msgspec.ValidationError, msgspec.DecodeError):
-            return
+    while data[offset : offset + len(_END)] != _END:
+        record, offset = _record_at(data, offset, salt)
+        is_first = not records
+        if record is None or isinstance(record, Begun) != is_first:
+            return _Found(records, salt, is_cut=True)
         if isinstance(record, Begun):
             salt = record.generation
-        yield record
-        offset += _FRAME.size + length
+        records.append(record)
+    return _Found(records, salt, is_cut=False)
+
+
+def _record_at(data: bytes, offset: int, salt: int) -> tuple[Record | None, int]:
+    """The record (None where it is damaged) and where the next one begins."""
+    begin = offset + _FRAME.size
+    if begin > len(data):
+        return None, offset
+    length, crc = _FRAME.unpack_from(data, offset)
+    body = data[begin : begin + length]
+    # Salted with the generation: behind a damaged end lie whole frames of an older generation.
+    if len(body) != length or zlib.crc32(body, salt) != crc:
+        return None, offset
+    try:
+        return _decoder.decode(body), begin + length
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        return None, offset
+
+
+def _framed(data: bytes, salt: int) -> bytes:
+    return _FRAME.pack(len(data), zlib.crc32(data, salt)) + data
+
+
+def _write(handle: int, data: bytes, offset: int) -> None:
+    """All of it. Raises OSError, also where the disk took only a part."""
+    written = os.pwrite(handle, data, offset)
+    if written != len(data):
+        raise OSError(f"expected to write {len(data)} bytes, wrote {written}")
+
+
+def _allocated(path: Path, size: int) -> int:
+    """A handle of a file that has all its room on the disk."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _lock(path: Path) -> int:
+    """Held until closed. Raises ConfigError where another process holds it, OSError."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        os.close(handle)
+        raise ConfigError(path, "a journal nobody writes", "another live process") from err
+    return handle
 
 
 def utc_ns() -> int:

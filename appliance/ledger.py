@@ -10,21 +10,16 @@ Four laws, each side counted by another process:
 A law that is broken adds to `unaccounted`, which everybody can see and which must stay 0. An
 answer may be late: it is owed until `patience_ns` after the part's deadline, and forgiven where
 the process that owed it has died meanwhile (that is an event of its own, counted elsewhere).
+Answers that come twice or for nobody are counted by whoever holds the parts (parts.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 Debtor = Literal["camera", "infer"]
-
-
-@dataclass(slots=True)
-class _Debt:
-    part_id: int
-    due_ns: int
-    life: int
-    """Which life of the process owes the answer (its pid)."""
+_GRACE_NS = 100_000_000
+"""A part may be closed this late (two ticks of the loop) before it counts as forgotten."""
 
 
 @dataclass(slots=True)
@@ -40,19 +35,24 @@ class Ledger:
     """Verdict, frame or score for a part that nobody opened, or with another part's frame."""
     overdue: int = 0
     """Parts that were still open after their deadline when the law was checked."""
+    vanished: int = 0
+    """Difference between pending and the parts that are really open."""
     unanswered: int = 0
     """Triggers without frame and frames without score from a process that lived on."""
     rows_missing: int = 0
     rows_doubled: int = 0
     rows_pending: int = 0
+    rows_dropped: int = 0
+    """Verdicts that waited for the recorder until there was no more room for them."""
     _lives: dict[str, int] = field(default_factory=dict[str, int])
-    _owed: dict[tuple[str, int], _Debt] = field(default_factory=dict[tuple[str, int], _Debt])
+    _owed: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
+    """Until when the answer may come."""
     _rows: dict[int, int] = field(default_factory=dict[int, int])
     _healthy_since_ns: int | None = None
 
     @property
     def pending(self) -> int:
-        """Parts without a verdict; never negative unless a law is broken."""
+        """Parts without a verdict."""
         return self.accepted - self.verdicts
 
     @property
@@ -62,10 +62,10 @@ class Ledger:
             self.duplicates
             + self.foreign
             + self.overdue
+            + self.vanished
             + self.unanswered
             + self.rows_missing
             + self.rows_doubled
-            + max(0, -self.pending)
         )
 
     def seen_alive(self, debtor: Debtor, life: int) -> None:
@@ -77,12 +77,11 @@ class Ledger:
 
     def owe(self, debtor: Debtor, part_id: int, deadline_ns: int) -> None:
         """`debtor` was asked and owes one answer for this part."""
-        debt = _Debt(part_id, deadline_ns + self.patience_ns, self._lives.get(debtor, 0))
-        self._owed[debtor, part_id] = debt
+        self._owed[debtor, part_id] = deadline_ns + self.patience_ns
 
-    def answered(self, debtor: Debtor, part_id: int) -> bool:
-        """The answer came; False where none was owed (a double, or an answer after the fact)."""
-        return self._owed.pop((debtor, part_id), None) is not None
+    def answered(self, debtor: Debtor, part_id: int) -> None:
+        """The answer came, or nobody owes one any more."""
+        self._owed.pop((debtor, part_id), None)
 
     def row_sent(self, part_id: int, now_ns: int) -> None:
         """A verdict went to the recorder."""
@@ -95,16 +94,23 @@ class Ledger:
             self._rows.pop(part_id, None)
         self.rows_pending = len(self._rows)
 
+    def row_dropped(self, part_id: int) -> None:
+        """No room to keep this verdict for the recorder any longer."""
+        if self._rows.pop(part_id, None) is not None:
+            self.rows_dropped += 1
+        self.rows_pending = len(self._rows)
+
     def check(
-        self, now_ns: int, open_deadlines_ns: Iterable[int], recorder_is_healthy: bool
+        self, now_ns: int, open_deadlines_ns: Collection[int], recorder_is_healthy: bool
     ) -> None:
         """Once a second: what is owed too long becomes a broken law.
 
-        open_deadlines_ns: deadlines of all parts without a verdict; one tick of grace is the
-        caller's to give. Rows count as missing only after the recorder was healthy for 5 s.
+        open_deadlines_ns: deadlines of all parts without a verdict. Rows count as missing only
+        after the recorder was healthy for 5 s; until then they are shown as pending.
         """
-        self.overdue = sum(1 for deadline in open_deadlines_ns if deadline < now_ns)
-        for key in [k for k, debt in self._owed.items() if debt.due_ns < now_ns]:
+        self.overdue = sum(1 for deadline in open_deadlines_ns if deadline + _GRACE_NS < now_ns)
+        self.vanished = abs(self.pending - len(open_deadlines_ns))
+        for key in [k for k, due_ns in self._owed.items() if due_ns < now_ns]:
             del self._owed[key]
             self.unanswered += 1
         if not recorder_is_healthy:
@@ -116,7 +122,8 @@ class Ledger:
             self.rows_missing = 0
         else:
             oldest = now_ns - self.patience_ns
-            self.rows_missing = sum(1 for sent in self._rows.values() if sent < oldest)
+            waiting = sum(1 for sent in self._rows.values() if sent < oldest)
+            self.rows_missing = waiting + self.rows_dropped
 
     def figures(self) -> dict[str, int]:
         """For pages, rows and metrics."""
@@ -127,8 +134,10 @@ class Ledger:
             "duplicates": self.duplicates,
             "foreign": self.foreign,
             "overdue": self.overdue,
+            "vanished": self.vanished,
             "unanswered": self.unanswered,
             "rows_pending": self.rows_pending,
+            "rows_dropped": self.rows_dropped,
             "rows_missing": self.rows_missing,
             "rows_doubled": self.rows_doubled,
             "unaccounted": self.unaccounted,

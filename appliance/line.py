@@ -17,7 +17,7 @@ from appliance.codes import (
     Word,
 )
 from appliance.config import Config
-from appliance.handshake import Conditions, Handshake
+from appliance.handshake import Conditions, Done, Handshake
 from appliance.journal import Journal
 from appliance.ledger import Ledger
 from appliance.messages import (
@@ -44,6 +44,8 @@ _INFER_FRESH_NS = 500 * _MS
 _RECORD_FRESH_NS = 1000 * _MS
 _STARTING_NS = 10_000 * _MS
 _RESEND_NS = 2_000 * _MS
+_RESEND_MOST = 200
+"""Rows sent again in one turn: a backlog must not hold up the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +109,21 @@ class Line:
         self._was_ready = False
         self._no_image_until_ns: int | None = None
         self._is_stopped = False
+        self._is_ended = False
         self._ledger_cleared = 0
         self._record_pid = 0
+        self._record_total = 0
         self._record_doubles = 0
         self._record_seen_ns: int | None = None
         self._archive = Stored(part_ids=())
         self._resends = 0
         self._sent_ns: dict[int, int] = {}
+        self._delivered = set(journal.unstored)
+        """Rows that the recorder may have, but has not acknowledged."""
         self._is_journal_bad_at_start = journal.lost > 0
+        self.tally.add("triggers", journal.uncounted_opened)
+        for verdict in journal.uncounted:
+            self.tally.verdict(verdict)
         for opened in list(journal.open_parts.values()):
             verdict = restart_verdict(opened, journal.epoch, software)
             journal.closed(verdict)
@@ -155,9 +164,8 @@ class Line:
             self.book.close(part, Word.ERROR, Reason.NO_IMAGE, received_ns, detail)
         return part.acq_id
 
-    def _ask(self, command: int, argument: int, now_ns: int) -> None:
+    def _ask(self, command: int, argument: int, now_ns: int, done: Done) -> None:
         """A command of the PLC."""
-        done = self.handshake.command_done
         match command:
             case CommandCode.LOAD_RECIPE:
                 self._out.load_recipe(argument, lambda code, _: done(code))
@@ -198,6 +206,10 @@ class Line:
         """A frame was seen. Returns the part to score when its score was there first."""
         if message.part_id:
             part = self.book.frame(message, now_ns)
+            if not self.book.holds(message):
+                return None
+        elif self._is_free and self.book.is_double(message):
+            return None
         elif self._is_free and self.handshake.is_trigger_ready:
             part = self._open_by_frame(message, now_ns)
         else:
@@ -211,21 +223,30 @@ class Line:
         return part
 
     def _open_by_frame(self, message: FrameReady, now_ns: int) -> Part | None:
+        part = self._open_free(now_ns - message.age_ns)
+        return self.book.opened_by_frame(message, part, now_ns)
+
+    def _open_free(self, zero_ns: int) -> Part:
         recipe = self.setups.current
         if recipe is None:
             raise RuntimeError("TriggerReady without a recipe")
-        zero_ns = now_ns - message.age_ns
         part = self.book.open(zero_ns, zero_ns + self._deadline_ns, recipe, self.bundle_id)
         self.tally.add("triggers")
         self.bank.set("AcqID", part.acq_id)
         self.conditions.open_parts = len(self.book)
-        return self.book.opened_by_frame(message, part, now_ns)
+        return part
 
     def no_frame(self, message: NoFrame, now_ns: int) -> None:
-        """A part without a usable picture."""
+        """A part without a usable picture; in free run the lost picture was a part, too."""
         if message.reason == Reason.INCOMPLETE_IMAGE:
             self.tally.add("frames_incomplete")
-        self.book.no_frame(message, now_ns)
+        if message.part_id:
+            self.book.no_frame(message, now_ns)
+        elif self._is_free and self.handshake.is_trigger_ready:
+            part = self._open_free(now_ns)
+            self.book.close(part, Word.ERROR, message.reason, now_ns, message.detail)
+        elif self._is_free:
+            self.tally.add("missed_triggers")
 
     def judged(self, part: Part, result: Judgement, now_ns: int) -> None:
         """Features and forest are done."""
@@ -249,12 +270,13 @@ class Line:
     # ---- recorder --------------------------------------------------------------------------
 
     def _send_row(self, verdict: Verdict, now_ns: int) -> None:
-        is_first = verdict.part_id not in self._sent_ns
-        if is_first:
-            self.ledger.row_sent(verdict.part_id, now_ns)
-        self._sent_ns[verdict.part_id] = now_ns
-        if self._out.verdict(verdict) and not is_first:
-            self._resends += 1
+        part_id = verdict.part_id
+        if part_id not in self._sent_ns:
+            self.ledger.row_sent(part_id, now_ns)
+        self._sent_ns[part_id] = now_ns
+        if self._out.verdict(verdict):
+            self._resends += part_id in self._delivered
+            self._delivered.add(part_id)
 
     def stored(self, message: Stored, now_ns: int) -> None:
         """Rows are committed."""
@@ -264,6 +286,7 @@ class Line:
         self.ledger.row_stored(message.part_ids)
         for part_id in message.part_ids:
             self._sent_ns.pop(part_id, None)
+            self._delivered.discard(part_id)
         self._journal.stored(message.part_ids)
 
     # ---- recipe ----------------------------------------------------------------------------
@@ -305,8 +328,10 @@ class Line:
 
     def heard(self, health: Health, now_ns: int) -> None:
         """A sign of life."""
-        self.setups.heard(health, now_ns)
+        is_new = self.setups.heard(health, now_ns)
         if health.process == self.camera_label:
+            if is_new:
+                self.book.camera_restarted()
             self.ledger.seen_alive("camera", health.pid)
             for name in ("frames_lost", "orphans"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0))
@@ -314,22 +339,27 @@ class Line:
             self.ledger.seen_alive("infer", health.pid)
         elif health.process == "record":
             self._record_seen_ns = now_ns
-            if health.pid != self._record_pid:
-                self._record_pid, self._record_doubles, self._resends = health.pid, 0, 0
-            # Rows that came twice, less those that were sent twice.
-            counters = health.counters
-            self._record_doubles = counters.get("doubled", 0) + counters.get("contradictions", 0)
+            self._count_doubles(health)
             for name in ("archived", "archive_dropped"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0))
-            self.ledger.rows_doubled = max(
-                self.ledger.rows_doubled, self._record_doubles - self._resends
-            )
+
+    def _count_doubles(self, health: Health) -> None:
+        """Rows that came twice, less those that were sent twice, since our own start."""
+        total = health.counters.get("doubled", 0) + health.counters.get("contradictions", 0)
+        if not self._record_pid:
+            self._record_total = total  # of an earlier life of this process
+        elif health.pid != self._record_pid:
+            self._record_total = 0
+        self._record_doubles += max(0, total - self._record_total)
+        self._record_pid, self._record_total = health.pid, total
+        doubled = self._record_doubles - self._resends
+        self.ledger.rows_doubled = max(self.ledger.rows_doubled, doubled)
 
     # ---- time ------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> None:
         """Close what reaches its deadline within the guard."""
-        self.book.expire(now_ns + GUARD_NS)
+        self.book.expire(now_ns, GUARD_NS)
 
     def next_deadline_ns(self) -> int | None:
         """When `expire` must be called next."""
@@ -352,26 +382,27 @@ class Line:
     def check_ledger(self, now_ns: int) -> None:
         """Every second: the conservation law, rows that wait, counters into the journal."""
         is_recording = self._is_recorder_fresh(now_ns) and self._archive.is_writable
-        overdue_after = now_ns - 100 * _MS
-        self.ledger.check(
-            now_ns, [d for d in self.book.deadlines_ns if d < overdue_after], is_recording
-        )
+        kept = self._journal.unstored
+        for part_id in [p for p in self._sent_ns if p not in kept]:
+            del self._sent_ns[part_id]
+            self._delivered.discard(part_id)
+            self.ledger.row_dropped(part_id)
+        self.ledger.check(now_ns, self.book.deadlines_ns, is_recording)
         if is_recording:
-            for part_id in [p for p, sent in self._sent_ns.items() if now_ns - sent >= _RESEND_NS][
-                :200
-            ]:
-                verdict = self._journal.unstored.get(part_id)
-                if verdict is None:
-                    del self._sent_ns[part_id]
-                else:
-                    self._send_row(verdict, now_ns)
+            due = [p for p, sent in self._sent_ns.items() if now_ns - sent >= _RESEND_NS]
+            for part_id in due[:_RESEND_MOST]:
+                self._send_row(kept[part_id], now_ns)
         self._journal.count(self.tally.persistent)
         self._journal.reserve_ahead()
+        if not len(self.book):
+            self._journal.make_room()
 
     def stop(self, now_ns: int) -> None:
         """Orderly end: nothing stays open."""
-        self.conditions.offline = OfflineReason.STOPPED_BY_PERSON
+        self._is_ended = True
+        self._follow(now_ns)
         self.book.close_all(Reason.RESTART, "the decision process was stopped", now_ns)
+        self._follow(now_ns)
         self.handshake.refresh(now_ns)
         self._journal.count(self.tally.persistent)
 
@@ -389,7 +420,8 @@ class Line:
         """Derive state, offline reason, fault and bits from what is known now."""
         conditions, setups = self.conditions, self.setups
         is_camera_alive = self._is_usable(self.camera_label, now_ns, _CAMERA_FRESH_NS)
-        is_infer_alive = self._is_usable(self.infer_label, now_ns, _INFER_FRESH_NS)
+        hang_limit_ns = max(_INFER_FRESH_NS, setups.peers[self.infer_label].hang_limit_ns)
+        is_infer_alive = self._is_usable(self.infer_label, now_ns, hang_limit_ns)
         is_camera_ok = is_camera_alive and self.book.no_image_in_a_row < 2
         if not is_camera_alive:
             # A fresh start of the camera is what ends a row of missing pictures.
@@ -400,6 +432,7 @@ class Line:
         is_using = is_using and all(setups.uses_current(label) for label in setups.peers)
 
         fault = FaultCode.NONE
+        self._ledger_cleared = min(self._ledger_cleared, self.ledger.unaccounted)
         if self.ledger.unaccounted > self._ledger_cleared:
             fault = FaultCode.LEDGER
         elif self._is_journal_bad_at_start:
@@ -420,14 +453,14 @@ class Line:
             is_starting = not self._was_ready and now_ns - self._started_ns < _STARTING_NS
             if is_starting:
                 offline = OfflineReason.STARTING
-        if offline == OfflineReason.NONE and self._is_stopped:
+        if self._is_ended or (offline == OfflineReason.NONE and self._is_stopped):
             offline = OfflineReason.STOPPED_BY_PERSON
         if self._is_journal_bad_at_start and offline == OfflineReason.NONE:
             offline = OfflineReason.STORAGE_POLICY
         conditions.offline = offline
 
         self._move(Event.SELF_TEST_OK)
-        self._move(Event.FAULT if fault else Event.RESOLVED)
+        self._move(Event.FAULT if self.handshake.fault else Event.RESOLVED)
         if setups.is_changing or setups.current is None or not is_using:
             self._move(Event.RECIPE_LOST)
         else:

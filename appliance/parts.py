@@ -49,6 +49,10 @@ class Part:
     is_challenge: bool = False
     expected: Word = Word.NONE
     opened_utc_ns: int = 0
+    is_camera_done: bool = False
+    """The camera gave its one answer: a frame or none."""
+    is_infer_done: bool = False
+    """infer gave its one answer: a score or none."""
     frame: FrameReady | None = None
     frame_at_ns: int = 0
     scored: Scored | None = None
@@ -80,8 +84,10 @@ class PartBook:
         self._by_frame: dict[tuple[str, int], int] = {}
         self._early: dict[tuple[str, int], tuple[int, Scored | InferFailed]] = {}
         self._ignored: dict[tuple[str, int], int] = {}
+        self._newest: FrameReady | None = None
+        """Of the newest part that has a frame: part ids and frame ids grow together."""
         self.orphans = 0
-        """Frames that belong to no part."""
+        """Frames and answers that belong to no part of this life of the process."""
         self.no_image_in_a_row = 0
 
     def __len__(self) -> int:
@@ -144,63 +150,74 @@ class PartBook:
         """The camera was asked for this part's frame: it owes exactly one answer."""
         self._ledger.owe("camera", part.part_id, part.deadline_ns)
 
+    def is_double(self, message: FrameReady) -> bool:
+        """Free run: this frame was announced before; counted, and it opens no part."""
+        key = (message.camera, message.frame_id)
+        if key not in self._by_frame and key not in self._ignored:
+            return False
+        self._ledger.duplicates += 1
+        return True
+
     def opened_by_frame(self, message: FrameReady, part: Part, now_ns: int) -> Part | None:
         """Free run: tie the frame to the part it opened. Returns it when it can be judged."""
         key = (message.camera, message.frame_id)
         self._by_frame[key] = part.part_id
-        self._ledger.owe("infer", part.part_id, part.deadline_ns)
-        part.frame, part.frame_at_ns = message, now_ns
-        early = self._early.pop(key, None)
-        if early is None:
-            return None
-        if isinstance(early[1], InferFailed):
-            self.failed(early[1], now_ns)
-            return None
-        return self.scored(early[1], now_ns)
+        self._take_frame(part, message, now_ns)
+        _, early = self._early.pop(key, (0, None))
+        if isinstance(early, InferFailed):
+            self.failed(early, now_ns)
+        return self.scored(early, now_ns) if isinstance(early, Scored) else None
 
     def ignore(self, message: FrameReady, now_ns: int) -> None:
         """A frame that belongs to no part: counted, and so is known whose score will come."""
+        key = (message.camera, message.frame_id)
         self.orphans += 1
-        self._ignored[message.camera, message.frame_id] = now_ns
+        self._ignored[key] = now_ns
+        self._early.pop(key, None)
+
+    def camera_restarted(self) -> None:
+        """A new life of the camera may number its frames anew; what the old one began is void."""
+        self._newest = None
+        self.orphans += len(self._early)
+        self._early.clear()
 
     # ---- answers ---------------------------------------------------------------------------
 
     def frame(self, message: FrameReady, now_ns: int) -> Part | None:
         """A frame for a part. Returns the part when its score was there first."""
-        part = self._open.get(message.part_id) or self._closed.get(message.part_id)
+        part = self._known(message.part_id)
         if part is None:
-            self.orphans += 1
-            self._ledger.foreign += 1
             return None
-        if not self._ledger.answered("camera", part.part_id):
+        if part.is_camera_done:
             self._ledger.duplicates += 1
+            if part.frame is None or part.frame.frame_id != message.frame_id:
+                detail = "the camera answered one trigger twice"
+                self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
             return None
-        if part.scored is None:
-            self._ledger.owe("infer", part.part_id, part.deadline_ns)
-        part.frame, part.frame_at_ns = message, now_ns
-        self.no_image_in_a_row = 0
-        if part.verdict is not None:
-            return None
-        if message.setup_hash != part.recipe.setup_hash:
-            detail = "the frame was taken with another set-up"
-            self.close(part, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
-            return None
-        return self._matched(part, now_ns) if part.scored else None
+        is_in_order = self._is_in_order(part, message)
+        self._take_frame(part, message, now_ns)
+        if not is_in_order:
+            detail = f"frame {message.frame_id} came out of the order of the triggers"
+            self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
+        return self._matched(part, now_ns)
 
     def no_frame(self, message: NoFrame, now_ns: int) -> None:
-        """A part without a usable picture; with part_id 0 the acquisition itself tells."""
-        part = self._open.get(message.part_id) or self._closed.get(message.part_id)
+        """A part without a usable picture."""
+        part = self._known(message.part_id)
         if part is None:
             return
-        was_owed = self._ledger.answered("camera", part.part_id)
-        # A frame that infer's queue refused: infer never saw it and owes nothing.
-        was_sent = self._ledger.answered("infer", part.part_id)
-        if not (was_owed or was_sent):
+        if part.is_camera_done:
             self._ledger.duplicates += 1
-            return
-        if message.reason == Reason.NO_IMAGE:
+        elif part.verdict is None and message.reason == Reason.NO_IMAGE:
             self.no_image_in_a_row += 1
+        part.is_camera_done = True
+        self._ledger.answered("camera", part.part_id)
         self.close(part, Word.ERROR, message.reason, now_ns, message.detail)
+
+    def holds(self, message: FrameReady) -> bool:
+        """This frame became the picture of its part."""
+        part = self._open.get(message.part_id) or self._closed.get(message.part_id)
+        return part is not None and part.frame is message
 
     def scored(self, message: Scored, now_ns: int) -> Part | None:
         """A score. Returns the part that is now to be judged (late ones too, for the archive)."""
@@ -208,12 +225,14 @@ class PartBook:
         if part is None:
             return None
         part.scored, part.scored_at_ns = message, now_ns
-        return self._matched(part, now_ns) if part.frame else None
+        return self._matched(part, now_ns)
 
     def failed(self, message: InferFailed, now_ns: int) -> None:
         """No score, for a named reason."""
         part = self._answer_of_infer(message, now_ns)
         if part is not None:
+            if part.frame is not None and part.frame.frame_id != message.frame_id:
+                self._ledger.foreign += 1
             self.close(
                 part,
                 Word.ERROR,
@@ -227,24 +246,56 @@ class PartBook:
     def _answer_of_infer(self, message: Scored | InferFailed, now_ns: int) -> Part | None:
         key = (message.camera, message.frame_id)
         part_id = message.part_id or self._by_frame.get(key, 0)
-        part = self._open.get(part_id) or self._closed.get(part_id)
-        if part is None:
-            if self._ignored.pop(key, None) is not None:
-                return None
-            if message.part_id == 0:
+        if not part_id:
+            if key not in self._ignored:
+                self._ledger.duplicates += key in self._early
                 self._early[key] = (now_ns, message)
-            else:
-                self._ledger.foreign += 1
             return None
-        if part.frame is None:
-            if part.scored is not None:
-                self._ledger.duplicates += 1
-                return None
-            return part
-        if not self._ledger.answered("infer", part.part_id):
+        part = self._known(part_id)
+        if part is None:
+            return None
+        if part.is_infer_done:
             self._ledger.duplicates += 1
             return None
+        part.is_infer_done = True
+        self._ledger.answered("infer", part_id)
         return part
+
+    def _known(self, part_id: int) -> Part | None:
+        """The part of an answer; an answer for none is counted."""
+        part = self._open.get(part_id) or self._closed.get(part_id)
+        if part is None and part_id < self._journal.first_id:
+            # Asked by an earlier life of this process, which ended that part as "restart".
+            self.orphans += 1
+        elif part is None:
+            self._ledger.foreign += 1
+        return part
+
+    def _is_in_order(self, part: Part, message: FrameReady) -> bool:
+        """Cameras answer in the order of their triggers, so both ids grow together."""
+        newest = self._newest
+        if newest is None or part.part_id > newest.part_id:
+            self._newest = message
+        if newest is not None and newest.camera == message.camera:
+            is_newer = part.part_id > newest.part_id
+            if is_newer != (message.frame_id > newest.frame_id):
+                self._ledger.foreign += 1
+                return False
+        return not any(
+            older.part_id < part.part_id and not older.is_camera_done
+            for older in self._open.values()
+        )
+
+    def _take_frame(self, part: Part, message: FrameReady, now_ns: int) -> None:
+        part.is_camera_done = True
+        self._ledger.answered("camera", part.part_id)
+        if not part.is_infer_done:
+            self._ledger.owe("infer", part.part_id, part.deadline_ns)
+        part.frame, part.frame_at_ns = message, now_ns
+        self.no_image_in_a_row = 0
+        if message.setup_hash != part.recipe.setup_hash:
+            detail = "the frame was taken with another set-up"
+            self.close(part, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
 
     def _matched(self, part: Part, now_ns: int) -> Part | None:
         """Frame and score are both here: are they of one picture and one set-up?"""
@@ -277,9 +328,9 @@ class PartBook:
         self.close(part, word, reason, now_ns)
         return None
 
-    def expire(self, now_ns: int) -> None:
-        """Close what is past its deadline, forget what is long closed."""
-        for part in [p for p in self._open.values() if p.deadline_ns <= now_ns]:
+    def expire(self, now_ns: int, guard_ns: int = 0) -> None:
+        """Close what reaches its deadline within `guard_ns`, forget what is long closed."""
+        for part in [p for p in self._open.values() if p.deadline_ns <= now_ns + guard_ns]:
             if part.frame is None and part.scored is None:
                 self.no_image_in_a_row += 1
                 reason, detail = Reason.NO_IMAGE, "no picture before the deadline"

@@ -29,6 +29,8 @@ class Peer:
     seen_ns: int | None = None
     is_serving: bool = False
     setup_hash: str = ""
+    hang_limit_ns: int = 0
+    """How long it may be silent by its own word: an inference can take that long."""
     note: str = ""
     asked_ns: int | None = None
     refusal: Refused | None = None
@@ -97,6 +99,7 @@ class Setups:
         peer.seen_ns = now_ns
         peer.is_serving, peer.note = health.is_serving, health.note
         peer.setup_hash = health.setup_hash
+        peer.hang_limit_ns = int(health.gauges.get("hang_limit_ms", 0.0) * 1e6)
         if self.uses_current(peer.label):
             peer.refusal = None
         return is_new
@@ -105,19 +108,26 @@ class Setups:
         """A process is ready to swap."""
         change, current = self._change, self.current
         if change is not None and message.setup_hash == change.target.setup_hash:
-            change.prepared.add(message.process)
+            # What was not asked by this change answers an earlier one.
+            change.prepared |= {message.process} & change.asked
             if change.prepared >= set(self.peers):
                 self.current, self._change = change.target, None
                 for label in self.peers:
                     self._send(label, Swap(setup_hash=change.target.setup_hash))
                 change.done(CommandError.DONE, "")
-        elif current is not None and message.setup_hash == current.setup_hash:
+        elif (
+            current is not None
+            and message.setup_hash == current.setup_hash
+            and message.process in self.peers
+        ):
             self._send(message.process, Swap(setup_hash=current.setup_hash))
 
     def refused(self, message: Refused) -> None:
         """A process cannot use what it was asked to prepare."""
         change, current = self._change, self.current
         if change is not None and message.setup_hash == change.target.setup_hash:
+            if message.process not in change.asked:
+                return  # the answer to an earlier change
             sentence = f"{message.where}: expected {message.expected}, got {message.got}"
             self._give_up(change, CommandError.REFUSED_ARTEFACT, sentence)
         elif (
@@ -132,7 +142,8 @@ class Setups:
         change, current = self._change, self.current
         if change is not None:
             if now_ns - change.begun_ns > _GUARD_NS:
-                missing = ", ".join(sorted(change.asked - change.prepared)) or "open parts"
+                silent = sorted(set(self.peers) - change.prepared)
+                missing = "open parts" if open_parts else ", ".join(silent)
                 self._give_up(change, CommandError.TIMED_OUT, f"no answer from {missing} in 60 s")
             elif open_parts == 0:
                 for label in set(self.peers) - change.asked:

@@ -26,6 +26,8 @@ NAMES = (
     "journal_lost",
 )
 _SHIFT = "shift_start."
+_LIFE = "life."
+_TOTAL = "total."
 
 
 class Tally:
@@ -34,7 +36,12 @@ class Tally:
     def __init__(self, restored: Mapping[str, int]) -> None:
         self._life = {name: restored.get(name, 0) for name in NAMES}
         self._start = {name: restored.get(_SHIFT + name, 0) for name in NAMES}
-        self._seen: dict[str, tuple[int, int]] = {}
+        # How far each followed counter was taken over, by which life: survives our own restart.
+        self._seen = {
+            name: (restored[_LIFE + name], restored.get(_TOTAL + name, 0))
+            for name in NAMES
+            if _LIFE + name in restored
+        }
 
     def add(self, name: str, count: int = 1) -> None:
         """One more."""
@@ -72,4 +79,10 @@ class Tally:
     @property
     def persistent(self) -> dict[str, int]:
         """For the journal."""
-        return self._life | {_SHIFT + name: count for name, count in self._start.items()}
+        seen = self._seen.items()
+        return {
+            **self._life,
+            **{_SHIFT + name: count for name, count in self._start.items()},
+            **{_LIFE + name: life for name, (life, _) in seen},
+            **{_TOTAL + name: total for name, (_, total) in seen},
+        }

@@ -13,7 +13,8 @@ def judge(margin: float, limits: Limits, decides: Decides) -> tuple[Word, Reason
 
     OK below t1, NG from t2 up, UNCERTAIN between; anything that is not finite is ERROR.
     """
-    value, t1, t2 = np.float32(margin), np.float32(limits.t1), np.float32(limits.t2)
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and so ERROR
+        value, t1, t2 = np.float32(margin), np.float32(limits.t1), np.float32(limits.t2)
     if not (math.isfinite(value) and math.isfinite(t1) and math.isfinite(t2) and t1 <= t2):
         return Word.ERROR, Reason.INVALID_NUMBER
     if value >= t2:
