@@ -91,7 +91,9 @@ class RingWriter:
     def put(self, array: npt.NDArray[Any]) -> PixelRef:
         """Copy `array` into the oldest slot: the only copy that a frame costs on this box."""
         slot, target = self._claim(array.nbytes)
-        view = np.frombuffer(self._map, array.dtype, array.size, target).reshape(array.shape)
+        # The reference names the type without its byte order: the ring's is the machine's.
+        dtype = array.dtype.newbyteorder("=")
+        view = np.frombuffer(self._map, dtype, array.size, target).reshape(array.shape)
         np.copyto(view, array)
         self._sequence += 1
         self._sequences[slot] = self._sequence
@@ -192,6 +194,11 @@ def remove_rings(folder: Path, name: str) -> None:
     """Remove what earlier starts of this writer left behind."""
     for path in folder.glob(f"{name}.*.ring"):
         path.unlink(missing_ok=True)
+
+
+def inline_pixels(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`array` as one contiguous buffer in the machine's byte order, to travel behind a message."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def inline_ref(array: npt.NDArray[Any], sequence: int) -> PixelRef:

@@ -8,11 +8,9 @@ the process, so that none means two pictures, and a frame that was lost leaves a
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from appliance.codes import Reason
 from appliance.config import Camera, Config
-from appliance.frames import RingWriter, inline_ref, slots_for
+from appliance.frames import RingWriter, inline_pixels, inline_ref, slots_for
 from appliance.messages import FrameReady, NoFrame, PixelRef, Prepared, Refused
 from appliance.source import Frame
 from appliance.wire import SETUP_ANSWER_MS, Wiring
@@ -108,7 +106,7 @@ class Outlet:
 
     def _put(self, frame: Frame) -> tuple[PixelRef, Any]:
         if self._is_inline:
-            whole = np.ascontiguousarray(frame.pixels)
+            whole = inline_pixels(frame.pixels)
             return inline_ref(whole, self._frame_id), whole
         self.fit(frame.pixels.nbytes)
         if self._ring is None:
