@@ -78,10 +78,20 @@ def curve_keys(folder: Path, name: str) -> tuple[bytes, bytes]:
             zmq.auth.create_certificates(folder, name)
         finally:
             os.umask(old_mask)
-    public, secret = zmq.auth.load_certificate(secret_file)
+    expected = "a CURVE secret key"
+    public, secret = _load_key(secret_file, expected)
     if secret is None:
-        raise ConfigError(secret_file, "a CURVE secret key", "a public key only")
+        raise ConfigError(secret_file, expected, "a public key only")
     return public, secret
+
+
+def _load_key(file: Path, expected: str) -> tuple[bytes, bytes | None]:
+    try:
+        return zmq.auth.load_certificate(file)
+    except FileNotFoundError as err:
+        raise ConfigError(file, expected, "no such file") from err
+    except (OSError, ValueError) as err:
+        raise ConfigError(file, expected, str(err)) from err
 
 
 class Wiring:
@@ -203,18 +213,19 @@ class Wiring:
                 allowed.mkdir(mode=0o700, exist_ok=True)
                 self._authenticator.configure_curve(domain="*", location=str(allowed))
         else:
-            server, _ = zmq.auth.load_certificate(self._keys / "server.key")
+            server, _ = _load_key(self._keys / "server.key", "the public CURVE key of the server")
             socket.set(zmq.CURVE_SERVERKEY, server)
 
     def close(self) -> None:
         """Close all sockets; what was not sent within 200 ms is given up."""
-        for socket in self._sockets:
-            socket.close()
+        while self._sockets:
+            self._sockets.pop().close()
         if self._authenticator is not None:
             self._authenticator.stop()
+            self._authenticator = None
         self._context.term()
-        for handle in self._locks:
-            os.close(handle)
+        while self._locks:
+            os.close(self._locks.pop())
 
     def __enter__(self) -> "Wiring":
         return self
