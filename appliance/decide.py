@@ -85,6 +85,8 @@ class _Decide:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         service.on_stop(lambda: loop.call_soon_threadsafe(stopping.set))
+        if service.is_stopping:  # the signal came before anybody listened
+            stopping.set()
         with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
             journal = Journal(config.state_dir)
             try:
@@ -284,29 +286,31 @@ class _Decide:
         done: Callable[[CommandError, str], None],
     ) -> None:
         error = read.exception()
-        if isinstance(error, ArtefactError):
+        if error is not None:
+            if not isinstance(error, ArtefactError):
+                self._log.error("bug while a recipe was read", exc_info=error)
             self._notes = (str(error),)
             self._log.error("recipe refused", why=str(error))
             done(CommandError.REFUSED_ARTEFACT, str(error))
             return
         loaded, scorer = read.result()
+        if done == self._loaded_at_start and self._line.setups.current is not None:
+            return  # the PLC asked for another one meanwhile, and it is in force
 
         def finished(code: CommandError, detail: str) -> None:
-            current = self._line.setups.current
-            kept = {current.recipe.bundle} if current else set[str]()
-            self._scorers = {k: v for k, v in self._scorers.items() if k in kept}
             if code == CommandError.DONE:
+                self._scorers = {scorer.bundle.id: scorer}
                 self._log.info("recipe in force", recipe=loaded.name, hash=loaded.hash[:12])
                 data = f"{loaded.name}\n".encode()
-                asyncio.get_running_loop().run_in_executor(
+                task = asyncio.get_running_loop().run_in_executor(
                     None, write_atomically, self._last_recipe, data
                 )
+                task.add_done_callback(self._remembered)
             else:
                 self._notes = (detail,)
                 self._log.error("recipe not changed", recipe=loaded.name, why=detail)
             done(code, detail)
 
-        self._scorers[scorer.bundle.id] = scorer
         now_ns = self._service.clock()
         if self._line.setups.current is None:
             # At start there is nothing to go back to: what refuses is asked again by itself.
@@ -314,6 +318,11 @@ class _Decide:
             finished(CommandError.DONE, "")
         else:
             self._line.change_recipe(loaded, number, scorer.bundle.id, now_ns, finished)
+
+    def _remembered(self, written: "asyncio.Future[None]") -> None:
+        error = written.exception()
+        if error is not None:
+            self._log.error("recipe will not be remembered over a restart", why=str(error))
 
     # ---- commands of people and slow buses -------------------------------------------------
 

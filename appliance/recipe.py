@@ -7,7 +7,6 @@ so that a change of limits needs no camera and no engine to move.
 """
 
 import hashlib
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,8 @@ from appliance.codes import OfflineReason
 from appliance.config import Config, Section, read_toml, write_atomically
 from appliance.errors import ArtefactError, ConfigError
 
+_LARGEST = 3.4e38
+"""Limits are compared as float32."""
 Decides = Literal["segad", "map_max", "classification"]
 
 
@@ -92,15 +93,18 @@ def setup_hash(recipe: Recipe) -> str:
 def load_recipe(config: Config, name: str) -> LoadedRecipe:
     """The recipe "ID/VERSION". Raises RecipeError: file, key, expected, got."""
     identity, _, version = name.partition("/")
-    if not identity or not version.isdecimal() or identity != Path(identity).name:
+    is_name = identity == Path(identity).name and identity not in ("", "..")
+    if not is_name or not version.isdecimal():
         raise RecipeError(config.recipes_dir, 'a recipe name like "cell/3"', repr(name))
     path = config.recipes_dir / identity / f"{version}.toml"
     recipe = read_toml(path, Recipe, RecipeError)
     if (recipe.id, str(recipe.version)) != (identity, version):
         raise RecipeError(path, f"id and version {name}", f"{recipe.id}/{recipe.version}")
-    if not (math.isfinite(recipe.limits.t1) and recipe.limits.t1 <= recipe.limits.t2 < math.inf):
+    if not -_LARGEST <= recipe.limits.t1 <= recipe.limits.t2 <= _LARGEST:
         raise RecipeError(
-            f"{path}: limits", "finite t1 <= t2", f"t1 {recipe.limits.t1}, t2 {recipe.limits.t2}"
+            f"{path}: limits",
+            "finite t1 <= t2 (float32)",
+            f"t1 {recipe.limits.t1}, t2 {recipe.limits.t2}",
         )
     for camera in recipe.camera:
         if camera not in {known.name for known in config.camera}:
