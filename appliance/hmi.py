@@ -6,25 +6,24 @@ and a slow browser slows nobody. All of the page comes from this machine.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from nicegui import Client, ui
+from nicegui import Client
 
-from appliance import hmi_page, hmi_texts
+from appliance import hmi_page
 from appliance.codes import Word
 from appliance.config import Config
-from appliance.errors import ArtefactError, ConfigError, DeviceError
+from appliance.errors import ArtefactError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
-from appliance.hmi_view import STRIP, LiveView, Screen
+from appliance.hmi_screen import Screen
+from appliance.hmi_server import end, listen, make_app, make_server
+from appliance.hmi_view import STRIP, LiveView
 from appliance.messages import Health, Verdict, Words
 from appliance.service import Service
 from appliance.store import Store
@@ -35,53 +34,20 @@ TICK_S = 0.1
 PICTURE_S = 0.04
 """Pause between two looks for a picture to make: at most 25 a second."""
 HISTORY_S = 5.0
-STOP_S = 0.6
 _RETRIES_S = (0.3, 1.0, 3.0, 3600.0)
 """Pauses after each failure to make a picture."""
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
-        "connect-src 'self' ws: wss:; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-}
-_IMAGE_HEADERS = {"Cache-Control": "private, max-age=600"}
 
 
 def main(service: Service, config: Config, name: str) -> None:
     """Serve until stopped. Raises ConfigError before anything is served where the port is taken."""
-    listener = _listen(config)
+    listener = listen(config)
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         asyncio.run(Hmi(service, config, wiring).serve(listener))
-
-
-def _listen(config: Config) -> socket.socket:
-    host, port = config.hmi.host, config.hmi.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as err:
-        listener.close()
-        where = f"{config.root_dir}: config.toml: hmi.host, hmi.port"
-        raise ConfigError(where, f"a free address, {host}:{port}", str(err)) from err
-    return listener
 
 
 def expected_processes(config: Config) -> tuple[str, ...]:
     """Whose health the page shows, in this order."""
     return (*(f"camera:{c.name}" for c in config.camera), "infer:0", "decide", "record")
-
-
-class _Server(uvicorn.Server):
-    """Signals belong to the service."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 class Hmi:
@@ -106,15 +72,8 @@ class Hmi:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         self._service.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
-        server = _Server(
-            uvicorn.Config(
-                self._app(),
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                timeout_graceful_shutdown=1,
-            )
-        )
+        hmi_page.build(lambda: self._screen)
+        server = make_server(make_app(self._images, self._pictures.outline))
         serving = asyncio.create_task(server.serve([listener]))
         tasks = [
             asyncio.create_task(task)
@@ -134,7 +93,7 @@ class Hmi:
         )
         for task in (stopping, *tasks):
             task.cancel()
-        await _end(server, serving)
+        await end(server, serving)
         self._thread.shutdown(wait=False, cancel_futures=True)
         if self._store is not None:
             self._store.close()
@@ -196,21 +155,23 @@ class Hmi:
             self._retries.pop(next(iter(self._retries)))
 
     async def _read_history(self) -> None:
-        """Past rejects, once the database can be read."""
-        while not await self._in_thread(self._open_store):
+        """Past rejects, as soon as the database can be read."""
+        while True:
+            if self._store is None:
+                await self._in_thread(self._open_store)
             await asyncio.sleep(HISTORY_S)
 
     # ---- pieces ----------------------------------------------------------------------------
 
-    def _open_store(self) -> bool:
+    def _open_store(self) -> None:
+        """Leaves the store None where it cannot be read yet: its process may not have made it."""
         try:
             store = Store(self._config.data_dir / "parts.db", is_reader=True)
             rows = store.last(STRIP, [Word.NG])
         except (DeviceError, ArtefactError):
-            return False
+            return
         self._view.history([row.verdict for row in rows])
         self._store = store
-        return True
 
     def _report(self) -> Health:
         return Health(
@@ -251,49 +212,6 @@ class Hmi:
             return None
         return row.verdict if row else None
 
-    def _app(self) -> FastAPI:
-        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-        @app.middleware("http")
-        async def harden(  # pyright: ignore[reportUnusedFunction]
-            request: Request, follow: Callable[[Request], Awaitable[Response]]
-        ) -> Response:
-            response = await follow(request)
-            response.headers.update(_HEADERS)
-            return response
-
-        @app.get("/part/{part_id}.jpg")
-        async def picture(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-            images = await self._images(part_id)
-            return _image(images.jpeg if images else None, "image/jpeg")
-
-        @app.get("/part/{part_id}/heat.png")
-        async def heat(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-            images = await self._images(part_id)
-            return _image(images.heat if images else None, "image/png")
-
-        @app.get("/regions/{name}.png")
-        async def regions(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-            return _image(self._pictures.outline(name), "image/png")
-
-        hmi_page.build(lambda: self._screen)
-        ui.run_with(
-            app,
-            title=hmi_texts.TITLE,
-            dark=None,
-            tailwind=False,
-            binding_refresh_interval=None,
-            show_welcome_message=False,
-            message_history_length=100,
-        )
-        return app
-
-
-def _image(data: bytes | None, kind: str) -> Response:
-    if not data:
-        return Response(status_code=404)
-    return Response(data, media_type=kind, headers=_IMAGE_HEADERS)
-
 
 async def _messages(receiver: AsyncReceiver) -> AsyncIterator[object]:
     """All that comes; lets the other tasks run in a flood too."""
@@ -304,16 +222,3 @@ async def _messages(receiver: AsyncReceiver) -> AsyncIterator[object]:
         count += 1
         if count % 32 == 0:
             await asyncio.sleep(0)
-
-
-async def _end(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
-    """Close all connections within STOP_S, whatever the browsers do."""
-    server.should_exit = True
-    done, _ = await asyncio.wait([serving], timeout=STOP_S)
-    if not done:
-        server.force_exit = True
-        done, _ = await asyncio.wait([serving], timeout=0.2)
-    if not done:
-        serving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving

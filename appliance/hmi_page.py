@@ -13,7 +13,8 @@ import msgspec
 from nicegui import ui
 
 from appliance import hmi_texts as texts
-from appliance.hmi_view import STRIP, ImageView, PartView, Screen
+from appliance.hmi_screen import ImageView, PartView, Screen
+from appliance.hmi_view import STRIP
 from appliance.images import scale_css
 
 REFRESH_S = 0.1

@@ -18,7 +18,7 @@ from appliance.codes import Word
 from appliance.config import Config
 from appliance.errors import ConfigError, PartError
 from appliance.frames import RingReader
-from appliance.hmi_view import Picture
+from appliance.hmi_screen import Picture
 from appliance.images import heat_png, outline_png, reduced_jpeg
 from appliance.messages import PixelRef, Verdict
 from appliance.pixels import FORMATS, Pixels

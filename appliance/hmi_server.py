@@ -1,0 +1,126 @@
+"""The web server of the page: a port, addresses of images, headers, and an end within a second.
+
+NiceGUI makes the page itself and serves its own files; nothing is ever fetched from elsewhere, and
+the browser is told to refuse it.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from nicegui import ui
+
+from appliance import hmi_texts
+from appliance.config import Config
+from appliance.errors import ConfigError
+from appliance.hmi_pictures import Images
+
+STOP_S = 0.6
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
+        "connect-src 'self' ws: wss:; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+}
+_IMAGE_HEADERS = {"Cache-Control": "private, max-age=600"}
+
+
+def listen(config: Config) -> socket.socket:
+    """The port of the page, bound. Raises ConfigError where that is not possible."""
+    host, port = config.hmi.host, config.hmi.port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as err:
+        listener.close()
+        raise ConfigError(
+            "config.toml: hmi.host, hmi.port", f"a free address, {host}:{port}", str(err)
+        ) from err
+    return listener
+
+
+def make_app(
+    images: Callable[[int], Awaitable[Images | None]], outline: Callable[[str], bytes | None]
+) -> FastAPI:
+    """Page and images. images: of a part by its id; outline: regions by the name of a `Picture`."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def harden(  # pyright: ignore[reportUnusedFunction]
+        request: Request, follow: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await follow(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.get("/part/{part_id}.jpg")
+    async def picture(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
+        found = await images(part_id)
+        return _image(found.jpeg if found else None, "image/jpeg")
+
+    @app.get("/part/{part_id}/heat.png")
+    async def heat(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
+        found = await images(part_id)
+        return _image(found.heat if found else None, "image/png")
+
+    @app.get("/regions/{name}.png")
+    async def regions(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return _image(outline(name), "image/png")
+
+    ui.run_with(
+        app,
+        title=hmi_texts.TITLE,
+        dark=None,
+        tailwind=False,
+        binding_refresh_interval=None,
+        show_welcome_message=False,
+        message_history_length=100,
+    )
+    return app
+
+
+def make_server(app: FastAPI) -> uvicorn.Server:
+    """A server that leaves signals and logging to the process."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+async def end(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
+    """Close all connections within STOP_S, whatever the browsers do."""
+    server.should_exit = True
+    done, _ = await asyncio.wait([serving], timeout=STOP_S)
+    if not done:
+        server.force_exit = True
+        done, _ = await asyncio.wait([serving], timeout=0.2)
+    if not done:
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Signals belong to the service."""
+        yield
+
+
+def _image(data: bytes | None, kind: str) -> Response:
+    if not data:
+        return Response(status_code=404)
+    return Response(data, media_type=kind, headers=_IMAGE_HEADERS)
