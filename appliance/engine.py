@@ -30,7 +30,7 @@ Frame = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 
 _WARM_UP_RUNS = (5, 30)
-_WARM_UP_NS = 1_000_000_000
+_WARM_UP_NS = 500_000_000
 
 
 class Spec(Section, frozen=True, kw_only=True):

@@ -83,7 +83,9 @@ class Infer:
                 for receiver, message in inbox.poll(self._patience_ms()):
                     woken_ns = woken_ns or service.clock()
                     self._take(message, receiver.inline, woken_ns)
-                    self._beat()
+                    if self._beat() or service.is_stopping:
+                        # Frames may come as fast as they are taken: orders and signals get a turn.
+                        break
                 self._beat()
                 service.turn()
         finally:
@@ -312,11 +314,11 @@ class Infer:
         waited_ns = self._service.clock() - self._beat_ns
         return max(0, min(_HEALTH_NS, _HEALTH_NS - waited_ns)) // 1_000_000
 
-    def _beat(self) -> None:
-        """Health, at most every 100 ms."""
+    def _beat(self) -> bool:
+        """Health, at most every 100 ms. True where it was time for it."""
         now_ns = self._service.clock()
         if self._beat_ns and now_ns - self._beat_ns < _HEALTH_NS:
-            return
+            return False
         self._beat_ns = now_ns
         setup = self._current
         gauges: dict[str, float] = {}
@@ -337,3 +339,4 @@ class Infer:
             note=self._note,
         )
         self._health.send(health)
+        return True

@@ -30,7 +30,7 @@ NET = (16, 24)
 """Network input, height and width."""
 
 
-def network_model(bias: float = 0.0) -> onnx.ModelProto:
+def network_model(bias: float = 0.0, net: tuple[int, int] = NET) -> onnx.ModelProto:
     """float32 (N, 3, h, w) in, `map` (N, 1, h, w) and `score` (N,) out, as in a bundle."""
     body = helper.make_graph(
         [
@@ -73,9 +73,9 @@ def network_model(bias: float = 0.0) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "network",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, *NET])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, *net])],
         [
-            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", 1, *NET]),
+            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", 1, *net]),
             helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
         ],
         constants,
@@ -98,6 +98,7 @@ def write_network_bundle(
     gates: GateLimits | None = None,
     mean_image: np.ndarray | None = None,
     bias: float = 0.0,
+    net: tuple[int, int] = NET,
     change: dict[str, Any] | None = None,
 ) -> Bundle:
     """A bundle for frames of 64x96 with two segments. `change`: further fields of the manifest."""
@@ -105,16 +106,16 @@ def write_network_bundle(
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "golden").mkdir(parents=True)
     contract = InputContract(
-        height_px=NET[0],
-        width_px=NET[1],
+        height_px=net[0],
+        width_px=net[1],
         source_height_px=64,
         source_width_px=96,
         channels=channels,
         smallest_defect_px=12,
     )
-    network = network_model(bias)
+    network = network_model(bias, net)
     onnx.save(network, str(draft / "network.onnx"))
-    labels = np.zeros(NET, np.uint8)
+    labels = np.zeros(net, np.uint8)
     labels[8:] = 1
     cv2.imwrite(str(draft / "segments.png"), labels)
     if mean_image is not None:

@@ -442,16 +442,22 @@ def test_a_swap_back_drops_what_was_prepared(rig):
     expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, two[1][:12])
 
 
-def test_one_ring_of_maps_serves_all_set_ups_that_fit(rig):
-    one = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"), "one")
-    two = rig.recipe(write_network_bundle(rig.config.bundles_dir / "c", bias=1.0), "two")
+def test_larger_maps_get_a_larger_ring_and_smaller_ones_do_not(rig):
+    small = write_network_bundle(rig.config.bundles_dir / "b")
+    large = write_network_bundle(rig.config.bundles_dir / "c", net=(48, 64))
+    recipes = rig.recipe(small, "small"), rig.recipe(large, "large")
     rig.start()
-    rings = set()
-    for recipe in (one, two, one):
+    maps = []
+    for recipe in (*recipes, *recipes):
         rig.use(recipe)
         rig.show(picture(1), recipe[1])
-        rings.add(rig.answer().map.ring)
-    assert [path.name for path in rig.config.rings_dir.glob("map-0.*")] == list(rings)
+        maps.append(rig.answer().map)
+    first, *others = [ref.ring for ref in maps]
+    assert first not in others
+    assert len(set(others)) == 1
+    assert [path.name for path in rig.config.rings_dir.glob("map-0.*")] == others[:1]
+    assert rig.reader.copy(maps[-1]).shape == (1, 48, 64)
+    assert rig.reader.copy(maps[-2]).shape == (1, 16, 24)
 
 
 def damaged(rig: Rig, damage: str) -> tuple[str, str]:
@@ -543,6 +549,33 @@ def test_a_network_that_gives_no_numbers_is_refused(rig):
     assert refused.where.endswith("b/network.onnx")
     assert "not finite" in refused.got
     rig.until("note", lambda: "not finite" in rig.health.note)
+
+
+@pytest.mark.parametrize("rig", [{"kind": "null", "null_delay_ms": 30}], indirect=True)
+def test_orders_and_signals_get_a_turn_among_frames_without_end(rig):
+    recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
+    rig.start()
+    rig.use(recipe)
+    order = Prepare(recipe="none/1", setup_hash="0" * 64)
+
+    def keep_showing() -> bool:
+        for _ in range(3):
+            ready = FrameReady(
+                camera="top",
+                part_id=1,
+                frame_id=1,
+                setup_hash=recipe[1],
+                age_ns=0,
+                pixels=rig.rings["top"].put(picture(1)),
+            )
+            rig.frames["top"].send(ready)
+        return any(isinstance(answer, Refused) for answer in rig.came)
+
+    rig.until("taker", lambda: rig.orders.send(order))
+    rig.until("answer among the frames", keep_showing)
+    rig.process.send_signal(signal.SIGTERM)
+    rig.until("end", lambda: keep_showing() and rig.process.poll() is not None, 3)
+    assert rig.process.returncode == 0
 
 
 # ---- the end of the process ----------------------------------------------------------------
