@@ -41,6 +41,8 @@ class Ledger:
     """Triggers without frame and frames without score from a process that lived on."""
     rows_missing: int = 0
     rows_doubled: int = 0
+    rows_skipped: int = 0
+    """Rows that the recorder acknowledged and its database never counted."""
     rows_pending: int = 0
     rows_dropped: int = 0
     """Verdicts that waited for the recorder until there was no more room for them."""
@@ -49,6 +51,8 @@ class Ledger:
     """Until when the answer may come."""
     _rows: dict[int, int] = field(default_factory=dict[int, int])
     _healthy_since_ns: int | None = None
+    _counted: tuple[int, int] = (0, 0)
+    """Life of the recorder, and how many rows its database had counted when it last told."""
 
     @property
     def pending(self) -> int:
@@ -66,6 +70,7 @@ class Ledger:
             + self.unanswered
             + self.rows_missing
             + self.rows_doubled
+            + self.rows_skipped
         )
 
     def seen_alive(self, debtor: Debtor, life: int) -> None:
@@ -93,6 +98,16 @@ class Ledger:
         for part_id in part_ids:
             self._rows.pop(part_id, None)
         self.rows_pending = len(self._rows)
+
+    def rows_counted(self, life: int, rows: int, acknowledged: int) -> None:
+        """With an acknowledgement: what the database of the recorder's life counted so far.
+
+        A row that was counted and never acknowledged is sent again; one that was acknowledged
+        and never counted is lost.
+        """
+        counted = self._counted[1] if self._counted[0] == life else 0
+        self.rows_skipped += max(0, acknowledged - (rows - counted))
+        self._counted = (life, rows)
 
     def row_dropped(self, part_id: int) -> None:
         """No room to keep this verdict for the recorder any longer."""
@@ -140,5 +155,6 @@ class Ledger:
             "rows_dropped": self.rows_dropped,
             "rows_missing": self.rows_missing,
             "rows_doubled": self.rows_doubled,
+            "rows_skipped": self.rows_skipped,
             "unaccounted": self.unaccounted,
         }

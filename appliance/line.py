@@ -281,6 +281,8 @@ class Line:
     def stored(self, message: Stored, now_ns: int) -> None:
         """Rows are committed."""
         self._archive = message
+        if message.life:
+            self.ledger.rows_counted(message.life, message.rows, len(message.part_ids))
         if not message.part_ids:
             return
         self.ledger.row_stored(message.part_ids)

@@ -224,6 +224,10 @@ class Stored(Message, frozen=True, kw_only=True):
     """Rows that are committed, and how the archive feels."""
 
     part_ids: tuple[int, ...]
+    life: int = 0
+    """Which life of the recorder counts: its pid; 0 = it does not."""
+    rows: int = 0
+    """Rows that the database has counted in this life, written now or found to be there."""
     archived: int = 0
     archive_dropped: int = 0
     is_disk_low: bool = False

@@ -2,7 +2,8 @@
 
 `FrameReady` goes to infer and to decide; where infer's queue refuses it, decide hears
 `NoFrame(queue_full)` instead. Frame ids are given here: they grow over acquisitions and starts of
-the process, so that none means two pictures, and a frame that was lost leaves a gap.
+the process, so that none means two pictures, and keep the device's own distances: a frame that
+was lost or passed over leaves a gap.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Outlet:
         self._is_inline = wiring.address("frames", camera.name).startswith("tcp:")
         # The monotonic clock: a later start of this process begins beyond every earlier id.
         self._frame_id = clock()
+        self._device_id: int | None = None
         self.counters = {"frames_ok": 0, "queue_full": 0, "unseen": 0, "rings": 0}
         self.gauges = {"copy_ms": 0.0, "copy_max_ms": 0.0}
 
@@ -54,7 +56,10 @@ class Outlet:
         pixels, payload = self._put(frame)
         frame.release()
         copied_ns = self._clock()
-        self._frame_id += 1 + frame.lost_before
+        # As far as the device counted on; where it counts anew or too little, by what was lost.
+        step = 0 if self._device_id is None else frame.frame_id - self._device_id
+        self._frame_id += max(step, 1 + frame.lost_before)
+        self._device_id = frame.frame_id
         copy_ms = (copied_ns - begun_ns) / 1e6
         self.gauges["copy_ms"] = copy_ms
         self.gauges["copy_max_ms"] = max(copy_ms, self.gauges["copy_max_ms"])

@@ -197,6 +197,8 @@ class Recorder:
         archive = self._archive
         return Stored(
             part_ids=part_ids,
+            life=os.getpid(),
+            rows=self._counters["rows"] + self._counters["known"],
             archived=archive.counters["archived"],
             archive_dropped=archive.counters["archive_dropped"],
             is_disk_low=archive.is_disk_low,
