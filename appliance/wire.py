@@ -253,10 +253,20 @@ class Sender:
         parts: list[Any] = [encode(message)]
         if pixels is not None:
             parts.append(pixels)
+        if self._is_sent(parts):
+            return True
+        # Between two sends in quick succession libzmq does not look what the peer has taken; asked
+        # for its events, it does.
+        self._socket.get(zmq.EVENTS)
+        if self._is_sent(parts):
+            return True
+        self.refused += 1
+        return False
+
+    def _is_sent(self, parts: list[Any]) -> bool:
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
         except zmq.Again:
-            self.refused += 1
             return False
         return True
 

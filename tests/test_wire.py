@@ -199,6 +199,19 @@ def test_a_receiver_that_does_not_read_is_refused_and_nothing_accepted_is_lost(w
     assert [frame.frame_id for frame in got] == list(range(1, accepted + 1))
 
 
+def test_a_receiver_that_keeps_up_is_never_refused_however_fast(wire):
+    wiring = wire()
+    sender, receiver = wiring.sender("frames", "top"), wiring.receiver("frames", "top")
+    send(sender, Trigger(part_id=0))
+    assert until("message", receiver.receive)
+    early = sender.refused
+    for part_id in range(1, 300):
+        assert sender.send(Trigger(part_id=part_id)), part_id
+        message = until("message", receiver.receive)
+        assert isinstance(message, Trigger) and message.part_id == part_id
+    assert sender.refused == early
+
+
 def test_a_dead_receiver_leaves_nothing_for_its_successor(wire):
     wiring = wire()
     sender = wiring.sender("trigger", "top")
