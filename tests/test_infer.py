@@ -556,23 +556,27 @@ def test_orders_and_signals_get_a_turn_among_frames_without_end(rig):
     recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
     rig.start()
     rig.use(recipe)
-    order = Prepare(recipe="none/1", setup_hash="0" * 64)
 
-    def keep_showing() -> bool:
-        for _ in range(3):
+    def keep_showing() -> int:
+        """Fills the queue to the brim; how many answers have come."""
+        while True:
+            rig.sent += 1
             ready = FrameReady(
                 camera="top",
-                part_id=1,
-                frame_id=1,
+                part_id=rig.sent,
+                frame_id=rig.sent,
                 setup_hash=recipe[1],
                 age_ns=0,
-                pixels=rig.rings["top"].put(picture(1)),
+                pixels=rig.rings["top"].put(np.zeros((64, 96), np.uint8)),
             )
-            rig.frames["top"].send(ready)
-        return any(isinstance(answer, Refused) for answer in rig.came)
+            if not rig.frames["top"].send(ready):
+                return len(rig.came)
 
-    rig.until("taker", lambda: rig.orders.send(order))
-    rig.until("answer among the frames", keep_showing)
+    rig.until("frames on their way", lambda: keep_showing() > 5)
+    rig.order(Prepare(recipe="none/1", setup_hash="0" * 64))
+    rig.until(
+        "refusal", lambda: keep_showing() and any(isinstance(a, Refused) for a in rig.came), 3
+    )
     rig.process.send_signal(signal.SIGTERM)
     rig.until("end", lambda: keep_showing() and rig.process.poll() is not None, 3)
     assert rig.process.returncode == 0
