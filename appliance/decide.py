@@ -85,6 +85,8 @@ class _Decide:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         service.on_stop(lambda: loop.call_soon_threadsafe(stopping.set))
+        self._bug: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self._callback_failed)
         if service.is_stopping:  # the signal came before anybody listened
             stopping.set()
         with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
@@ -94,6 +96,13 @@ class _Decide:
             finally:
                 self._thread.shutdown(wait=False, cancel_futures=True)
                 journal.close()
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """asyncio would log a bug in a callback and go on: here the process ends and restarts."""
+        error = context.get("exception")
+        if not self._bug.done():
+            reason = error if isinstance(error, Exception) else RuntimeError(context["message"])
+            self._bug.set_exception(reason)
 
     async def _serve(self, wiring: Wiring, journal: Journal, stopping: asyncio.Event) -> None:
         config, clock = self._config, self._service.clock
@@ -141,7 +150,7 @@ class _Decide:
         )  # fmt: skip
         self._load_last()
         try:
-            await _first_of(tasks, stopping.wait())
+            await _first_of([*tasks, self._bug], stopping.wait())
         finally:
             line.stop(clock())
             await self._drain(port)

@@ -1,6 +1,7 @@
 """The error taxonomy: every class is named by who has to act and what happens next.
 
     ConfigError             a human        exit 78, systemd leaves the process down
+    ├─ AddressInUse         a human        as above; a supervised process: exit 1, retried
     └─ ArtefactError        a human        one-shot command: exit 78; line process: `Refused`
     DeviceError             the process    close, back off, reopen; parts meanwhile end as ERROR
     └─ DeviceTimeout        the process    as above, after waiting for a named time
@@ -20,6 +21,10 @@ class ConfigError(Exception):
     def __init__(self, where: str | Path, expected: str, got: str) -> None:
         super().__init__(f"{where}: expected {expected}, got {got}")
         self.where, self.expected, self.got = str(where), expected, got
+
+
+class AddressInUse(ConfigError):
+    """Somebody else serves this address, perhaps a process of ours that is still ending."""
 
 
 class ArtefactError(ConfigError):

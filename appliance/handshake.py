@@ -137,7 +137,8 @@ class Handshake:
     def on_write(self, plc: PlcInput, now_ns: int) -> None:
         """All that one accepted write means; called before the same request is answered."""
         before = self._plc
-        old = before.control if before else Control(0)
+        # Levels that were held through our own restart are no edges: a command must not run twice.
+        old = before.control if before else plc.control
         self._plc = plc
         if before is None or plc.heartbeat != before.heartbeat:
             if before is not None:

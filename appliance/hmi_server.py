@@ -16,7 +16,7 @@ from nicegui import ui
 
 from appliance import hmi_texts
 from appliance.config import Config
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse
 from appliance.hmi_pictures import Images
 
 STOP_S = 0.6
@@ -41,7 +41,7 @@ def listen(config: Config) -> socket.socket:
         listener.listen(128)
     except OSError as err:
         listener.close()
-        raise ConfigError(
+        raise AddressInUse(
             "config.toml: hmi.host, hmi.port", f"a free address, {host}:{port}", str(err)
         ) from err
     return listener

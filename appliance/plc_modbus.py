@@ -31,7 +31,7 @@ from pymodbus.pdu.register_message import (
 )
 
 from appliance.config import Plc
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse, ConfigError
 from appliance.registers import MAP_WORDS, WRITABLE_WORDS
 from appliance.words import Bank, PlcInput, bad_value, decode_input
 
@@ -97,7 +97,7 @@ class ModbusPort:
             self._server = await loop.create_server(lambda: _Connection(self), host, port)
         except OSError as err:
             where = f"[plc] host, port = {host}:{port}"
-            raise ConfigError(where, "a free address of this machine", str(err)) from err
+            raise AddressInUse(where, "a free address of this machine", str(err)) from err
 
     async def stop(self) -> None:
         """Stop listening and hang up on everyone."""

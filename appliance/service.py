@@ -21,7 +21,7 @@ from typing import TextIO
 import structlog
 
 from appliance.config import Config, load_config
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse, ConfigError
 
 EXIT_DONE = 0
 EXIT_NO = 1
@@ -130,7 +130,8 @@ def run_process(
         main(service, config, name)
     except ConfigError as err:
         service.log.error(str(err))  # noqa: TRY400 - one clear line, no traceback
-        return EXIT_CONFIG
+        is_retried = is_supervised and isinstance(err, AddressInUse)
+        return EXIT_NO if is_retried else EXIT_CONFIG
     except Exception:
         service.log.exception("bug")
         return EXIT_NO

@@ -22,7 +22,7 @@ from pathlib import Path
 import structlog
 
 from appliance.config import Config, load_config, load_products
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_USAGE, start_logging
 
 _WINDOW_NS = 60_000_000_000
@@ -222,7 +222,7 @@ def check_addresses(config: Config) -> None:
             try:
                 probe.bind((host, port))
             except OSError as err:
-                raise ConfigError(key, f"a free port {host}:{port}", str(err)) from err
+                raise AddressInUse(key, f"a free port {host}:{port}", str(err)) from err
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import zmq.asyncio
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse, ConfigError
 from appliance.messages import AnyMessage
 
 
@@ -186,7 +186,7 @@ class Wiring:
         try:
             socket.bind(address)
         except zmq.ZMQError as err:
-            raise ConfigError(channel, f"a free address {address}", str(err)) from err
+            raise AddressInUse(channel, f"a free address {address}", str(err)) from err
 
     def _lock(self, path: Path) -> None:
         """Hold a lock for this address: a second bind to a live ipc path would steal it."""
@@ -195,7 +195,7 @@ class Wiring:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
             os.close(handle)
-            raise ConfigError(path, "an address nobody serves", "another live process") from err
+            raise AddressInUse(path, "an address nobody serves", "another live process") from err
         self._locks.append(handle)
 
     def _secure(self, socket: Any, is_owner: bool) -> None:
