@@ -24,6 +24,8 @@ RATE_ADAPTOR, RATE_HEADS = 1e-4, 2e-4
 DECAY_ADAPTOR, DECAY_HEADS = 1e-2, 1e-5
 MILESTONES, DECAY_RATE = (0.8, 0.9), 0.4
 
+_REUSED_BYTES = 32 << 20
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,10 +36,9 @@ class Plan:
     """The last epochs in which the classification head learns too. With the gradient stopped
     between the heads this changes nothing for the map, and its 5x5 convolution is over half of
     an epoch's cost."""
-    batch: int = 15
-    """Images per step, 32 in the paper; each is used twice, with its own mask and noise. At 15 the
-    largest tensor (30x256x32x32) stays below the 32 MiB that the C library reuses; larger ones are
-    fetched from the kernel anew at every step, which tripled the time of an epoch."""
+    batch: int | None = None
+    """Images per step, 32 in the paper; each is used twice, with its own mask and noise. None: as
+    many as `fitting_batch` says."""
     hidden: int = 256
     """Channels of the segmentation head; 1024 in the paper, for 1536 feature channels."""
     grid: int = 1
@@ -47,6 +48,15 @@ class Plan:
     threshold: float = 0.2
     """Of the Perlin masks."""
     seed: int = 0
+
+
+def fitting_batch(hidden: int, cells: int) -> int:
+    """Images per step, at most the paper's 32, for this many hidden channels and grid cells.
+
+    So many that the largest tensor of a step stays below the 32 MiB that the C library reuses;
+    larger ones are fetched from the kernel anew at every step, which tripled the time of an epoch.
+    """
+    return max(4, min(32, (_REUSED_BYTES - 1) // (2 * hidden * cells * 4)))
 
 
 def cache_features(
@@ -101,10 +111,11 @@ def train_heads(
     )
     rng = np.random.default_rng(plan.seed)
     generator = torch.Generator().manual_seed(plan.seed)
-    count, batch = len(taps[0]), min(plan.batch, len(taps[0]))
+    count, cells = len(taps[0]), taps[0].shape[-2] * taps[0].shape[-1] * network.grid**2
+    batch = min(count, plan.batch or fitting_batch(plan.hidden, cells))
     silent = plan.epochs - plan.classification_epochs
-    # A step with the classification head costs about twice as much as one without.
-    costs = [1.0 if epoch < silent else 2.2 for epoch in range(plan.epochs)]
+    # A step with the classification head costs nearly three times as much as one without.
+    costs = [1.0 if epoch < silent else 2.8 for epoch in range(plan.epochs)]
     mean_loss = math.nan
     network.train()
     for epoch in range(plan.epochs):

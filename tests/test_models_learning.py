@@ -8,7 +8,7 @@ import torch
 
 from models import backbones, losses
 from models.anomalies import anomaly_masks, masked_noise, perlin_mask, perlin_noise
-from models.learn import Plan, cache_features, train_heads
+from models.learn import Plan, cache_features, fitting_batch, train_heads
 from models.supersimplenet import SuperSimpleNet
 
 
@@ -87,6 +87,13 @@ def test_features_are_standardised_on_the_good_images():
         standardised = standardise(tap)
         assert standardised.mean(dim=(0, 2, 3)).abs().max() < 1e-3
         assert standardised.std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-3
+
+
+def test_a_step_is_as_large_as_the_memory_that_is_reused():
+    assert fitting_batch(256, 32 * 32) == 15
+    assert fitting_batch(256, 40 * 40) == 10
+    assert fitting_batch(32, 16) == 32
+    assert fitting_batch(1024, 64 * 64) == 4
 
 
 def test_training_is_repeatable_lowers_the_loss_and_leaves_the_backbone_alone():
