@@ -5,6 +5,7 @@ over a known step, and the null engine gives that mean back as the margin, so th
 which picture it was made from.
 """
 
+import asyncio
 import os
 import shutil
 import signal
@@ -27,7 +28,10 @@ from appliance.engine_null import write_null_bundle
 from appliance.messages import Health, Words
 from appliance.recipe import Limits, Recipe, View, write_recipe
 from appliance.store import PartRow, Store
+from appliance.supervise import process_table
 from appliance.wire import Wiring
+from tools.plc_program import Part, PlcOptions
+from tools.plc_sim import PlcReport, run_plc
 
 SIDE_PX = 64
 STEP = 16
@@ -108,6 +112,7 @@ class Rig:
             settings[key] = {**old, **value} if isinstance(old, dict) else value
         self.config_path = self.root / "config.toml"
         self.config_path.write_text(tomli_w.dumps(settings))
+        self._settings = settings
         self.config: Config = load_config(self.config_path)
         if settings["camera"][0]["kind"] == "files":
             folder = self.root / "pictures"
@@ -134,12 +139,31 @@ class Rig:
         )
         self.log = self.root / "log"
         self.handle: subprocess.Popen[bytes] | None = None
+        self._singles: list[subprocess.Popen[bytes]] = []
 
     def start(self, *extra: str) -> None:
         """`inspectd run`, its log kept for the failure message."""
         command = [sys.executable, "-m", "appliance", "run", "--config", str(self.config_path)]
         with self.log.open("ab") as log:
             self.handle = subprocess.Popen([*command, *extra], stdout=log, stderr=log)
+
+    def start_singly(self, remote: dict[str, dict[str, str]]) -> None:
+        """Each process by itself with a configuration of its own: process → its `wire.remote`."""
+        for process, name in process_table(self.config):
+            path = self.root / f"config-{process}.toml"
+            wire = {"remote": remote.get(process, {})}
+            path.write_text(tomli_w.dumps({**self._settings, "wire": wire}))
+            command = [sys.executable, "-m", "appliance", "process", process]
+            command += ["--config", str(path), "--name", name]
+            with self.log.open("ab") as log:
+                self._singles.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+    def drive(self, **options: Any) -> tuple[PlcReport, list[Part]]:
+        """The desk PLC on this line until all its parts are judged; latency is not its point."""
+        parts: list[Part] = []
+        settings = {"deadline_ms": 5000.0, "accept_simulated": True, **options}
+        report = asyncio.run(run_plc(PlcOptions(port=self.port, **settings), parts.append))
+        return report, parts
 
     def stop(self) -> int:
         """SIGTERM, then what it ends with."""
@@ -186,13 +210,15 @@ class Rig:
 
     def close(self) -> None:
         """Stop what runs and remove all files."""
-        if self.handle is not None and self.handle.poll() is None:
-            self.handle.terminate()
+        running = [h for h in (self.handle, *self._singles) if h is not None and h.poll() is None]
+        for handle in running:
+            handle.terminate()
+        for handle in running:
             try:
-                self.handle.wait(10)
+                handle.wait(10)
             except subprocess.TimeoutExpired:
-                self.handle.kill()
-                self.handle.wait()
+                handle.kill()
+                handle.wait()
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.rmtree(self.config.rings_dir, ignore_errors=True)
 
@@ -235,6 +261,13 @@ class Ear:
         """As last published; -1 before the first word."""
         words = self.listen().words
         return -1 if words is None else words.ledger["unaccounted"]
+
+    def has_rows(self, count: int) -> bool:
+        """At least `count` parts were accepted, and every accepted one has a row."""
+        words = self.listen().words
+        ledger = words.ledger if words else {"accepted": -1, "verdicts": 0, "rows_pending": 1}
+        is_closed = ledger["accepted"] == ledger["verdicts"] and ledger["rows_pending"] == 0
+        return is_closed and ledger["accepted"] >= count
 
     @property
     def rows_pending(self) -> int:
