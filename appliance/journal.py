@@ -217,10 +217,7 @@ class Journal:
         self._reserved_to = max(self._reserved_to, self._reserved_ahead, self._next_id) + BLOCK
         self._reserved_ahead = 0
         self._append(Reserved(self._reserved_to))
-        try:
-            os.fdatasync(self._file)
-        except OSError:
-            self.lost += 1
+        self._sync()
 
     def _append(self, record: Record) -> None:
         data = _encoder.encode(record)
@@ -245,9 +242,9 @@ class Journal:
         while not self._stopping.is_set():
             self._dirty.wait()
             self._dirty.clear()
-            self._hurry.clear()
             self._sync()
             self._hurry.wait(0.5)
+            self._hurry.clear()
 
     def _sync(self) -> None:
         ahead = self._reserved_ahead
@@ -363,12 +360,14 @@ class _Found(NamedTuple):
 
 
 def _read(path: Path) -> _Found:
-    """All whole records up to the end mark or the first damaged frame. Raises OSError."""
+    """All whole records up to the end mark or the first damaged frame."""
     records: list[Record] = []
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return _Found(records, 0, is_cut=False)
+    except OSError:
+        return _Found(records, 0, is_cut=True)
     offset = salt = 0
     while data[offset : offset + len(_END)] != _END:
         record, offset = _record_at(data, offset, salt)
