@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
@@ -57,12 +56,6 @@ def segment_colours(names: Sequence[str]) -> list[dict[str, str]]:
         {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*_COLOURS[i % len(_COLOURS)])}
         for i, name in enumerate(names)
     ]
-
-
-def write_segment_map(path: str, labels: npt.NDArray[np.uint8]) -> None:
-    """(H, W) uint8 labels as an 8-bit PNG."""
-    if not cv2.imwrite(path, labels):
-        raise ConfigError(path, "a place to write the segment map", "no file could be written")
 
 
 def fit_with_margins(

@@ -7,7 +7,6 @@ the network never saw, metrics on images that nothing saw, image gates, golden f
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -27,30 +25,24 @@ import typer
 
 from appliance import gates
 from appliance.bundle import (
-    Golden,
     InputContract,
     Manifest,
     Suggested,
     finish_bundle,
-    hash_file,
     load_bundle,
     smallest_defect_px,
 )
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
-from models import backbones, progress, segad
+from models import backbones, bundle_files, progress, segad
 from models.dataset import Dataset, Sample, open_dataset
-from models.evaluate import Answers, Scorer
+from models.evaluate import Scorer
 from models.export import Preprocessor, export_exact
 from models.learn import Plan, cache_features, train_heads
 from models.metrics import image_metrics
 from models.supersimplenet import SuperSimpleNet, channels_last
 
 DETECTORS = ("supersimplenet",)
-
-GOLDEN_FRAMES = 24
-"""Half good, half bad where there are that many; from the images of the limits, which the network
-has not learnt from."""
 
 BATCH = 16
 """Images per pass through the backbone; bounds the memory of a training on large sets."""
@@ -138,7 +130,7 @@ def _write_draft(
 
     labels, names = segad.grid_segments(size)
     columns = column_names(names, DETECTORS)
-    _write_segments(draft, labels, names)
+    bundle_files.write_segments(draft, labels, names)
     scorer = Scorer(model, contract, labels, len(names))
     known = (*data.limits_good, *data.limits_bad)
     truth = np.array([sample.label for sample in known], np.int64)
@@ -155,7 +147,7 @@ def _write_draft(
         )  # fmt: skip
         forest.save(draft / "segad.ubj")
     suggested = segad.suggest(margins, truth)
-    _write_features(draft, answers, truth, known, margins)
+    bundle_files.write_features(draft, answers, truth, known, margins)
 
     metrics = {f"limits_{name}": value for name, value in suggested.evidence.items()}
     held_out = scorer.score(_frames(data, data.held_out)) if data.held_out else None
@@ -168,8 +160,8 @@ def _write_draft(
     stages("forest", 1.0)
 
     limits, mean_image = gates.learn(list(_frames(data, (*data.network_good, *data.limits_good))))
-    _write_png(draft / limits.mean_image, mean_image)
-    golden = _write_golden(draft, data, scorer)
+    bundle_files.write_png(draft / limits.mean_image, mean_image)
+    golden = bundle_files.write_golden(draft, data, scorer)
     (draft / "split.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(data.hashes()), indent=1)
     )
@@ -188,7 +180,7 @@ def _write_draft(
         golden=golden,
         suggested=suggested,
         metrics=metrics | {name: round(value, 2) for name, value in stages.seconds.items()},
-        provenance=_provenance(data, backbone, weights, plan),
+        provenance=bundle_files.provenance(data, backbone, weights, plan),
     )
 
 
@@ -252,74 +244,6 @@ def suggested_limits(bundle_dir: Path) -> Suggested:
 def _frames(data: Dataset, samples: tuple[Sample, ...]) -> Iterator[npt.NDArray[np.uint8]]:
     for sample in samples:
         yield data.pixels([sample])[0]
-
-
-def _write_segments(draft: Path, labels: npt.NDArray[np.uint8], names: tuple[str, ...]) -> None:
-    _write_png(draft / "segments.png", labels)
-    colours = msgspec.json.encode(segad.segment_colours(names))
-    (draft / "segments.json").write_bytes(msgspec.json.format(colours, indent=1))
-
-
-def _write_features(
-    draft: Path,
-    answers: Answers,
-    truth: npt.NDArray[np.int64],
-    known: tuple[Sample, ...],
-    margins: dict[str, npt.NDArray[np.float32]],
-) -> None:
-    """What the forest learnt from, and the good images' margins as the reference for drift."""
-    (draft / "features").mkdir()
-    np.savez_compressed(
-        draft / "features" / "limits.npz",
-        features=answers.features,
-        labels=truth.astype(np.uint8),
-        sha256=np.array([sample.sha256 for sample in known]),
-    )
-    good = {name: values[truth == 0] for name, values in margins.items()}
-    np.savez_compressed(draft / "baseline.npz", allow_pickle=False, **good)
-
-
-def _write_golden(draft: Path, data: Dataset, scorer: Scorer) -> tuple[Golden, ...]:
-    """Frames with the answers of the merged graph in ONNX Runtime."""
-    (draft / "golden").mkdir()
-    bad = data.limits_bad[: GOLDEN_FRAMES // 2]
-    good = data.limits_good[: GOLDEN_FRAMES - len(bad)]
-    golden: list[Golden] = []
-    for number, sample in enumerate((*good, *bad)):
-        frame = data.pixels([sample])[0]
-        amap, score = scorer.answer(frame)
-        name = f"golden/{number:02d}"
-        _write_png(draft / f"{name}.png", frame)
-        np.savez_compressed(draft / f"{name}.npz", map=amap, score=score)
-        golden.append(Golden(image=f"{name}.png", outputs=f"{name}.npz"))
-    return tuple(golden)
-
-
-def _write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    is_colour = image.ndim == 3 and image.shape[2] == 3
-    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if is_colour else image
-    if not cv2.imwrite(str(path), stored):
-        raise ConfigError(path, "a place to write an image", "no file could be written")
-
-
-def _provenance(data: Dataset, backbone: str, weights: Path, plan: Plan) -> dict[str, str]:
-    described = {f"plan_{name}": str(value) for name, value in vars(plan).items()}
-    counts = {f"images_{name}": str(len(samples)) for name, samples in data.sets().items()}
-    versions = {
-        f"version_{name}": importlib.metadata.version(name)
-        for name in ("torch", "onnx", "onnxruntime", "xgboost-cpu", "numpy")
-    }
-    return {
-        "data": data.name,
-        "notes": "; ".join(data.notes),
-        "wiring": "jims",
-        "regime": "unsupervised",
-        "backbone": backbone,
-        "backbone_sha256": hash_file(weights),
-        **described,
-        **counts,
-        **versions,
-    }
 
 
 def main(

@@ -96,7 +96,8 @@ def run_onnxruntime(model: onnx.ModelProto, pixels: np.ndarray) -> list[np.ndarr
 def run_openvino(model: bytes, pixels: np.ndarray) -> list[np.ndarray]:
     openvino = pytest.importorskip("openvino")
     core = openvino.Core()
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(model), "CPU", hints)
     out = compiled(pixels)
     return [np.asarray(out["map"]), np.asarray(out["score"])]
 

@@ -1,0 +1,96 @@
+"""What a bundle holds beside the network and the forest: segments, features, golden frames, origin.
+
+Files are written into a draft directory; `train.py` turns it into a bundle or drops it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from appliance.bundle import Golden, hash_file
+from appliance.errors import ConfigError
+from models import segad
+from models.dataset import Dataset, Sample
+from models.evaluate import Answers, Scorer
+from models.learn import Plan
+
+GOLDEN_FRAMES = 24
+"""Half good, half bad where there are that many; from the images of the limits, which the network
+has not learnt from."""
+
+
+def write_segments(draft: Path, labels: npt.NDArray[np.uint8], names: tuple[str, ...]) -> None:
+    """segments.png and segments.json: (H, W) uint8 labels, and their names in order."""
+    write_png(draft / "segments.png", labels)
+    colours = msgspec.json.encode(segad.segment_colours(names))
+    (draft / "segments.json").write_bytes(msgspec.json.format(colours, indent=1))
+
+
+def write_features(
+    draft: Path,
+    answers: Answers,
+    truth: npt.NDArray[np.int64],
+    known: tuple[Sample, ...],
+    margins: dict[str, npt.NDArray[np.float32]],
+) -> None:
+    """What the forest learnt from, and the good images' margins as the reference for drift."""
+    (draft / "features").mkdir()
+    np.savez_compressed(
+        draft / "features" / "limits.npz",
+        features=answers.features,
+        labels=truth.astype(np.uint8),
+        sha256=np.array([sample.sha256 for sample in known]),
+    )
+    good = {name: values[truth == 0] for name, values in margins.items()}
+    np.savez_compressed(draft / "baseline.npz", allow_pickle=False, **good)
+
+
+def write_golden(draft: Path, data: Dataset, scorer: Scorer) -> tuple[Golden, ...]:
+    """Frames with the answers of the merged graph in ONNX Runtime."""
+    (draft / "golden").mkdir()
+    bad = data.limits_bad[: GOLDEN_FRAMES // 2]
+    good = data.limits_good[: GOLDEN_FRAMES - len(bad)]
+    golden: list[Golden] = []
+    for number, sample in enumerate((*good, *bad)):
+        frame = data.pixels([sample])[0]
+        amap, score = scorer.answer(frame)
+        name = f"golden/{number:02d}"
+        write_png(draft / f"{name}.png", frame)
+        np.savez_compressed(draft / f"{name}.npz", map=amap, score=score)
+        golden.append(Golden(image=f"{name}.png", outputs=f"{name}.npz"))
+    return tuple(golden)
+
+
+def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    """(H, W) or (H, W, 1) grey, (H, W, 3) RGB, uint8. Raises ConfigError where it cannot."""
+    is_colour = image.ndim == 3 and image.shape[2] == 3
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if is_colour else image
+    if not cv2.imwrite(str(path), stored):
+        raise ConfigError(path, "a place to write an image", "no file could be written")
+
+
+def provenance(data: Dataset, backbone: str, weights: Path, plan: Plan) -> dict[str, str]:
+    """Where a bundle comes from: data, weights, settings, versions."""
+    described = {f"plan_{name}": str(value) for name, value in vars(plan).items()}
+    counts = {f"images_{name}": str(len(samples)) for name, samples in data.sets().items()}
+    versions = {
+        f"version_{name}": importlib.metadata.version(name)
+        for name in ("torch", "onnx", "onnxruntime", "xgboost-cpu", "numpy")
+    }
+    return {
+        "data": data.name,
+        "notes": "; ".join(data.notes),
+        "wiring": "jims",
+        "regime": "unsupervised",
+        "backbone": backbone,
+        "backbone_sha256": hash_file(weights),
+        **described,
+        **counts,
+        **versions,
+    }
