@@ -133,7 +133,7 @@ def fit(
         "seed": seed,
         "nthread": threads,
     }
-    data = xgboost.DMatrix(features, labels, feature_names=list(columns))
+    data = xgboost.DMatrix(features, labels, feature_names=list(columns), nthread=threads or -1)
     booster = xgboost.train(parameters, data, _ROUNDS)
     usual = np.median(features[labels == 0], axis=0)
     booster.set_attr(usual=json.dumps([float(value) for value in usual]))
