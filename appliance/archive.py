@@ -170,7 +170,7 @@ class Archive:
         """Pictures that wait for the disk."""
         return len(self._queue)
 
-    def close(self, timeout_s: float = 2.0) -> None:
+    def close(self, timeout_s: float = 1.5) -> None:
         """Finish the queue within `timeout_s`; what is left is counted. Call `collect` after."""
         self._thread.shutdown(wait=False)
         wait([future for *_, future in self._queue], timeout_s)

@@ -96,12 +96,12 @@ def heat_png(
     # Enlarged before it is coloured: the other way round the scale's steps become stairs.
     factor = max(1, _HEAT_PX // max(values.shape))
     size = (values.shape[1] * factor, values.shape[0] * factor)
-    places = cv2.resize(_places(values, t1, t2), size, interpolation=cv2.INTER_LINEAR)
-    colours = _COLOURS[np.rint(places * 255).astype(np.uint8)]
+    steps = (_places(values, t1, t2) * 255).astype(np.float32)
+    index = cv2.convertScaleAbs(cv2.resize(steps, size, interpolation=cv2.INTER_LINEAR))
     if seen is not None:
-        hidden = cv2.resize(seen.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0
-        colours[hidden, 3] = 0
-    return _png(colours)
+        shown = cv2.resize(seen.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        index = cv2.bitwise_and(index, index, mask=shown)  # place 0 is clear
+    return _png(_COLOURS.take(np.asarray(index, np.uint8)).view(np.uint8).reshape(*size[::-1], 4))
 
 
 def outline_png(labels: npt.NDArray[np.uint8]) -> bytes:
@@ -115,10 +115,10 @@ def outline_png(labels: npt.NDArray[np.uint8]) -> bytes:
     border[1:, :] |= big[1:, :] != big[:-1, :]
     rows, columns = np.indices(big.shape, dtype=np.int32)
     picture = np.zeros((*big.shape, 4), np.uint8)
-    picture[(big == _IGNORED) & ((rows + columns) % 12 < 2)] = (160, 172, 180, 110)
+    picture[(big == _IGNORED) & ((rows + columns) % 12 < 2)] = (180, 172, 160, 110)
     halo = cv2.dilate(border.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-    picture[halo] = (8, 20, 28, 120)
-    picture[border] = (126, 214, 234, 235)
+    picture[halo] = (28, 20, 8, 120)
+    picture[border] = (234, 214, 126, 235)
     return _png(picture)
 
 
@@ -131,17 +131,16 @@ def scale_css() -> str:
     return f"linear-gradient(to right, {', '.join(stops)})"
 
 
-def _table() -> npt.NDArray[np.uint8]:
-    """(256, 4) RGBA for places 0 to 1."""
+def _table() -> npt.NDArray[np.uint32]:
+    """(256,) colours of places 0 to 1, four bytes each: blue, green, red, opacity."""
     at = np.linspace(0, 1, 256)
     places = [stop[0] for stop in SCALE]
-    channels = [np.interp(at, places, [stop[1][c] for stop in SCALE]) for c in range(3)]
+    channels = [np.interp(at, places, [stop[1][c] for stop in SCALE]) for c in (2, 1, 0)]
     channels.append(np.interp(at, places, [stop[2] * 255 for stop in SCALE]))
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8).view(np.uint32)[:, 0]
 
 
-def _png(rgba: npt.NDArray[np.uint8]) -> bytes:
-    bgra = cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA)
+def _png(bgra: npt.NDArray[np.uint8]) -> bytes:
     _, data = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return data.tobytes()
 

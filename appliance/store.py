@@ -16,10 +16,6 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -27,65 +23,12 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from appliance.codes import OfflineReason, Reason, Word
 from appliance.errors import ArtefactError, DeviceError
 from appliance.messages import LateResult, Verdict
+from appliance.migrations import REVISION, known_revisions, migrate, revision_of
+from appliance.migrations.tables import parts
 
-REVISION = "0001"
-"""Of the tables below; the newest file in migrations/versions."""
 BUSY_S = 0.25
 """How long a write waits for another process's lock before the store counts as unwritable."""
 
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_JSON = sa.JSON()
-
-metadata = sa.MetaData(
-    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
-)
-parts = sa.Table(
-    "parts",
-    metadata,
-    sa.Column("part_id", _BIG, primary_key=True, autoincrement=False),
-    sa.Column("acq_id", sa.Integer, nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("word", sa.String(16), nullable=False),
-    sa.Column("reason", sa.String(32), nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
-    sa.Column("reasons", _JSON, nullable=False),
-    sa.Column("part_tag", _BIG, nullable=False),
-    sa.Column("part_text", sa.Text, nullable=False),
-    sa.Column("lot", sa.Text, nullable=False),
-    sa.Column("camera", sa.Text, nullable=False),
-    sa.Column("region_px", sa.JSON(none_as_null=True)),
-    sa.Column("defects", sa.Integer, nullable=False),
-    sa.Column("decides", sa.String(32), nullable=False),
-    sa.Column("margin", sa.Double),
-    sa.Column("t1", sa.Double),
-    sa.Column("t2", sa.Double),
-    sa.Column("map_max", sa.Double),
-    sa.Column("classification", sa.Double),
-    sa.Column("features", _JSON, nullable=False),
-    sa.Column("gates", _JSON, nullable=False),
-    sa.Column("opened_utc_ns", _BIG, nullable=False),
-    sa.Column("latency_ns", _BIG, nullable=False),
-    sa.Column("deadline_ns", _BIG, nullable=False),
-    sa.Column("stages_ns", _JSON, nullable=False),
-    sa.Column("frame_id", _BIG, nullable=False),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("bundle", sa.String(64), nullable=False),
-    sa.Column("recipe", sa.Text, nullable=False),
-    sa.Column("recipe_hash", sa.String(64), nullable=False),
-    sa.Column("setup_hash", sa.String(64), nullable=False),
-    sa.Column("passport", sa.Text, nullable=False),
-    sa.Column("software", sa.Text, nullable=False),
-    sa.Column("is_simulated", sa.Boolean, nullable=False),
-    sa.Column("is_challenge", sa.Boolean, nullable=False),
-    sa.Column("expected_word", sa.String(16), nullable=False),
-    sa.Column("is_rebuilt", sa.Boolean, nullable=False),
-    sa.Column("late_word", sa.String(16), nullable=False),
-    sa.Column("late_margin", sa.Double),
-    sa.Column("image", sa.Text, nullable=False),  # below the data directory; "" = not kept
-    sa.Column("stored_utc_ns", _BIG, nullable=False),
-    sa.Index(None, "word", "part_id"),
-    sa.Index(None, "opened_utc_ns"),
-)
 TRANSIENT = frozenset({"pixels", "map"})
 """Fields of a Verdict that no row keeps: slots of rings, gone when the row is read."""
 _OWN: dict[str, Any] = {"late_word": "NONE", "late_margin": None, "image": ""}
@@ -239,17 +182,15 @@ class Store:
 
     def _migrate(self) -> None:
         with self._engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-        if current == REVISION:
-            return
-        known = {script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()}
-        if current is not None and current not in known:
-            raise self._foreign(current)
-        migrate(self._engine, "head")
+            current = revision_of(connection)
+        if current not in (None, *known_revisions()):
+            raise self._foreign(str(current))
+        if current != REVISION:
+            migrate(self._engine, REVISION)
 
     def _expect_revision(self) -> None:
         with self._engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
+            current = revision_of(connection)
         if current != REVISION:
             raise self._foreign(str(current))
 
@@ -260,21 +201,6 @@ class Store:
             f"revision {got}, written by another version of inspectd",
             OfflineReason.STORAGE_POLICY,
         )
-
-
-_SCRIPTS = Path(__file__).parent / "migrations"
-
-
-def migrate(engine: sa.Engine, revision: str) -> None:
-    """Take the database to `revision` ("head", "base" or an id), each step in a transaction."""
-    settings = AlembicConfig()
-    settings.set_main_option("script_location", str(_SCRIPTS))
-    settings.set_main_option("path_separator", "os")
-    with engine.connect() as connection:
-        settings.attributes["connection"] = connection
-        back = revision == "base" or (revision.isdecimal() and revision < REVISION)
-        (command.downgrade if back else command.upgrade)(settings, revision)
-        connection.commit()
 
 
 def _connect(path: Path, is_reader: bool) -> sa.Engine:

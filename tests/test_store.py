@@ -9,14 +9,15 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
 from appliance import store as store_module
 from appliance.codes import Reason, Word
 from appliance.errors import ArtefactError, DeviceError
 from appliance.messages import LateResult, PixelRef, Verdict
-from appliance.store import REVISION, TRANSIENT, PartRow, Store, metadata, migrate, parts
+from appliance.migrations import REVISION, known_revisions, migrate
+from appliance.migrations.tables import metadata, parts
+from appliance.store import TRANSIENT, PartRow, Store
 
 
 def verdict(part_id: int, word: Word = Word.OK, **changes: object) -> Verdict:
@@ -245,8 +246,7 @@ def test_a_reader_needs_a_database(tmp_path: Path) -> None:
 
 
 def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> None:
-    scripts = ScriptDirectory(str(store_module._SCRIPTS))
-    assert scripts.get_current_head() == REVISION
+    assert known_revisions()[0] == REVISION
 
     def difference() -> list[object]:
         with store._engine.connect() as connection:
@@ -260,7 +260,7 @@ def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> N
     store.add([verdict(1)])
     migrate(store._engine, "base")
     assert tables() == {"alembic_version"}
-    migrate(store._engine, "head")
+    migrate(store._engine, REVISION)
     assert tables() == {"alembic_version", "parts"}
     assert difference() == []
     assert store.last(1) == ()
@@ -282,7 +282,7 @@ def test_a_migration_that_is_cut_off_leaves_no_table(tmp_path: Path) -> None:
         connection.exec_driver_sql("CREATE INDEX ix_parts_opened_utc_ns ON other (x)")
         connection.commit()
     with pytest.raises(OperationalError, match="already exists"):
-        migrate(engine, "head")
+        migrate(engine, REVISION)
     assert "parts" not in sa.inspect(engine).get_table_names()
     engine.dispose()
 

@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from appliance.store import metadata
+from appliance.migrations.tables import metadata
 
 connection = context.config.attributes["connection"]
-# Batch mode because SQLite cannot alter a column; transactional because the store opens real
-# transactions before DDL: a power cut leaves the old tables or the new ones.
+# Batch mode because SQLite cannot alter a column; transactional because the store's connections
+# open real transactions before DDL.
 context.configure(
     connection=connection,
     target_metadata=metadata,
