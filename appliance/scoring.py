@@ -87,8 +87,10 @@ class Scorer:
             if self._forest is not None and decides == "segad":
                 reasons = self._forest.reasons(features)
             else:
+                limits = recipe.recipe.limits
+                what = "map maximum" if decides == "map_max" else "classification logit"
                 reasons = (
-                    f"{decides} {margin:.3g} reaches the limit {recipe.recipe.limits.t1:.3g}",
+                    f"{what} {margin:.3g} (OK below {limits.t1:.3g}, NG from {limits.t2:.3g})",
                 )
         rings.check(scored.map)
         return Judgement(

@@ -29,12 +29,12 @@ _WINDOW_NS = 60_000_000_000
 _RETRY_NS = 60_000_000_000
 _WATCHDOG_NS = 2_000_000_000
 _START_NS = 30_000_000_000
-_STOP_S = 2.0
+_STOP_S = 2.5
 _RESTART_NS = 100_000_000
 
 
 def process_table(config: Config) -> tuple[tuple[str, str], ...]:
-    """Process and name, in the order of starting; they are stopped in the same order."""
+    """Process and name, in the order of starting."""
     return (
         *(("camera", camera.name) for camera in config.camera),
         ("infer", "0"),
@@ -177,24 +177,24 @@ class Supervisor:
             child.notify = None
 
     def _stop_all(self) -> None:
-        """In the order of the table: no new pictures, last verdicts, last rows."""
+        """No new pictures, then the last verdicts, then the last rows; all within `_STOP_S`."""
+        end_s = time.monotonic() + _STOP_S
+        ordered = ("decide", "record")
         for child in self._children:
+            if child.handle is not None and child.process not in ordered:
+                child.handle.terminate()
+        for child in sorted(self._children, key=lambda child: child.process not in ordered):
             if child.handle is not None:
                 child.handle.terminate()
-                if child.process in ("camera", "infer", "hmi"):
-                    continue
-                self._wait(child)
-        for child in self._children:
-            if child.handle is not None:
-                self._wait(child)
+                self._wait(child, max(0.1, end_s - time.monotonic()))
             (self._config.runtime_dir / f"notify-{child.label}").unlink(missing_ok=True)
         self._selector.close()
 
-    def _wait(self, child: Child) -> None:
+    def _wait(self, child: Child, timeout_s: float) -> None:
         if child.handle is None:
             return
         try:
-            child.handle.wait(_STOP_S)
+            child.handle.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self._log.error("does not stop", child=child.label)
             child.handle.kill()

@@ -69,7 +69,12 @@ def main(
     plc = _Plc(root, config_path, parts)
     if not as_json:
         sys.stderr.write(f"inspectd: the page is http://{host}:{port}/ and Ctrl-C stops the line\n")
-    with Wiring(config.runtime_dir) as wiring, stopped_by_signals(supervisor.stop):
+
+    def stop(*_: object) -> None:
+        plc.ask_to_stop()
+        supervisor.stop()
+
+    with Wiring(config.runtime_dir) as wiring, stopped_by_signals(stop):
         watch = _Watch(wiring.receiver("live"), plc, begun)
         code = supervisor.run(until=watch.is_over)
     plc.stop()
@@ -222,10 +227,15 @@ class _Plc:
             )
         return self._handle.poll() is not None
 
-    def stop(self) -> None:
-        """End it, if it still runs."""
+    def ask_to_stop(self) -> None:
+        """It ends while the line ends."""
         if self._handle is not None and self._handle.poll() is None:
             self._handle.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End it, if it still runs."""
+        self.ask_to_stop()
+        if self._handle is not None:
             try:
                 self._handle.wait(1)
             except subprocess.TimeoutExpired:
