@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _TICK_S = 0.05
 _STOP_S = 1.0
+_READ_AGAIN_S = 3.0
 _LAG_WARNING_MS = 20.0
 
 
@@ -259,8 +260,15 @@ class _Decide:
 
     def _loaded_at_start(self, code: CommandError, detail: str) -> None:
         if code != CommandError.DONE:
+            if detail not in self._notes:
+                self._log.error("no recipe", why=detail)
             self._notes = (detail,)
-            self._log.error("no recipe", why=detail)
+            # A person may have mended the file.
+            asyncio.get_running_loop().call_later(_READ_AGAIN_S, self._load_again)
+
+    def _load_again(self) -> None:
+        if self._line.setups.current is None:
+            self._load_last()
 
     def _load_by_number(self, number: int, done: Callable[[CommandError, str], None]) -> None:
         name = self._products.get(number)
@@ -298,8 +306,9 @@ class _Decide:
         if error is not None:
             if not isinstance(error, ArtefactError):
                 self._log.error("bug while a recipe was read", exc_info=error)
+            if str(error) not in self._notes:
+                self._log.error("recipe refused", why=str(error))
             self._notes = (str(error),)
-            self._log.error("recipe refused", why=str(error))
             done(CommandError.REFUSED_ARTEFACT, str(error))
             return
         loaded, scorer = read.result()

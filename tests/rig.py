@@ -257,6 +257,18 @@ class Ear:
         return words is not None and words.offline == 0 and words.registers[104] in (6, 7, 8)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the line says is wrong, in sentences."""
+        return self.words.notes if self.words else ()
+
+    @property
+    def said(self) -> Words:
+        """The newest words; there are some once the line was Ready."""
+        words = self.listen().words
+        assert words is not None, "decide has not said anything yet"
+        return words
+
+    @property
     def unaccounted(self) -> int:
         """As last published; -1 before the first word."""
         words = self.listen().words
