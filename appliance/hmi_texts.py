@@ -24,8 +24,8 @@ REASONS = {
     Reason.NO_IMAGE: "No picture came",
     Reason.INCOMPLETE_IMAGE: "The picture is incomplete",
     Reason.IMAGE_HEALTH: "The picture is too dark, too bright, blurred or frozen",
-    Reason.INFERENCE_ERROR: "The network failed",
-    Reason.INVALID_NUMBER: "The network gave an invalid number",
+    Reason.INFERENCE_ERROR: "The model failed",
+    Reason.INVALID_NUMBER: "The model gave an invalid number",
     Reason.QUEUE_FULL: "Too many parts at once",
     Reason.WRONG_RECIPE: "Picture of another recipe",
     Reason.INTERNAL: "Internal error",
@@ -56,7 +56,7 @@ OFFLINE = {
     OfflineReason.MAINTENANCE: "maintenance",
     OfflineReason.CHALLENGE_LOCK: "locked after a challenge",
     OfflineReason.CAMERA: "the camera is not available",
-    OfflineReason.ENGINE: "the network is not available",
+    OfflineReason.ENGINE: "the model is not available",
     OfflineReason.PLC_COMMUNICATION: "the PLC is silent",
     OfflineReason.PASSPORT: "the engine's passport does not fit",
     OfflineReason.ASSOCIATION_LOST: "parts and pictures got out of step",
@@ -85,7 +85,7 @@ DECIDES = {
 
 PROCESSES = {
     "camera": "Camera",
-    "infer": "Network",
+    "infer": "Model",
     "decide": "Decision",
     "record": "Records",
     "hmi": "Page",
@@ -106,7 +106,7 @@ COUNTERS = (
 READY = "Ready for parts"
 NOT_READY = "Not ready"
 FAULT = "Fault"
-SIMULATED = "SIMULATED – pictures or network are not real. No part may be released."
+SIMULATED = "SIMULATED – pictures or model are not real. No part may be released."
 SILENT = "DECISION SILENT"
 SILENT_DETAIL = "No verdict counts until it answers again. The PLC rejects every part."
 NEVER_HEARD = "The decision process has not been heard yet."
@@ -142,7 +142,7 @@ NO_NG = "None yet"
 LEDGER = "Ledger"
 UNACCOUNTED = "Unaccounted"
 BALANCE = "{accepted} accepted = {verdicts} verdicts + {pending} open"
-ROWS_PENDING = "{rows} rows on their way to the archive"
+ROWS_PENDING = "Rows on their way to the archive: {rows}"
 ROWS_STORED = "Every row is stored"
 BROKEN_LAWS = {
     "duplicates": "answered twice",

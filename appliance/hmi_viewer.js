@@ -5,7 +5,7 @@ export default {
   template: `
     <div class="viewer">
       <div class="stage">
-        <div v-if="shown" class="frame" :style="frame">
+        <div v-if="shown" class="frame" :class="{ 'is-old': view?.base !== shown.base }" :style="frame">
           <img class="base" :src="shown.base" :alt="shown.caption" />
           <img v-if="shown.heat" class="heat" :src="shown.heat" :style="box(shown.roi, heat / 100)" alt="" />
           <img v-if="shown.regions && regions" class="regions" :src="shown.regions" :style="box(shown.roi, 1)" alt="" />

@@ -354,7 +354,7 @@ def test_the_page_shows_the_line(box: Box, watch: Callable[..., Watched], tmp_pa
     assert (counters["Triggers"], counters["OK"], counters["NG"]) == ("6", "2", "2")
     assert seen.page.locator(".process-name").all_inner_texts() == [
         "Camera top",
-        "Network",
+        "Model",
         "Decision",
         "Records",
     ]
@@ -364,6 +364,7 @@ def test_the_page_shows_the_line(box: Box, watch: Callable[..., Watched], tmp_pa
         "() => [...document.querySelectorAll('.frame img')].map(i => [i.className, i.naturalWidth])"
     )
     assert dict(shown) == {"base": 320, "heat": 512}
+    assert seen.page.locator(".frame").evaluate("e => getComputedStyle(e).opacity") == "1"
     frame_box = seen.page.locator(".frame").bounding_box()
     worst = seen.page.locator(".worst").bounding_box()
     assert frame_box is not None

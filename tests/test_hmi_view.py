@@ -231,7 +231,7 @@ def test_the_ledger(view: LiveView) -> None:
     assert (screen.unaccounted, screen.unaccounted_tone) == ("0", "ok")
     assert screen.ledger == (
         "12 accepted = 11 verdicts + 1 open",
-        "2 rows on their way to the archive",
+        "Rows on their way to the archive: 2",
     )
     # Silence takes the green away from the 0.
     assert view.screen(NOW + S).unaccounted_tone == ""
@@ -304,9 +304,9 @@ def test_processes(view: LiveView) -> None:
         view.health(Health(process=process, pid=1, is_serving=True), NOW)
     view.health(Health(process="infer:0", pid=1, is_serving=False, note="no engine"), NOW + S)
     shown = {process.name: process for process in view.screen(NOW + S).processes}
-    assert list(shown) == ["Camera top", "Network", "Decision", "Records"]
+    assert list(shown) == ["Camera top", "Model", "Decision", "Records"]
     assert (shown["Camera top"].tone, shown["Camera top"].state) == ("ok", "well")
-    assert (shown["Network"].tone, shown["Network"].note) == ("warn", "no engine")
+    assert (shown["Model"].tone, shown["Model"].note) == ("warn", "no engine")
     assert (shown["Records"].tone, shown["Records"].state) == ("error", "never heard")
     late = {process.name: process for process in view.screen(NOW + 70 * S).processes}
     assert (late["Decision"].tone, late["Decision"].state) == ("error", "silent for 1 min")
