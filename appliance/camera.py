@@ -312,10 +312,11 @@ class CameraProcess:
             Health(
                 process=self._label,
                 pid=os.getpid(),
-                is_serving=self._is_open,
+                # The first picture must not be lost because infer is still on its way to us.
+                is_serving=self._is_open and self._outlet.is_heard,
                 setup_hash=in_force.setup_hash if in_force else "",
                 counters=counters,
                 gauges=self._outlet.gauges,
-                note=self._note,
+                note=self._note or ("" if self._outlet.is_heard else "infer is not connected"),
             )
         )

@@ -28,6 +28,7 @@ class Outlet:
         self._slots = slots_for(config.deadline_ms, config.record.grace_ms, camera.rate_hz)
         self._ring: RingWriter | None = None
         self._frames = wiring.sender("frames", camera.name)
+        self._was_heard = False
         self._seen = wiring.sender("seen")
         self._is_inline = wiring.address("frames", camera.name).startswith("tcp:")
         # The monotonic clock: a later start of this process begins beyond every earlier id.
@@ -35,6 +36,12 @@ class Outlet:
         self._device_id: int | None = None
         self.counters = {"frames_ok": 0, "queue_full": 0, "unseen": 0, "rings": 0}
         self.gauges = {"copy_ms": 0.0, "copy_max_ms": 0.0}
+
+    @property
+    def is_heard(self) -> bool:
+        """infer has been there since this process started."""
+        self._was_heard = self._was_heard or self._frames.is_heard
+        return self._was_heard
 
     def fit(self, frame_bytes: int) -> None:
         """Make the slots large enough. A new ring is a new epoch; what lay in the old one is gone
@@ -73,6 +80,7 @@ class Outlet:
             age_ns=max(0, copied_ns - frame.arrived_ns),
             trigger_to_frame_ns=0 if fired_ns is None else max(0, frame.arrived_ns - fired_ns),
             copy_ns=copied_ns - begun_ns,
+            copied_at_ns=copied_ns,
             device_timestamp_ns=frame.device_timestamp_ns,
             source=frame.source,
             is_simulated=is_simulated,

@@ -263,6 +263,11 @@ class Sender:
         self.refused += 1
         return False
 
+    @property
+    def is_heard(self) -> bool:
+        """Somebody could take a message now."""
+        return bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLOUT)
+
     def _is_sent(self, parts: list[Any]) -> bool:
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
