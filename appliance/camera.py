@@ -159,7 +159,9 @@ class CameraProcess:
         """A new acquisition with these settings; nothing exposed before can come out of it."""
         if self._triggers.asked is not None:
             self._answer_all("the acquisition was begun anew")
-        self._outlet.fit(self._source.start(view))
+        # The ring first: making a large one takes as long as many frames.
+        self._outlet.fit(self._source.configure(view))
+        self._source.start()
         self._heard_ns = self._clock()
 
     # ---- one turn --------------------------------------------------------------------------
@@ -224,9 +226,9 @@ class CameraProcess:
             self._answer_all(why)
             if self._misses >= _MISSES:
                 raise DeviceTimeout(f"{self._label}: {why}, {self._misses} times in a row")
-            if self._views.running is not None:
-                # The picture may still come: a new acquisition keeps it from the next part.
-                self._views.resume(self._views.running)
+            # The picture may still come: a new acquisition keeps it from the next part.
+            self._source.start()
+            self._heard_ns = self._clock()
         elif self._source.is_streaming and self._views.running is not None:
             if now_ns - self._heard_ns > limit_ns:
                 limit_ms = self._camera.frame_timeout_ms

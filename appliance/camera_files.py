@@ -140,17 +140,21 @@ class FolderSource:
         """Read the pictures. Raises DeviceError, naming the file that is none."""
         self._pictures = Pictures(Path(self._camera.folder), self._cache_bytes)
 
-    def start(self, view: View) -> int:
-        """Begin again with frame id 1; the order of the pictures goes on."""
+    def configure(self, view: View) -> int:
+        """Nothing to set; the bytes of the largest picture that is known."""
         pictures = self._opened()
+        self._begun_ns = None
+        channels = 1 if pictures[0].ndim == 2 else 3
+        configured = self._camera.width_px * self._camera.height_px
+        return max(pictures.largest_bytes, configured * channels * pictures[0].itemsize)
+
+    def start(self) -> None:
+        """Begin again with frame id 1; the order of the pictures goes on."""
+        self._opened()
         self._queue.clear()
         self._ids.begin()
         self._frame_id = 0
         self._begun_ns, self._due = self._clock(), 0
-        largest = pictures[0]
-        channels = 1 if largest.ndim == 2 else largest.shape[2]
-        configured = self._camera.width_px * self._camera.height_px
-        return max(pictures.largest_bytes, configured * channels * largest.itemsize)
 
     def trigger(self, part_tag: int) -> None:
         """Expose the next picture, or the one of this tag."""

@@ -107,11 +107,10 @@ class GenicamSource:
             self._nodes.write(name, value, self._wrong_config)
         self._set_trigger()
 
-    def start(self, view: View) -> int:
-        """Write the view and begin an acquisition; what it leaves open is as it was found."""
+    def configure(self, view: View) -> int:
+        """Write the view, read it back; what it leaves open is as it was found."""
         nodes = self._nodes
-        with self._translated("stopping the acquisition"):
-            self._acquirer.stop()
+        self._stop()
         for name, value in (
             ("PixelFormat", view.pixel_format),
             ("ExposureTime", view.exposure_us),
@@ -126,13 +125,17 @@ class GenicamSource:
         if self._format not in FORMATS:
             raise self._wrong_view("PixelFormat", f"one of {KNOWN}", self._format)
         width, height = int(nodes.read("Width")), int(nodes.read("Height"))
+        configured = self._camera.width_px * self._camera.height_px
+        return max(width * height, configured) * FORMATS[self._format].unpacked_bytes
+
+    def start(self) -> None:
+        """Stop and start: the one way to be rid of what the device still holds."""
+        self._stop()
         self._ids.begin()
         self._choice = Choice()
         self._underruns_before = self._underruns()
         with self._translated("starting the acquisition"):
             self._acquirer.start()
-        configured = self._camera.width_px * self._camera.height_px
-        return max(width * height, configured) * FORMATS[self._format].unpacked_bytes
 
     def trigger(self, part_tag: int) -> None:
         """Fire the software trigger; without one, choose a frame of the stream by its time."""
@@ -164,6 +167,10 @@ class GenicamSource:
             with contextlib.suppress(*SDK_ERRORS):
                 self._harvester.reset()
         self._harvester = self._acquirer = None
+
+    def _stop(self) -> None:
+        with self._translated("stopping the acquisition"):
+            self._acquirer.stop()
 
     # ---- frames ----------------------------------------------------------------------------
 

@@ -72,7 +72,8 @@ class RingWriter:
         try:
             # Reserve the memory now: a full shared memory would end the process later by SIGBUS.
             os.posix_fallocate(handle, 0, size)
-            self._map = mmap.mmap(handle, size)
+            # All pages mapped at once: else every slot's first frame costs ten times the copy.
+            self._map = mmap.mmap(handle, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except OSError as err:
             self.path.unlink()
             raise ConfigError(

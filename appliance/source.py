@@ -1,7 +1,7 @@
 """Where pictures come from: the interface of `camera_genicam` and `camera_files`, and its accounts.
 
-A source is opened once, told what to take (`start`, which begins a new acquisition), asked for
-pictures (`trigger`, where the mode is "plc") and emptied (`fetch`). It counts what was whole, what
+A source is opened once, told how to take pictures (`configure`) and to begin (`start`), asked for
+them (`trigger`, where the mode is "plc") and emptied (`fetch`). It counts what was whole, what
 was incomplete and what never came. It knows nothing of parts.
 """
 
@@ -62,7 +62,7 @@ class Source(Protocol):
     """A camera, whatever its kind.
 
     Every method may raise DeviceError: the device is gone or does what it must not; the owner
-    ends its process. `start` may raise ArtefactError: these settings cannot be used.
+    ends its process. `configure` may raise ArtefactError: these settings cannot be used.
     """
 
     @property
@@ -84,11 +84,15 @@ class Source(Protocol):
         """Find and open the device. Raises ConfigError where `config.toml` cannot be right."""
         ...
 
-    def start(self, view: View) -> int:
-        """Write the settings and begin a new acquisition; returns the bytes of its frames.
+    def configure(self, view: View) -> int:
+        """End what runs and write the settings; returns the bytes of the largest frame to come."""
+        ...
 
-        A running acquisition is ended first and what it still held is discarded, so nothing that
-        was exposed before can be fetched after.
+    def start(self) -> None:
+        """Begin a new acquisition with the settings as they are.
+
+        A running one is ended first and what it still held is discarded, so nothing that was
+        exposed before can be fetched after.
         """
         ...
 

@@ -36,7 +36,8 @@ def a_source(folder, mode: Mode = "plc", clock=None, **settings):
     camera = Camera(name="top", kind="files", folder=str(folder), **settings)
     source = FolderSource(camera, mode, clock or Clock())
     source.open()
-    source.start(View())
+    source.configure(View())
+    source.start()
     return source
 
 
@@ -153,7 +154,8 @@ def test_a_restart_does_not_repeat_a_picture(tmp_path):
     source = a_source(tmp_path)
     source.trigger(0)
     assert shown(source) == ["0.png"]
-    source.start(View())
+    source.configure(View())
+    source.start()
     source.trigger(0)
     assert shown(source) == ["1.png"]
 
@@ -200,11 +202,11 @@ def test_the_ring_is_sized_for_the_largest_picture(tmp_path):
     camera = Camera(name="top", kind="files", folder=str(tmp_path))
     source = FolderSource(camera, "plc", Clock())
     source.open()
-    assert source.start(View()) == 600
+    assert source.configure(View()) == 600
     camera = Camera(name="top", kind="files", folder=str(tmp_path), width_px=100, height_px=50)
     source = FolderSource(camera, "plc", Clock())
     source.open()
-    assert source.start(View()) == 5000
+    assert source.configure(View()) == 5000
 
 
 # ---- faults ---------------------------------------------------------------------------------
@@ -267,7 +269,8 @@ def test_a_delayed_picture_does_not_survive_a_new_acquisition(tmp_path):
     clock = Clock()
     source = a_source(tmp_path, clock=clock, faults=Faults(delay_every=1, delay_ms=40))
     source.trigger(0)
-    source.start(View())
+    source.configure(View())
+    source.start()
     clock.move(100)
     assert shown(source) == []
 

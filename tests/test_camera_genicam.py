@@ -76,7 +76,8 @@ def test_any_path_to_a_producer_will_do(make, tmp_path):
     shutil.copy(producer_path("viky"), copy)
     source = make(producer=copy)
     source.open()
-    source.start(View())
+    source.configure(View())
+    source.start()
     source.trigger(0)
     assert frame_of(source).pixels.shape == (100, 120)
     assert not source.is_simulated
@@ -146,7 +147,7 @@ def test_nodes_that_cannot_be_are_named(make, nodes, message):
 def test_whole_numbers_may_be_written_with_a_point(make):
     source = make(nodes=FAST | {"Width": 200.0})
     source.open()
-    assert source.start(View()) == 200 * 100
+    assert source.configure(View()) == 200 * 100
 
 
 def test_the_handler_of_ctrl_c_stays_ours(make):
@@ -167,13 +168,15 @@ def test_the_handler_of_ctrl_c_stays_ours(make):
 def test_the_pixel_format_of_the_recipe_is_set_and_taken_back(make):
     source = make()
     source.open()
-    assert source.start(View()) == 120 * 100
-    assert source.start(View(pixel_format="RGBa8")) == 120 * 100 * 3
+    assert source.configure(View()) == 120 * 100
+    assert source.configure(View(pixel_format="RGBa8")) == 120 * 100 * 3
+    source.start()
     source.trigger(0)
     frame = frame_of(source)
     assert frame.pixels.shape == (100, 120, 3)
     frame.release()
-    assert source.start(View()) == 120 * 100
+    assert source.configure(View()) == 120 * 100
+    source.start()
     source.trigger(0)
     assert frame_of(source).pixels.shape == (100, 120)
 
@@ -189,13 +192,15 @@ def test_the_pixel_format_of_the_recipe_is_set_and_taken_back(make):
 def test_settings_the_device_lacks_are_refused_by_node(make, view, message):
     source = make()
     source.open()
-    source.start(View())
+    source.configure(View())
+    source.start()
     with pytest.raises(ArtefactError, match=message) as err:
-        source.start(view)
+        source.configure(view)
     assert err.value.offline == OfflineReason.NO_RECIPE
     # Nothing runs with half of the settings, and the old ones still work.
     assert source.fetch(30) is None
-    source.start(View())
+    source.configure(View())
+    source.start()
     source.trigger(0)
     frame_of(source).release()
 
@@ -203,7 +208,7 @@ def test_settings_the_device_lacks_are_refused_by_node(make, view, message):
 def test_a_frame_larger_than_configured_is_expected(make):
     source = make(width_px=800, height_px=800)
     source.open()
-    assert source.start(View()) == 800 * 800
+    assert source.configure(View()) == 800 * 800
 
 
 # ---- an invented device ---------------------------------------------------------------------
@@ -309,7 +314,8 @@ def invented(mode: Mode = "free", **nodes):
     )
     source = GenicamSource(a_camera(nodes={}), mode, time.monotonic_ns)
     source.attach(harvester)
-    source.start(View())
+    source.configure(View())
+    source.start()
     return source, acquirer
 
 
@@ -397,24 +403,25 @@ def test_a_format_that_nobody_asked_for_is_refused_by_name():
 def test_a_format_that_nobody_can_unpack_is_refused_by_name():
     source, _ = invented()
     with pytest.raises(ArtefactError, match=r"PixelFormat: expected one of Mono8, .*got Mono12p"):
-        source.start(View(pixel_format="Mono12p"))
+        source.configure(View(pixel_format="Mono12p"))
 
 
 def test_exposure_is_rounded_by_the_device_within_reason():
     source, _ = invented(ExposureTime=Node(1000.0, step=7.3), Gain=Node(0.0, step=0.5))
-    source.start(View(exposure_us=5000.0))
+    source.configure(View(exposure_us=5000.0))
     with pytest.raises(ArtefactError, match=r"ExposureTime: expected 10.0, got 7.3"):
-        source.start(View(exposure_us=10.0))
+        source.configure(View(exposure_us=10.0))
     with pytest.raises(ArtefactError, match=r"Gain: expected 0.7, got 0.5"):
-        source.start(View(gain_db=0.7))
+        source.configure(View(gain_db=0.7))
 
 
 def test_what_a_recipe_leaves_open_goes_back_to_what_was_found():
     exposure = Node(1000.0)
     source, _ = invented(ExposureTime=exposure)
-    source.start(View(exposure_us=300.0))
+    source.configure(View(exposure_us=300.0))
     assert exposure.value == 300.0
-    source.start(View())
+    source.configure(View())
+    source.start()
     assert exposure.value == 1000.0
 
 
@@ -476,7 +483,8 @@ def test_with_timestamps_and_a_latch_the_first_later_frame_answers():
     )
     device.sends(1, timestamp_ns=4_900_000)
     source.trigger(0)
-    source.start(View())
+    source.configure(View())
+    source.start()
     device.sends(2, timestamp_ns=4_950_000)
     source.trigger(0)
     assert latch.executed == 2

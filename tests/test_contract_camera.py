@@ -81,7 +81,8 @@ def next_frame(source: Source, timeout_s: float = 3.0) -> Frame:
 
 def test_frames_are_unpacked_and_as_large_as_promised(make):
     source = make("free")
-    promised = source.start(View())
+    promised = source.configure(View())
+    source.start()
     frame = next_frame(source)
     pixels = frame.pixels
     assert pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
@@ -101,7 +102,8 @@ def test_nothing_comes_before_start_and_looking_does_not_wait(make):
 
 def test_free_run_streams_with_growing_ids(make):
     source = make("free")
-    source.start(View())
+    source.configure(View())
+    source.start()
     assert source.is_streaming
     last = None
     for _ in range(8):
@@ -119,7 +121,8 @@ def test_free_run_streams_with_growing_ids(make):
 
 def test_whoever_is_slow_loses_frames_and_is_told_how_many(make):
     source = make("free")
-    source.start(View())
+    source.configure(View())
+    source.start()
     first = next_frame(source)
     first.release()
     time.sleep(0.3)
@@ -137,10 +140,12 @@ def test_whoever_is_slow_loses_frames_and_is_told_how_many(make):
 
 def test_a_new_acquisition_delivers_nothing_from_before(make):
     source = make("free")
-    source.start(View())
+    source.configure(View())
+    source.start()
     next_frame(source).release()
     time.sleep(0.05)
-    source.start(View())
+    source.configure(View())
+    source.start()
     begun_ns = time.monotonic_ns()
     frame = next_frame(source)
     assert frame.arrived_ns >= begun_ns - 1_000_000
@@ -150,7 +155,8 @@ def test_a_new_acquisition_delivers_nothing_from_before(make):
 
 def test_a_trigger_gets_a_picture_exposed_after_it(make):
     source = make("plc")
-    source.start(View())
+    source.configure(View())
+    source.start()
     for tag in range(1, 6):
         time.sleep(0.01)
         triggered_ns = time.monotonic_ns()
@@ -162,7 +168,8 @@ def test_a_trigger_gets_a_picture_exposed_after_it(make):
 
 def test_without_a_trigger_a_triggered_device_is_silent(make):
     source = make("plc")
-    source.start(View())
+    source.configure(View())
+    source.start()
     if source.is_streaming:
         next_frame(source).release()
     else:
@@ -175,7 +182,8 @@ def test_without_a_trigger_a_triggered_device_is_silent(make):
 
 def test_what_waited_when_a_trigger_came_is_an_orphan(make):
     source = make("plc")
-    source.start(View())
+    source.configure(View())
+    source.start()
     source.trigger(1)
     time.sleep(0.3)
     source.trigger(2)
@@ -189,7 +197,8 @@ def test_what_waited_when_a_trigger_came_is_an_orphan(make):
 
 def test_successive_triggers_show_successive_moments(make):
     source = make("plc")
-    source.start(View())
+    source.configure(View())
+    source.start()
     pictures = []
     for tag in (1, 2, 3):
         source.trigger(tag)
@@ -202,19 +211,22 @@ def test_successive_triggers_show_successive_moments(make):
 
 def test_it_can_be_closed_and_opened_again(make):
     source = make("free")
-    source.start(View())
+    source.configure(View())
+    source.start()
     next_frame(source).release()
     source.close()
     source.close()
     source.open()
-    source.start(View())
+    source.configure(View())
+    source.start()
     next_frame(source).release()
 
 
 def test_a_buffer_is_free_again_after_its_release(make):
     """More frames than buffers: each must have been given back."""
     source = make("free")
-    source.start(View())
+    source.configure(View())
+    source.start()
     for _ in range(20):
         next_frame(source).release()
     assert source.counts.whole >= 20
