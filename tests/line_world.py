@@ -1,0 +1,549 @@
+"""The rest of the line around one `Line`, on virtual time: camera, infer, recorder and a PLC.
+
+What each message carries is decided by a plan per part, so that a test can lose, double, delay or
+swap any of them. The truth is kept beside the messages: which part a frame really shows, and
+whether that part is bad. Every verdict is checked as it is given.
+"""
+
+import heapq
+import math
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance.codes import CommandError, Control, Reason, Status1, Word
+from appliance.config import Camera, Config, Engine, Plc
+from appliance.journal import Journal
+from appliance.line import Line, Outlets
+from appliance.messages import (
+    FrameReady,
+    Health,
+    InferFailed,
+    LateResult,
+    NoFrame,
+    PixelRef,
+    Prepare,
+    Prepared,
+    Refused,
+    Scored,
+    Stored,
+    Swap,
+    Trigger,
+    Verdict,
+)
+from appliance.parts import Judgement, Part
+from appliance.recipe import Limits, LoadedRecipe, Recipe, setup_hash
+from appliance.words import Bank, decode_input
+
+MS = 1_000_000
+DEADLINE_MS = 200
+SIZE = 1 << 20
+
+
+def loaded(name: str = "cell", t1: float = 1.0, t2: float = 2.0, version: int = 1) -> LoadedRecipe:
+    """A recipe as if read from its file."""
+    recipe = Recipe(
+        id=name,
+        version=version,
+        bundle="ab" * 32,
+        bundle_dir="b",
+        decides="map_max",
+        limits=Limits(t1=t1, t2=t2),
+    )
+    text = msgspec.json.encode(recipe)
+    return LoadedRecipe(
+        recipe=recipe,
+        path=f"{name}/{version}.toml",
+        hash=f"{hash(text) & 0xFFFFFFFF:08x}" * 8,
+        setup_hash=setup_hash(recipe),
+    )
+
+
+def pixels(sequence: int) -> PixelRef:
+    return PixelRef(ring="r", epoch=1, slot=0, sequence=sequence, shape=(1, 64, 64), dtype="uint8")
+
+
+@dataclass
+class Plan:
+    """What happens to one part between its trigger and its score; nothing by default."""
+
+    camera: str = "good"
+    """good, silent, none, incomplete, queue_full, double, then_none, after_none, foreign."""
+    infer: str = "good"
+    """good, silent, failed, double, nan, other_frame, other_setup, map_lost."""
+    camera_ms: float = 15.0
+    infer_ms: float = 20.0
+    is_infer_first: bool = False
+    is_bad: bool = False
+    is_doubtful: bool = False
+    """A test says so: whose picture it is cannot be known."""
+
+    @property
+    def is_faulty(self) -> bool:
+        """Something about this part is wrong: it may never end as OK."""
+        return (
+            self.is_doubtful
+            or self.camera not in ("good", "double", "then_none")
+            or self.infer not in ("good", "double")
+        )
+
+
+@dataclass
+class Process:
+    """A peer: alive or dead, and what it has loaded."""
+
+    pid: int
+    setup: str = ""
+    prepared: str = ""
+    is_alive: bool = True
+    refuses: bool = False
+    free_ns: int = 0
+    """It does one thing after the other, and its messages keep their order."""
+
+
+@dataclass
+class Shown:
+    """One verdict with when it came."""
+
+    verdict: Verdict
+    at_ns: int
+
+
+@dataclass
+class World:
+    """A line on virtual time."""
+
+    trigger: Any = "plc"
+    results: Any = ""
+    seed: int = 0
+    first_id: int = 1
+    deadline_ms: int = DEADLINE_MS
+    plan: Callable[[int], Plan] = field(default=lambda part_id: Plan())
+    now: int = 1_000_000 * MS
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/dev/shm"))
+        self.config = Config(
+            root=str(self.root),
+            deadline_ms=self.deadline_ms,
+            trigger=self.trigger,
+            camera=(Camera(name="top", kind="files", folder="x"),),
+            engine=Engine(kind="null"),
+            plc=Plc(results=self.results),
+        )
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+        self.camera, self.infer, self.record = Process(100), Process(200), Process(300)
+        self.frame_id = 0
+        self.shows: dict[int, int] = {}
+        """Which part a frame shows."""
+        self.plans: dict[int, Plan] = {}
+        self.triggers: list[Trigger] = []
+        self.verdicts: dict[int, Shown] = {}
+        self.late: list[LateResult] = []
+        self.rows: dict[int, Verdict] = {}
+        self.rows_seen = 0
+        self.loads: list[tuple[int, CommandError]] = []
+        self.recipes = {1: loaded("cell"), 2: loaded("other")}
+        self.store_delay_ms = 30.0
+        self.is_storing = True
+        self.opened: dict[int, int] = {}
+        """Part id → deadline, of every part that was ever accepted."""
+        self.journal = Journal(self.root / "state", SIZE)
+        self.journal._next_id = self.journal.first_id = self.first_id
+        self.journal._reserved_to = max(self.journal._reserved_to, self.first_id)
+        self._begin()
+        self._every(50, lambda: self.line.tick(self.now))
+        self._every(100, self._beats)
+        self._every(1000, lambda: self.line.check_ledger(self.now))
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.journal.close()
+        shutil.rmtree(self.root)
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- decide
+
+    def _begin(self) -> None:
+        outlets = Outlets(
+            trigger=self._triggered,
+            verdict=self._row,
+            live=self._verdict,
+            load_recipe=self._load,
+            setup=self._setup,
+        )
+        self.bank = Bank()
+        self.line = Line(self.config, self.journal, self.bank, outlets, "test", self.now)
+        self.line.adopt(self.recipes[1], 1, "ab" * 32)
+        opening = self.line.book.open
+
+        def opened(*arguments: Any, **more: Any) -> Part:
+            part = opening(*arguments, **more)
+            assert part.part_id not in self.opened, "an id was given twice"
+            self.opened[part.part_id] = part.deadline_ns
+            return part
+
+        self.line.book.open = opened
+
+    def kill_decide(self) -> None:
+        """-9, and a new one from the journal."""
+        self.journal.close()
+        self.journal = Journal(self.root / "state", SIZE)
+        self._begin()
+
+    # ---- time
+
+    def at(self, ms: float, call: Callable[[], None]) -> None:
+        """Later."""
+        self._count += 1
+        heapq.heappush(self._queue, (self.now + int(ms * MS), self._count, call))
+
+    def after(self, process: Process, ms: float, call: Callable[[], None]) -> None:
+        """Later, and not before what this process said earlier."""
+        process.free_ns = max(process.free_ns, self.now + int(ms * MS))
+        self.at((process.free_ns - self.now) / MS, call)
+
+    def _every(self, ms: int, call: Callable[[], object]) -> None:
+        def again() -> None:
+            call()
+            self.at(ms, again)
+
+        self.at(ms, again)
+
+    def run(self, ms: float) -> None:
+        """Let time pass; deadlines are called when they are due, as the loop's timer does."""
+        until = self.now + int(ms * MS)
+        while True:
+            due = self.line.next_deadline_ns()
+            first = self._queue[0][0] if self._queue else until
+            if due is not None and due <= min(first, until):
+                self.now = max(self.now, due)
+                self.line.expire(self.now)
+                continue
+            if first > until:
+                break
+            self.now, _, call = heapq.heappop(self._queue)
+            call()
+        self.now = until
+
+    # ---- camera
+
+    def _triggered(self, message: Trigger) -> bool:
+        if not self.camera.is_alive:
+            return False
+        self.triggers.append(message)
+        pid = self.camera.pid
+        plan = self.plans[message.part_id] = self.plan(message.part_id)
+        self.after(self.camera, plan.camera_ms, lambda: self._exposed(message.part_id, plan, pid))
+        return True
+
+    def frame(self, part_id: int, shows: int) -> FrameReady:
+        """A new picture."""
+        self.frame_id += 1
+        self.shows[self.frame_id] = shows
+        return FrameReady(
+            camera="top",
+            part_id=part_id,
+            frame_id=self.frame_id,
+            setup_hash=self.camera.setup,
+            pixels=pixels(self.frame_id),
+            age_ns=5 * MS,
+            is_simulated=True,
+        )
+
+    def no_frame(self, part_id: int, reason: Reason) -> None:
+        """The camera's other answer."""
+        message = NoFrame(camera="top", part_id=part_id, reason=reason, detail="planned")
+        self.line.no_frame(message, self.now)
+
+    def _exposed(self, part_id: int, plan: Plan, pid: int) -> None:
+        if not self.camera.is_alive or self.camera.pid != pid:
+            return
+        match plan.camera:
+            case "silent":
+                return
+            case "none":
+                self.no_frame(part_id, Reason.NO_IMAGE)
+            case "incomplete":
+                self.no_frame(part_id, Reason.INCOMPLETE_IMAGE)
+            case "queue_full":
+                self.no_frame(part_id, Reason.QUEUE_FULL)
+            case _:
+                if plan.camera == "after_none":
+                    self.no_frame(part_id, Reason.NO_IMAGE)
+                shows = part_id - 1 if plan.camera == "foreign" else part_id
+                message = self.frame(part_id, shows)
+                if plan.camera == "foreign":
+                    message = msgspec.structs.replace(message, part_id=part_id + 1000)
+                self.send_frame(message, plan)
+                if plan.camera == "double":
+                    self.seen(message)
+                if plan.camera == "then_none":
+                    self.no_frame(part_id, Reason.NO_IMAGE)
+
+    def send_frame(self, message: FrameReady, plan: Plan) -> None:
+        """To infer and to decide, in either order."""
+        pid = self.infer.pid
+        if plan.is_infer_first:
+            self._answer(message, plan, pid)
+            self.after(self.camera, plan.infer_ms, lambda: self.seen(message))
+        else:
+            self.seen(message)
+            self.after(self.infer, plan.infer_ms, lambda: self._answer(message, plan, pid))
+
+    def seen(self, message: FrameReady) -> None:
+        """decide hears of a frame."""
+        part = self.line.frame(message, self.now)
+        if part is not None:
+            self._score(part)
+
+    # ---- infer
+
+    def _answer(self, message: FrameReady, plan: Plan, pid: int) -> None:
+        if not self.infer.is_alive or self.infer.pid != pid or plan.infer == "silent":
+            return
+        if plan.infer == "failed":
+            failed = InferFailed(
+                camera="top",
+                part_id=message.part_id,
+                frame_id=message.frame_id,
+                setup_hash=self.infer.setup,
+                reason=Reason.IMAGE_HEALTH,
+                detail="planned",
+            )
+            self.line.book.failed(failed, self.now)
+            return
+        scored = self.score_of(message)
+        if plan.infer == "other_frame":
+            scored = msgspec.structs.replace(scored, frame_id=message.frame_id + 7)
+        if plan.infer == "other_setup":
+            scored = msgspec.structs.replace(scored, setup_hash="another")
+        self.scored(scored)
+        if plan.infer == "double":
+            self.scored(scored)
+
+    def score_of(self, message: FrameReady) -> Scored:
+        """What infer answers to this frame."""
+        return Scored(
+            camera="top",
+            part_id=message.part_id,
+            frame_id=message.frame_id,
+            setup_hash=self.infer.setup,
+            map=pixels(message.frame_id),
+            classification=0.0,
+        )
+
+    def scored(self, message: Scored) -> None:
+        """decide hears of a score."""
+        part = self.line.book.scored(message, self.now)
+        if part is not None:
+            self._score(part)
+
+    def _score(self, part: Part) -> None:
+        """decide's scoring thread: the margin of what the frame really shows."""
+        scored = part.scored
+        assert scored is not None
+        plan = self.plans.get(part.part_id, Plan())
+        line = self.line
+        if plan.infer == "map_lost":
+            self.at(1, lambda: line.part_failed(part, Reason.FRAME_OVERWRITTEN, "", self.now))
+            return
+        shown = self.shows[scored.frame_id] if scored.frame_id in self.shows else -1
+        margin = 5.0 if self.plans.get(shown, Plan()).is_bad else 0.0
+        if plan.infer == "nan":
+            margin = math.nan
+        made = Judgement(margin=margin, map_max=margin)
+        self.at(1, lambda: line.judged(part, made, self.now))
+
+    # ---- recorder
+
+    def _row(self, message: Verdict | LateResult) -> bool:
+        if not self.record.is_alive:
+            return False
+        if isinstance(message, LateResult):
+            self.late.append(message)
+            return True
+        self.rows_seen += 1
+        if self.is_storing:
+            pid = self.record.pid
+            self.at(self.store_delay_ms, lambda: self._store(message, pid))
+        return True
+
+    def _store(self, message: Verdict, pid: int) -> None:
+        if self.record.is_alive and self.record.pid == pid:
+            known = self.rows.setdefault(message.part_id, message)
+            assert known == message, "two rows for one part"
+            self.line.stored(Stored(part_ids=(message.part_id,)), self.now)
+
+    # ---- set-ups and health
+
+    def _setup(self, label: str, message: Prepare | Swap) -> bool:
+        process = self.camera if label.startswith("camera") else self.infer
+        if not process.is_alive:
+            return False
+        pid = process.pid
+        if isinstance(message, Prepare):
+            self.at(40, lambda: self._prepared(label, process, pid, message))
+        else:
+            self.at(1, lambda: self._swap(process, pid, message))
+        return True
+
+    def _prepared(self, label: str, process: Process, pid: int, message: Prepare) -> None:
+        if not process.is_alive or process.pid != pid:
+            return
+        if process.refuses:
+            self.line.setups.refused(
+                Refused(
+                    process=label,
+                    setup_hash=message.setup_hash,
+                    where="file",
+                    expected="this",
+                    got="that",
+                )
+            )
+        else:
+            process.prepared = message.setup_hash
+            self.line.setups.prepared(Prepared(process=label, setup_hash=message.setup_hash))
+        self.line.tick(self.now)
+
+    def _swap(self, process: Process, pid: int, message: Swap) -> None:
+        if process.pid == pid and process.prepared == message.setup_hash:
+            process.setup = message.setup_hash
+
+    def _beats(self) -> None:
+        self.line.beat(self.now)
+        for name, process in (
+            ("camera:top", self.camera),
+            ("infer:0", self.infer),
+            ("record", self.record),
+        ):
+            if process.is_alive:
+                health = Health(
+                    process=name, pid=process.pid, is_serving=True, setup_hash=process.setup
+                )
+                self.line.heard(health, self.now)
+
+    def kill(self, process: Process, back_ms: float = 400) -> None:
+        """-9; a new one `back_ms` later, with nothing loaded."""
+        if not process.is_alive:
+            return
+        process.is_alive = False
+
+        def back() -> None:
+            process.pid += 1
+            process.setup = process.prepared = ""
+            process.is_alive = True
+
+        self.at(back_ms, back)
+
+    def _load(self, number: int, done: Callable[[CommandError, str], None]) -> None:
+        def answered(code: CommandError, detail: str) -> None:
+            self.loads.append((number, code))
+            done(code, detail)
+
+        if number not in self.recipes:
+            answered(CommandError.UNKNOWN_PRODUCT, "unknown")
+            return
+        target = self.recipes[number]
+        self.at(
+            20,
+            lambda: self.line.change_recipe(target, number, "ab" * 32, self.now, answered),
+        )
+
+    # ---- verdicts
+
+    def _verdict(self, verdict: Verdict) -> None:
+        part_id = verdict.part_id
+        assert part_id not in self.verdicts, "two verdicts for one part"
+        assert part_id in self.opened, "a verdict for a part that nobody opened"
+        assert self.now <= self.opened[part_id], "a verdict after its deadline"
+        self.verdicts[part_id] = Shown(verdict, self.now)
+        if verdict.word == Word.OK:
+            assert verdict.frame_id, "OK without a frame"
+            assert verdict.margin is not None
+            shown = self.shows[verdict.frame_id]
+            if self.trigger == "plc":
+                assert shown == part_id, "OK by another part's picture"
+                plan = self.plans[part_id]
+                assert not plan.is_bad, "a bad part is OK"
+                assert not plan.is_faulty, f"OK in spite of {plan}"
+
+    # ---- PLC
+
+    def write(self, control: Control | None = None, **words: Any) -> None:
+        """One request of the PLC."""
+        if control is not None:
+            self.bank.set("Control", control)
+        for name, value in words.items():
+            self.bank.set(name, value)
+        self.line.plc_wrote(decode_input(self.bank), self.now)
+
+    def beat(self, control: Control | None = None, **words: Any) -> None:
+        """One request with a new heartbeat."""
+        self.write(control, PlcHeartbeat=self.bank.number("PlcHeartbeat") + 1 & 0xFFFF, **words)
+
+    def has(self, bit: Status1) -> bool:
+        """In HR 100."""
+        return bit in Status1(self.bank.number("Status1"))
+
+    @property
+    def is_ready(self) -> bool:
+        """TriggerReady."""
+        return self.has(Status1.TRIGGER_READY)
+
+    def until_ready(self, control: Control = Control.ENABLE, ms: int = 5000) -> "World":
+        """Heartbeats until TriggerReady."""
+        for _ in range(ms // 20):
+            self.beat(control)
+            if self.is_ready:
+                return self
+            self.run(20)
+        raise AssertionError(
+            f"not ready after {ms} ms: {self.line.conditions}, {self.line.ledger.figures()}"
+        )
+
+    def part(self, control: Control = Control.ENABLE, **words: Any) -> int:
+        """One trigger and its acknowledgement; returns the part id."""
+        before = len(self.opened)
+        self.beat(control | Control.TRIGGER, **words)
+        assert len(self.opened) == before + 1, "the trigger was not accepted"
+        assert self.has(Status1.TRIGGER_ACK)
+        self.beat(control)
+        return max(self.opened)
+
+    def read(self, ms: int = 1000, control: Control = Control.ENABLE) -> tuple[int, int]:
+        """Wait for the result, read AcqID and word of it, acknowledge."""
+        for _ in range(ms // 5):
+            if self.has(Status1.RESULT_VALID):
+                break
+            self.run(5)
+            self.beat()
+        assert self.has(Status1.RESULT_VALID), "no result"
+        read = self.bank.number("InspectionID"), self.bank.number("Verdict")
+        self.beat(control | Control.RESULT_ACK)
+        self.beat(control)
+        return read
+
+    def idle(self, ms: int) -> None:
+        """Let time pass with a PLC that only beats."""
+        for _ in range(ms // 100):
+            self.run(100)
+            self.beat()
+
+    @property
+    def unaccounted(self) -> int:
+        """As the PLC reads it."""
+        return self.bank.number("unaccounted")
