@@ -60,6 +60,7 @@ class Box:
         self.feed = Feed(self.config)
         heard = self.feed.wiring.receiver("health", "hmi")
         self._inbox = Inbox(heard)
+        self._part = 0
         self.health: Health | None = None
         self.process: subprocess.Popen[str] | None = None
         self._beating = threading.Event()
@@ -67,6 +68,11 @@ class Box:
         self._lock = threading.Lock()
         self._beats = threading.Thread(target=self._beat)
         self._beats.start()
+
+    def next_part(self) -> int:
+        """A part id that no test has used on this box."""
+        self._part += 1
+        return self._part
 
     @property
     def url(self) -> str:
@@ -102,6 +108,10 @@ class Box:
         """Decide and all others fall silent."""
         with self._lock:
             self._beating.clear()
+
+    def resume(self) -> None:
+        """They speak again."""
+        self._beating.set()
 
     def verdict(self, part_id: int, word: Word, *pixels: Any, **changes: Any) -> None:
         with self._lock:
@@ -314,11 +324,20 @@ class Watched:
         return set((self.page.locator(selector).get_attribute("class") or "").split())
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[Box]:
+    """One running box for all tests that ask for nothing special of its start."""
+    box = Box()
+    box.start()
+    yield box
+    box.close()
+
+
 @pytest.fixture
-def watch(browser: Browser, box: Box) -> Iterator[Callable[..., Watched]]:
+def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
     opened: list[Watched] = []
 
-    def look(theme: str = "dark") -> Watched:
+    def look(box: Box, theme: str = "dark") -> Watched:
         opened.append(Watched(browser, box, theme))
         return opened[-1]
 
@@ -331,7 +350,7 @@ def watch(browser: Browser, box: Box) -> Iterator[Callable[..., Watched]]:
 @browser_test
 def test_the_page_shows_the_line(box: Box, watch: Callable[..., Watched], tmp_path: Path) -> None:
     box.start()
-    seen = watch()
+    seen = watch(box)
     for part_id, word in enumerate((Word.OK, Word.NG, Word.OK, Word.UNCERTAIN, Word.NG), start=1):
         box.verdict(
             part_id,
@@ -392,31 +411,35 @@ def test_the_page_shows_the_line(box: Box, watch: Callable[..., Watched], tmp_pa
 
 @pytest.mark.browser
 @browser_test
-def test_a_silent_decision_takes_the_green_away(box: Box, watch: Callable[..., Watched]) -> None:
-    box.start()
-    seen = watch()
-    box.verdict(1, Word.OK, frame(90), blob())
+def test_a_silent_decision_takes_the_green_away(
+    running: Box, watch: Callable[..., Watched]
+) -> None:
+    seen = watch(running)
+    running.verdict(running.next_part(), Word.OK, frame(90), blob())
     seen.until(".word", "OK")
     assert "is-ok" in seen.classes(".verdict")
-    box.pause()
+    running.pause()
     seen.until(".word", "DECISION SILENT")
     assert "is-silent" in seen.classes(".verdict")
     assert "is-ok" not in seen.classes(".verdict")
     assert "is-ok" not in seen.classes(".ledger")
     seen.until(".state-name", "DECISION SILENT")
     seen.until(".process-state", "silent for")
-    box._beating.set()
+    running.resume()
     seen.until(".word", "OK")
     assert seen.complaints == []
 
 
 @pytest.mark.browser
 @browser_test
-def test_a_page_that_hears_nothing_covers_itself(box: Box, watch: Callable[..., Watched]) -> None:
+def test_a_page_that_hears_nothing_covers_itself(
+    running: Box, watch: Callable[..., Watched]
+) -> None:
     """The page's process is stopped, not ended: the connection stays, nothing comes."""
-    process = box.start()
-    seen = watch()
-    box.verdict(1, Word.OK, frame(90))
+    process = running.process
+    assert process is not None
+    seen = watch(running)
+    running.verdict(running.next_part(), Word.OK, frame(90))
     seen.until(".word", "OK")
     assert not seen.page.locator(".deaf").is_visible()
     process.send_signal(signal.SIGSTOP)
@@ -427,13 +450,20 @@ def test_a_page_that_hears_nothing_covers_itself(box: Box, watch: Callable[..., 
 
 @pytest.mark.browser
 @browser_test
-def test_markup_in_what_comes_is_shown_as_text(box: Box, watch: Callable[..., Watched]) -> None:
-    box.start()
-    seen = watch()
+def test_markup_in_what_comes_is_shown_as_text(running: Box, watch: Callable[..., Watched]) -> None:
+    seen = watch(running)
     evil = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
-    box.feed.notes = (evil,)
-    box.feed.health_notes = {"record": evil}
-    box.verdict(1, Word.NG, frame(90), part_text=evil, detail=evil, reasons=(evil,), recipe=evil)
+    running.feed.notes = (evil,)
+    running.feed.health_notes = {"record": evil}
+    running.verdict(
+        running.next_part(),
+        Word.NG,
+        frame(90),
+        part_text=evil,
+        detail=evil,
+        reasons=(evil,),
+        recipe=evil,
+    )
     seen.until(".tag", evil)
     seen.until(".notice", evil)
     for selector in (".detail", ".reason-row", ".card-reason", ".recipe"):
@@ -441,18 +471,19 @@ def test_markup_in_what_comes_is_shown_as_text(box: Box, watch: Callable[..., Wa
     assert seen.page.title() == "inspectd"
     assert seen.page.locator("img[src=x]").count() == 0
     assert seen.complaints == []
+    running.feed.notes, running.feed.health_notes = (), {}
 
 
 @pytest.mark.browser
 @browser_test
 def test_opacity_regions_and_colours_are_the_viewers_own(
-    box: Box, watch: Callable[..., Watched]
+    running: Box, watch: Callable[..., Watched]
 ) -> None:
-    box.start()
-    seen, other = watch(), watch("light")
-    box.verdict(1, Word.NG, frame(90), blob())
+    seen, other = watch(running), watch(running, "light")
+    part = running.next_part()
+    running.verdict(part, Word.NG, frame(90), blob())
     for page in (seen, other):
-        page.until(".caption", "Part 1")
+        page.until(".caption", f"Part {part}")
 
     def opacity(watched: Watched) -> str:
         return watched.page.locator(".frame .heat").evaluate("e => e.style.opacity")
@@ -472,7 +503,7 @@ def test_opacity_regions_and_colours_are_the_viewers_own(
     assert theme(seen) == "light"
     assert opacity(other) == "0.8"
     seen.page.reload()
-    seen.until(".caption", "Part 1")
+    seen.until(".caption", f"Part {part}")
     assert theme(seen) == "light"
     assert opacity(seen) == "0.25"
     assert seen.complaints == other.complaints == []
@@ -481,26 +512,26 @@ def test_opacity_regions_and_colours_are_the_viewers_own(
 @pytest.mark.browser
 @browser_test
 def test_a_touched_reject_stays_while_the_line_goes_on(
-    box: Box, watch: Callable[..., Watched]
+    running: Box, watch: Callable[..., Watched]
 ) -> None:
-    box.start()
-    seen, other = watch(), watch()
-    box.verdict(1, Word.NG, frame(60), blob(), detail="the first")
-    seen.until(".card-title", "Part 1")
-    wait(lambda: seen.page.locator(".card .base[src]").count() == 1)
-    box.verdict(2, Word.OK, frame(120), blob())
-    seen.until(".caption", "Part 2")
+    seen, other = watch(running), watch(running)
+    first, second, third = running.next_part(), running.next_part(), running.next_part()
+    running.verdict(first, Word.NG, frame(60), blob(), detail="the first")
+    seen.until(".card-title", f"Part {first}")
+    seen.page.wait_for_selector(f".card .base[src^='/part/{first}.']")
+    running.verdict(second, Word.OK, frame(120), blob())
+    seen.until(".caption", f"Part {second}")
     seen.page.locator(".card").first.click()
-    seen.until(".caption", "Part 1")
+    seen.until(".caption", f"Part {first}")
     assert seen.text(".detail") == "the first"
     assert seen.page.locator(".pin").is_visible()
-    box.verdict(3, Word.OK, frame(180), blob())
-    seen.until(".part-title", "Part 3")
+    running.verdict(third, Word.OK, frame(180), blob())
+    seen.until(".part-title", f"Part {third}")
     assert seen.text(".word") == "OK"  # the verdict is the live one
-    assert seen.text(".caption") == "Part 1"
-    other.until(".caption", "Part 3")
+    assert seen.text(".caption") == f"Part {first}"
+    other.until(".caption", f"Part {third}")
     seen.page.locator(".pin").click()
-    seen.until(".caption", "Part 3")
+    seen.until(".caption", f"Part {third}")
     assert seen.complaints == []
 
 
@@ -514,7 +545,7 @@ def test_trouble_is_said_in_words(box: Box, watch: Callable[..., Watched], tmp_p
     box.feed.unaccounted = 2
     box.feed.is_simulated = False
     box.start()
-    seen = watch()
+    seen = watch(box)
     box.verdict(1, Word.ERROR)
     seen.until(".word", "ERROR")
     assert seen.text(".sign") == "!"
@@ -536,8 +567,8 @@ def test_trouble_is_said_in_words(box: Box, watch: Callable[..., Watched], tmp_p
 @browser_test
 def test_it_stops_while_browsers_look_on(box: Box, watch: Callable[..., Watched]) -> None:
     box.start()
-    watch()
-    watch()
+    watch(box)
+    watch(box)
     began = time.monotonic()
     errors = box.stop()
     assert time.monotonic() - began < 5
@@ -551,7 +582,7 @@ def test_a_flood_is_thinned_for_the_browser_and_counted_in_full(
 ) -> None:
     """500 verdicts as fast as they go: the page changes ten times a second at most."""
     box.start()
-    seen = watch()
+    seen = watch(box)
     seen.until(".state-name", "Ready")
     updates: list[int] = []
     seen.page.on(
