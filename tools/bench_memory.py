@@ -1,0 +1,114 @@
+"""Private memory of each process per part, over a long free run at a steady rate.
+
+Pages of the rings are not counted: they belong to the ring and are reserved at its start. What
+the processes remember on purpose (parts for 30 s, ids) has to fill up before a slope means
+anything, so the first 40 s do not count.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from tools.bench_line import BenchLine, Ear, numbered
+from tools.bench_row import Row, figure
+
+_RATE_HZ = 500.0
+_FILL_S = 40.0
+_SAMPLE_S = 0.5
+_ENOUGH_PARTS = 100_000
+_MUST_BYTES = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One look at one process."""
+
+    parts: int
+    bytes: int
+    resident_bytes: int
+    descriptors: int
+    threads: int
+
+
+def memory(seconds: float) -> list[Row]:
+    """`seconds` of 500 parts/s after 40 s that fill up what is remembered."""
+    taken: dict[str, list[_Sample]] = {}
+    camera = {"rate_hz": _RATE_HZ}
+    with BenchLine(numbered, 16, trigger="free", camera=camera) as line, Ear(line) as ear:
+        line.start()
+        ear.await_ready()
+        line.start_plc("--ring", "free", "--forever", "--scan-ms", "10")
+        ear.await_parts(1)
+        ear.sleep(_FILL_S)
+        for _ in range(max(3, int(seconds / _SAMPLE_S))):
+            for process, pid in line.pids().items():
+                look = _look(pid, ear.figure("verdicts"))
+                taken.setdefault(process, []).append(look)
+            ear.sleep(_SAMPLE_S)
+    return [*(_row(process, samples) for process, samples in sorted(taken.items())), _equal(taken)]
+
+
+def _row(process: str, samples: list[_Sample]) -> Row:
+    first, last = samples[0], samples[-1]
+    parts = last.parts - first.parts
+    slope, bound = _slope([s.parts for s in samples], [s.bytes for s in samples])
+    is_long = parts >= _ENOUGH_PARTS
+    return Row(
+        bench="memory",
+        what=f"private memory of {process}, 95 % bound of the slope",
+        value=figure(bound),
+        unit="bytes/part",
+        must=_MUST_BYTES if is_long else None,
+        ambition=0.0,
+        spread={
+            "slope": figure(slope),
+            "parts": parts,
+            "resident MB": figure(last.resident_bytes / 1e6),
+        },
+        note="" if is_long else f"the budget is for {_ENOUGH_PARTS} parts: --seconds 210",
+    )
+
+
+def _equal(taken: dict[str, list[_Sample]]) -> Row:
+    """Descriptors and threads at both ends."""
+    pairs = {process: (samples[0], samples[-1]) for process, samples in sorted(taken.items())}
+    descriptors = {
+        name: last.descriptors - first.descriptors for name, (first, last) in pairs.items()
+    }
+    threads = {name: last.threads - first.threads for name, (first, last) in pairs.items()}
+    changed = sum(1 for name in pairs if descriptors[name] or threads[name])
+    return Row(
+        bench="memory",
+        what="processes whose descriptors or threads became more or fewer",
+        value=changed,
+        unit="processes",
+        must=0.0,
+        spread={
+            **{f"{name} descriptors": last.descriptors for name, (_, last) in pairs.items()},
+            **{f"{name} threads": last.threads for name, (_, last) in pairs.items()},
+        },
+    )
+
+
+def _slope(parts: list[int], size: list[int]) -> tuple[float, float]:
+    """Bytes per part: the straight line's slope and its 95 % bound."""
+    if len(set(size)) == 1:
+        return 0.0, 0.0
+    fit: Any = stats.linregress(parts, size)
+    error = stats.t.ppf(0.975, len(parts) - 2) * fit.stderr
+    return float(fit.slope), float(fit.slope + error)
+
+
+def _look(pid: int, parts: int) -> _Sample:
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return _Sample(
+        parts=parts,
+        bytes=1024 * int(fields["RssAnon"].split()[0]),
+        resident_bytes=1024 * int(fields["VmRSS"].split()[0]),
+        descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        threads=int(fields["Threads"]),
+    )
