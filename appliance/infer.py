@@ -237,6 +237,8 @@ class Infer:
         if camera is None or self._maps is None:
             raise PartError(Reason.INTERNAL, f"camera {frame.camera!r} is not in the recipe")
         begun = time.monotonic_ns()
+        if frame.pixels.ring != INLINE and frame.copied_at_ns:
+            stages_ns["hand_over"] = begun - frame.copied_at_ns + frame.copy_ns
         pixels: Any = (
             inline_view(frame.pixels, inline)
             if frame.pixels.ring == INLINE
@@ -309,6 +311,7 @@ class Infer:
         """Between the steps of a preparation: alive, and no hang."""
         self._beat()
         self._service.turn()
+        self._service.extend(_LOADING_NS / 1e9)
 
     def _patience_ms(self) -> int:
         waited_ns = self._service.clock() - self._beat_ns

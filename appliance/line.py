@@ -223,8 +223,11 @@ class Line:
         return part
 
     def _open_by_frame(self, message: FrameReady, now_ns: int) -> Part | None:
-        part = self._open_free(now_ns - message.age_ns)
-        return self.book.opened_by_frame(message, part, now_ns)
+        zero_ns = now_ns - message.age_ns
+        if message.pixels.ring and message.copied_at_ns:
+            # One box, one clock: what the message waited on its way to us counts, too.
+            zero_ns = min(zero_ns, message.copied_at_ns - message.age_ns)
+        return self.book.opened_by_frame(message, self._open_free(zero_ns), now_ns)
 
     def _open_free(self, zero_ns: int) -> Part:
         recipe = self.setups.current

@@ -73,6 +73,8 @@ class FrameReady(Message, frozen=True, kw_only=True):
     """From the end of exposure, as well as the camera knows it, to the sending of this message."""
     trigger_to_frame_ns: int = 0
     copy_ns: int = 0
+    copied_at_ns: int = 0
+    """When `age_ns` was taken, on the camera's box: for a reader of its ring; 0 = not told."""
     device_timestamp_ns: int | None = None
     source: str = ""
     """File that a folder camera showed; "" for a device."""

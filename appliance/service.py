@@ -59,7 +59,9 @@ class Service:
                 self._notify("WATCHDOG=1")
 
     def extend(self, seconds: float) -> None:
-        """Ask systemd for patience: the next step takes long and is no hang."""
+        """Ask systemd for patience until the next turn: this step takes long and is no hang."""
+        # The next turn pings at once: a hang right after the step must not enjoy its patience.
+        self._pinged_ns = 0
         self._notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def on_stop(self, call: Callable[[], object]) -> None:
