@@ -590,17 +590,14 @@ def test_a_prepared_set_up_is_in_force_after_the_swap_alone(desk):
     assert line.number(frame) == 3
 
 
-@pytest.mark.parametrize(
-    ("recipe", "where", "expected", "got"),
-    [
-        ("cell/9", "recipes/cell/9.toml", "a TOML file", "no such file"),
-        ("broken/1", "recipes/broken/1.toml: decides", "`str`", "`int`"),
-        ("../cell/1", "recipes", 'a recipe name like "cell/3"', "'../cell/1'"),
-    ],
-)
-def test_a_recipe_that_cannot_be_used_is_refused_and_nothing_else_happens(
-    desk, root, recipe, where, expected, got
-):
+REFUSALS = [
+    ("cell/9", "recipes/cell/9.toml", "a TOML file", "no such file"),
+    ("broken/1", "recipes/broken/1.toml: decides", "`str`", "`int`"),
+    ("../cell/1", "recipes", 'a recipe name like "cell/3"', "'../cell/1'"),
+]
+
+
+def test_a_recipe_that_cannot_be_used_is_refused_and_nothing_else_happens(desk, root):
     (root / "recipes" / "broken").mkdir(parents=True)
     (root / "recipes" / "broken" / "1.toml").write_text(
         'id = "broken"\nversion = 1\nbundle = ""\nbundle_dir = ""\ndecides = 5\n'
@@ -609,11 +606,12 @@ def test_a_recipe_that_cannot_be_used_is_refused_and_nothing_else_happens(
     line = desk().listen_as_infer()
     line.serving()
     line.put_in_force()
-    answer = line.ask(recipe=recipe, setup_hash="f" * 64)
-    assert isinstance(answer, Refused)
-    assert answer.setup_hash == "f" * 64
-    assert answer.where.endswith(where) and expected in answer.expected and got in answer.got
-    assert answer.offline == OfflineReason.NO_RECIPE
+    for recipe, where, expected, got in REFUSALS:
+        answer = line.ask(recipe=recipe, setup_hash="f" * 64)
+        assert isinstance(answer, Refused)
+        assert answer.setup_hash == "f" * 64
+        assert answer.where.endswith(where) and expected in answer.expected and got in answer.got
+        assert answer.offline == OfflineReason.NO_RECIPE
     assert isinstance(line.shoot(1, tag=1), FrameReady)
 
 
@@ -661,12 +659,6 @@ def test_health_comes_ten_times_a_second(desk):
             {"kind": "genicam", "producer": "/nowhere/x.cti"},
             "top",
             "camera.top.producer: expected a GenTL producer (.cti), got no file /nowhere/x.cti",
-        ),
-        (
-            {"kind": "genicam", "producer": "viky", "device": {"serial": "1"}},
-            "top",
-            "camera.top.device: expected only id_, model, serial_number, tl_type, "
-            "user_defined_name, vendor, version, got serial",
         ),
         (
             {
