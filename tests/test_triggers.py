@@ -93,10 +93,11 @@ def test_backoff_doubles_is_kept_and_ends_with_success(tmp_path):
     file = tmp_path / "camera-top.backoff"
     waits = []
     for _ in range(7):
-        backoff = Backoff(file, 30.0)
-        waits.append(backoff.wait_s)
-        backoff.failed()
+        failing = Backoff(file, 30.0)
+        waits.append(failing.wait_s)
+        failing.failed()
     assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    backoff = Backoff(file, 30.0)
     backoff.succeeded()
     assert not file.exists()
     assert Backoff(file, 30.0).wait_s == 0.0
