@@ -73,7 +73,7 @@ class Camera(Section, frozen=True, kw_only=True):
 class Engine(Section, frozen=True, kw_only=True):
     """What runs the network on this box."""
 
-    kind: Literal["onnx", "openvino", "tensorrt", "null"] = "onnx"
+    kind: Literal["onnx", "openvino", "null"] = "onnx"
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     threads: int = 0
     """0 = one less than the machine has cores, at least one."""
@@ -248,8 +248,12 @@ def explain(
 def load_config(path: Path) -> Config:
     """`config.toml`, its root made absolute. Raises ConfigError."""
     config = read_toml(path, Config)
-    if not config.camera:
-        raise ConfigError(f"{path}: camera", "at least one [[camera]]", "none")
+    if len(config.camera) != 1:
+        # The views of a part are not merged into one verdict yet.
+        raise ConfigError(f"{path}: camera", "exactly one [[camera]]", f"{len(config.camera)}")
+    if config.trigger == "hardware":
+        # Its codes and Resync exist; pairing frames with TriggerCount does not yet.
+        raise ConfigError(f"{path}: trigger", '"plc" or "free"', '"hardware"')
     names = [camera.name for camera in config.camera]
     for name in names:
         if not name.isidentifier():
@@ -291,6 +295,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
+        os.fchmod(handle, 0o644)  # the line may run as another user than the one who wrote
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()

@@ -14,9 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.bundle import load_bundle
+from appliance.clock import is_clock_synced
 from appliance.codes import CommandError, FaultCode, Reason, State
 from appliance.config import Config, load_products, write_atomically
-from appliance.errors import ArtefactError, ConfigError, PartError
+from appliance.errors import ArtefactError, PartError
 from appliance.frames import RingReader
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
@@ -57,10 +58,6 @@ def software_version() -> str:
 
 def main(service: Service, config: Config, name: str) -> None:
     """Serve until told to stop. Raises ConfigError."""
-    if len(config.camera) != 1:
-        raise ConfigError("config.toml: camera", "exactly one [[camera]]", f"{len(config.camera)}")
-    if config.trigger == "hardware":
-        raise ConfigError("config.toml: trigger", '"plc" or "free"', '"hardware"')
     asyncio.run(_Decide(service, config).serve())
 
 
@@ -400,6 +397,7 @@ class _Decide:
                 self._publish(health, port)
             if count % 20 == 0:
                 self._line.check_ledger(now_ns)
+                self._line.is_clock_synced = is_clock_synced()
                 self._line.spent_budgets = tuple(
                     path.name.removeprefix("spent-")
                     for path in self._config.runtime_dir.glob("spent-*")

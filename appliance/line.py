@@ -105,6 +105,8 @@ class Line:
         self.recipe_number = 0
         self.spent_budgets: tuple[str, ...] = ()
         """Processes whose restart budget is spent, as the supervisor says."""
+        self.is_clock_synced = False
+        """As the kernel says; a label for people, deadlines are monotonic."""
         self._beats = 0
         self._was_ready = False
         self._no_image_until_ns: int | None = None
@@ -476,7 +478,8 @@ class Line:
 
         archive = self._archive
         is_recorder_ok = self._is_recorder_fresh(now_ns) and archive.is_writable
-        bits = Status2.DECISION_OK | Status2.CLOCK_SYNCED
+        bits = Status2.DECISION_OK
+        bits |= Status2.CLOCK_SYNCED if self.is_clock_synced else Status2(0)
         bits |= Status2.SIMULATED if self._is_simulated else Status2(0)
         bits |= Status2.CAMERA_OK if is_camera_ok else Status2(0)
         bits |= Status2.MODEL_OK if is_infer_alive and not setups.refusal else Status2(0)
