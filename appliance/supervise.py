@@ -72,7 +72,7 @@ class Supervisor:
         self._config_path, self._config, self._clock = config_path, config, clock
         self._log = structlog.get_logger(process="run")
         self._selector = selectors.DefaultSelector()
-        self._children = [
+        self.children = [
             Child(process, name, config.restart_limit * (2 if process == "camera" else 1))
             for process, name in process_table(config)
         ]
@@ -91,7 +91,7 @@ class Supervisor:
         try:
             while not self._is_stopping and not until():
                 now_ns = self._clock()
-                for child in self._children:
+                for child in self.children:
                     self._look_after(child, now_ns)
                 self._hear(0.05)
         finally:
@@ -101,7 +101,7 @@ class Supervisor:
     @property
     def pids(self) -> dict[str, int]:
         """Of the live processes, by label."""
-        return {c.label: c.handle.pid for c in self._children if c.handle is not None}
+        return {c.label: c.handle.pid for c in self.children if c.handle is not None}
 
     def _look_after(self, child: Child, now_ns: int) -> None:
         if child.handle is None:
@@ -140,18 +140,22 @@ class Supervisor:
         path.unlink(missing_ok=True)
         notify.bind(str(path))
         self._selector.register(notify, selectors.EVENT_READ, child)
-        command = [sys.executable, "-m", "appliance", "process", child.process]
-        command += ["--config", str(self._config_path), "--supervised"]
-        if child.name:
-            command += ["--name", child.name]
         environment = os.environ | {
             "NOTIFY_SOCKET": str(path),
             "WATCHDOG_USEC": str(_WATCHDOG_NS // 1000),
         }
         child.notify = notify
         # A session of its own: Ctrl-C reaches us alone, and we stop them in order.
-        child.handle = subprocess.Popen(command, env=environment, start_new_session=True)
+        child.handle = subprocess.Popen(
+            self.command(child), env=environment, start_new_session=True
+        )
         child.patience_until_ns = now_ns + _START_NS
+
+    def command(self, child: Child) -> list[str]:
+        """What starts this process."""
+        command = [sys.executable, "-m", "appliance", "process", child.process]
+        command += ["--config", str(self._config_path), "--supervised"]
+        return [*command, "--name", child.name] if child.name else command
 
     def _hear(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
@@ -180,10 +184,10 @@ class Supervisor:
         """No new pictures, then the last verdicts, then the last rows; all within `_STOP_S`."""
         end_s = time.monotonic() + _STOP_S
         ordered = ("decide", "record")
-        for child in self._children:
+        for child in self.children:
             if child.handle is not None and child.process not in ordered:
                 child.handle.terminate()
-        for child in sorted(self._children, key=lambda child: child.process not in ordered):
+        for child in sorted(self.children, key=lambda child: child.process not in ordered):
             if child.handle is not None:
                 child.handle.terminate()
                 self._wait(child, max(0.1, end_s - time.monotonic()))

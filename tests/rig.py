@@ -62,7 +62,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(what: str, check: Callable[[], T], seconds: float = 10.0) -> T:
+def until(what: str, check: Callable[[], T | None], seconds: float = 10.0) -> T:
     """The first true answer of `check`; fails after `seconds`, saying what was awaited."""
     end = time.monotonic() + seconds
     while True:

@@ -1,0 +1,144 @@
+"""The foreground supervisor with real child processes: restart, limit, hang, exit 78, stop."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from appliance import supervise
+from appliance.errors import AddressInUse
+from appliance.service import EXIT_CONFIG
+from appliance.supervise import Supervisor, check_addresses, process_table
+from tests.rig import Rig, free_port, until
+
+CRASH = "import sys; sys.exit(1)"
+REFUSE = "import sys; sys.exit(78)"
+SERVE = """
+import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect(os.environ["NOTIFY_SOCKET"])
+s.send(b"READY=1")
+while True:
+    s.send(b"WATCHDOG=1")
+    time.sleep(0.05)
+"""
+HANG = SERVE.replace("while True:", "while False:") + "\ntime.sleep(60)\n"
+
+
+class Children(Supervisor):
+    """The supervisor with other commands in its table: real processes, only smaller."""
+
+    def __init__(self, rig: Rig, programs: dict[str, str]) -> None:
+        super().__init__(rig.config_path, rig.config)
+        self.programs = programs
+
+    def command(self, child: supervise.Child) -> list[str]:
+        """A small program instead of a process of the line."""
+        return [sys.executable, "-c", self.programs.get(child.process, SERVE)]
+
+
+@contextmanager
+def running(rig: Rig, programs: dict[str, str]) -> Iterator[tuple[Children, list[int]]]:
+    """The supervisor in a thread; the list gets its exit code."""
+    supervisor = Children(rig, programs)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
+    thread.start()
+    try:
+        yield supervisor, codes
+    finally:
+        supervisor.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture()
+def rig() -> Iterator[Rig]:
+    """An installation with a restart limit of 3."""
+    with Rig({"restart_limit": 3}) as rig:
+        yield rig
+
+
+def spent(rig: Rig) -> list[str]:
+    """Processes whose budget is spent."""
+    return sorted(path.name for path in rig.config.runtime_dir.glob("spent-*"))
+
+
+def test_what_dies_is_started_again(rig: Rig) -> None:
+    """A killed process is another process soon; nothing counts as spent."""
+    with running(rig, {}) as (supervisor, _):
+        old = until("record", lambda: supervisor.pids.get("record"))
+        os.kill(old, signal.SIGKILL)
+        until("another record", lambda: supervisor.pids.get("record", old) != old)
+        assert spent(rig) == []
+
+
+def test_what_crashes_too_often_is_left_for_a_minute(rig: Rig) -> None:
+    """The limit is written where decide sees it; the others run on."""
+    with running(rig, {"record": CRASH}) as (supervisor, codes):
+        until("a spent budget", lambda: spent(rig) == ["spent-record"])
+        until("it to stay down", lambda: "record" not in supervisor.pids)
+        assert {"decide", "infer-0", "camera-top"} <= set(supervisor.pids)
+        assert not codes
+
+
+def test_a_camera_may_crash_twice_as_often(rig: Rig) -> None:
+    """Losses with back-off end the camera process by design."""
+    limits = {child.process: child.limit for child in Children(rig, {}).children}
+    assert limits["camera"] == 2 * limits["infer"] == 6
+
+
+def test_wrong_configuration_ends_the_run(rig: Rig) -> None:
+    """Exit 78 is for a human: nothing is restarted, the code is handed on."""
+    with running(rig, {"decide": REFUSE}) as (supervisor, codes):
+        until("the end", lambda: codes)
+    assert codes == [EXIT_CONFIG]
+    assert supervisor.pids == {}
+
+
+def test_what_hangs_is_killed(rig: Rig) -> None:
+    """No turn completed within the watchdog's time: SIGKILL and a fresh start."""
+    with running(rig, {"infer": HANG}) as (supervisor, _):
+        old = until("infer", lambda: supervisor.pids.get("infer-0"))
+        until("another infer", lambda: supervisor.pids.get("infer-0", old) != old)
+
+
+def test_stop_leaves_nothing_behind(rig: Rig) -> None:
+    """All children end, the socket files go."""
+    with running(rig, {}) as (supervisor, codes):
+        until("all", lambda: len(supervisor.pids) == len(process_table(rig.config)))
+        pids = list(supervisor.pids.values())
+    assert codes == [0]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert list(rig.config.runtime_dir.glob("notify-*")) == []
+
+
+def test_children_end_with_their_supervisor(rig: Rig) -> None:
+    """`inspectd run` killed: the kernel tells every process of the line."""
+    rig.start()
+    pids = [rig.pid(name) for name in ("camera", "infer", "decide", "record")]
+    assert rig.handle is not None
+    time_left = time.monotonic() + 20
+    # A child that is killed before it asked to die with its parent would outlive it.
+    with rig.ear() as ear:
+        until("Ready", lambda: ear.is_ready, time_left - time.monotonic())
+    rig.handle.kill()
+    rig.handle.wait()
+    until("their end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_a_taken_port_is_named_before_anything_starts(rig: Rig) -> None:
+    """Key, address, reason."""
+    check_addresses(rig.config)
+    with Rig({"plc": {"port": free_port()}}) as other:
+        other.start()
+        with other.ear() as ear:
+            until("Ready", lambda: ear.is_ready, 20)
+        with pytest.raises(AddressInUse, match=rf"plc\.port.*{other.config.plc.port}"):
+            check_addresses(other.config)
