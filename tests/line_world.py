@@ -43,7 +43,7 @@ from appliance.words import Bank, decode_input
 
 MS = 1_000_000
 DEADLINE_MS = 200
-SIZE = 1 << 20
+SIZE = 1 << 18
 
 
 def loaded(name: str = "cell", t1: float = 1.0, t2: float = 2.0, version: int = 1) -> LoadedRecipe:
@@ -297,9 +297,12 @@ class World:
     def send_frame(self, message: FrameReady, plan: Plan) -> None:
         """To infer and to decide, in either order."""
         pid = self.infer.pid
-        if plan.is_infer_first:
+        if not self.infer.is_alive:
+            self.no_frame(message.part_id, Reason.QUEUE_FULL)
+        elif plan.is_infer_first:
             self._answer(message, plan, pid)
-            self.after(self.camera, plan.infer_ms, lambda: self.seen(message))
+            # decide reads two sockets: what came last may be read first, but not much later.
+            self.after(self.camera, min(plan.infer_ms, 30), lambda: self.seen(message))
         else:
             self.seen(message)
             self.after(self.infer, plan.infer_ms, lambda: self._answer(message, plan, pid))
