@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -172,9 +172,10 @@ def _features(parts: int) -> npt.NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
+@cache
 def _fitted() -> Forest:
     labels = np.random.default_rng(1).integers(0, 2, _PARTS)
-    return fit(_features(_PARTS), labels, _COLUMNS, seed=0)
+    return fit(_features(_PARTS), labels, _COLUMNS, seed=0, threads=1)
 
 
 def _bundle(root: Path) -> Bundle:
