@@ -33,6 +33,8 @@ _TRY_AGAIN = 100
 """A full journal that cannot be written anew tries again after so many lost records."""
 _SIZE = 16 << 20
 _UNSTORED_MAX = 5_000
+_UNCOUNTED_MAX = 4_000
+"""Many more than a second holds, after which counters are written anyway."""
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
@@ -112,9 +114,10 @@ class Journal:
         """Closed and not known to be stored; oldest first, bounded."""
         self.unstored_dropped = 0
         self.counters: dict[str, int] = {}
-        self.uncounted_opened = 0
-        self.uncounted: list[Verdict] = []
-        """Opened and closed after `counters` were last written."""
+        self.uncounted: list[Opened | Closed] = []
+        """What happened after `counters` were last written."""
+        self._is_head = False
+        """While it is read: these records repeat what is counted already."""
         self.epoch = 0
         self._reserved_to = 1
         self._reserved_ahead = 0
@@ -177,6 +180,7 @@ class Journal:
     def opened(self, record: Opened) -> None:
         """Append before TriggerAck."""
         self.open_parts[record.part_id] = record
+        self._remember(record)
         self._append(record)
 
     def closed(self, verdict: Verdict) -> None:
@@ -186,7 +190,14 @@ class Journal:
         while len(self.unstored) > _UNSTORED_MAX:
             self.unstored.pop(next(iter(self.unstored)))
             self.unstored_dropped += 1
-        self._append(Closed(verdict))
+        record = Closed(verdict)
+        self._remember(record)
+        self._append(record)
+
+    def _remember(self, record: Opened | Closed) -> None:
+        if len(self.uncounted) >= _UNCOUNTED_MAX:
+            self.uncounted.clear()
+        self.uncounted.append(record)
 
     def stored(self, part_ids: tuple[int, ...]) -> None:
         """The recorder acknowledged these."""
@@ -196,6 +207,7 @@ class Journal:
 
     def count(self, counters: dict[str, int]) -> None:
         """Remember the lifetime counters."""
+        self.uncounted.clear()
         if counters != self.counters:
             self.counters = dict(counters)
             self._append(Counters(self.counters))
@@ -269,10 +281,14 @@ class Journal:
         generation = self._generation + 1
         path = self._paths[generation % 2]
         begun = Begun(generation, self.epoch, self._next_id, self.counters)
+        since = {r.verdict.part_id if isinstance(r, Closed) else r.part_id for r in self.uncounted}
         head: list[Record] = [
             Reserved(max(self._reserved_to, self._reserved_ahead)),
-            *self.open_parts.values(),
-            *(Closed(verdict) for verdict in self.unstored.values()),
+            *(opened for part_id, opened in self.open_parts.items() if part_id not in since),
+            *(Closed(v) for part_id, v in self.unstored.items() if part_id not in since),
+            Counters(self.counters),
+            *self.uncounted,
+            StoredIds(tuple(p for p in since if p not in self.unstored)),
         ]
         frames = [_framed(_encoder.encode(begun), 0)]
         total = len(frames[0])
@@ -284,9 +300,6 @@ class Journal:
                 break
             frames.append(frame)
             total += len(frame)
-        # What the head repeats is in the counters already.
-        frames.append(_framed(_encoder.encode(Counters(self.counters)), generation))
-        total += len(frames[-1])
         handle = _allocated(path, self._size)
         try:
             # Begun is written last: a file that was cut short while written does not count.
@@ -329,24 +342,25 @@ class Journal:
         match record:
             case Begun():
                 self._reserved_to = record.next_id
+                self._is_head = True
                 self.counters = dict(record.counters)
                 self.epoch = record.epoch
             case Reserved():
                 self._reserved_to = max(self._reserved_to, record.next_id)
             case Opened():
                 self.open_parts[record.part_id] = record
-                self.uncounted_opened += 1
+                self.uncounted += [] if self._is_head else [record]
                 self._reserved_to = max(self._reserved_to, record.part_id + 1)
             case Closed():
                 self.open_parts.pop(record.verdict.part_id, None)
                 self.unstored[record.verdict.part_id] = record.verdict
-                self.uncounted.append(record.verdict)
+                self.uncounted += [] if self._is_head else [record]
             case StoredIds():
                 for part_id in record.part_ids:
                     self.unstored.pop(part_id, None)
             case Counters():
                 self.counters = dict(record.counters)
-                self.uncounted_opened = 0
+                self._is_head = False
                 self.uncounted.clear()
 
 

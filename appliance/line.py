@@ -18,7 +18,7 @@ from appliance.codes import (
 )
 from appliance.config import Config
 from appliance.handshake import Conditions, Done, Handshake
-from appliance.journal import Journal
+from appliance.journal import Journal, Opened
 from appliance.ledger import Ledger
 from appliance.messages import (
     FrameReady,
@@ -123,9 +123,11 @@ class Line:
         self._delivered = set(journal.unstored)
         """Rows that the recorder may have, but has not acknowledged."""
         self._is_journal_bad_at_start = journal.lost > 0
-        self.tally.add("triggers", journal.uncounted_opened)
-        for verdict in journal.uncounted:
-            self.tally.verdict(verdict)
+        for record in journal.uncounted:
+            if isinstance(record, Opened):
+                self.tally.add("triggers")
+            else:
+                self.tally.verdict(record.verdict)
         for opened in list(journal.open_parts.values()):
             verdict = restart_verdict(opened, journal.epoch, software)
             journal.closed(verdict)

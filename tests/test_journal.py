@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from appliance.codes import Reason, Word
 from appliance.errors import ConfigError
-from appliance.journal import BLOCK, ID_WRAP, Journal, Opened, acq_id
+from appliance.journal import BLOCK, ID_WRAP, Closed, Journal, Opened, acq_id
 from appliance.messages import Verdict
 
 SIZE = 1 << 16
@@ -139,8 +139,11 @@ def test_open_parts_unstored_verdicts_and_counters_come_back(
     assert again.unstored == {2: closed(2, "scratch")}
     assert again.counters == {"ok": 7}
     # What happened after the counters were written can be counted again.
-    assert again.uncounted_opened == 4
-    assert [verdict.part_id for verdict in again.uncounted] == [2, 3]
+    assert again.uncounted == [
+        *(opened(part_id) for part_id in (1, 2, 3, 4)),
+        Closed(closed(2, "scratch")),
+        Closed(closed(3)),
+    ]
 
 
 def test_a_second_start_repeats_nothing_as_uncounted(journal: Journal, folder: Path) -> None:
@@ -149,7 +152,27 @@ def test_a_second_start_repeats_nothing_as_uncounted(journal: Journal, folder: P
     journal.count({"ng": 1})
     again = after_kill(folder)
     again.close()
-    assert (again.uncounted_opened, again.uncounted, list(again.unstored)) == (0, [], [1])
+    assert (again.uncounted, list(again.unstored)) == ([], [1])
+
+
+def test_files_that_take_turns_forget_nothing_uncounted(journal: Journal, folder: Path) -> None:
+    for part_id in (journal.take_id() for _ in range(3)):
+        journal.opened(opened(part_id))
+    journal.count({"triggers": 3})
+    journal.closed(closed(1))
+    journal.stored((1,))
+    journal.closed(closed(2))
+    journal.opened(opened(4))
+    before = list(journal.uncounted)
+    journal._rewrite()
+    for _ in range(2):
+        again = after_kill(folder)
+        again.close()
+        assert again.counters == {"triggers": 3}
+        assert again.uncounted == before
+        assert list(again.unstored) == [2]
+        assert sorted(again.open_parts) == [3, 4]
+        folder = again._paths[0].parent
 
 
 def test_another_live_process_keeps_its_journal(journal: Journal, folder: Path) -> None:
@@ -179,6 +202,7 @@ def test_whatever_record_fills_the_file_nothing_is_lost(
     number = 0
     while journal._generation == turn:
         number += 1
+        journal.count({"triggers": number // 20})
         if last == "opened":
             part_id = journal.take_id()
             journal.opened(opened(part_id))
@@ -212,6 +236,8 @@ def test_a_thousand_parts_through_small_files(journal: Journal, folder: Path) ->
         journal.opened(opened(part_id))
         journal.closed(closed(part_id, "x" * 100))
         journal.stored((part_id,))
+        if part_id % 10 == 0:
+            journal.count({"triggers": part_id})
     journal.opened(opened(journal.take_id()))
     assert journal._generation > 3
     again = after_kill(folder)
@@ -234,6 +260,7 @@ def test_files_take_turns_between_parts_before_one_has_to_wait(journal: Journal)
 def test_more_than_the_file_can_repeat_is_counted(journal: Journal) -> None:
     for part_id in range(1, 201):
         journal.closed(closed(part_id, "x" * 1000))
+        journal.count({"ng": part_id})
     assert journal.unstored_dropped > 0
     assert len(journal.unstored) == 200  # in memory nothing is given up
 
