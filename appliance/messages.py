@@ -45,7 +45,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     """Load this recipe beside the one in force and answer Prepared or Refused."""
 
     recipe: str
-    """Path of the recipe file below the root."""
+    """"ID/VERSION"."""
     setup_hash: str
 
 
