@@ -122,15 +122,15 @@ class Supervisor:
         child.crashes.append(now_ns)
         while now_ns - child.crashes[0] > _WINDOW_NS:
             child.crashes.popleft()
-        spent = self._config.runtime_dir / f"spent-{child.label}"
-        if len(child.crashes) >= child.limit > 0:
+        spent = self._spent(child)
+        # After the minute it has one try, until it serves again.
+        if len(child.crashes) >= child.limit > 0 or spent.exists():
             self._log.error("crashes too often", child=child.label, exit=code, retry_s=60)
             spent.touch()
             child.start_at_ns = now_ns + _RETRY_NS
             child.crashes.clear()
         else:
             self._log.warning("ended, starts again", child=child.label, exit=code)
-            spent.unlink(missing_ok=True)
             child.start_at_ns = now_ns + _RESTART_NS
 
     def _start(self, child: Child, now_ns: int) -> None:
@@ -163,6 +163,8 @@ class Supervisor:
             if child.notify is None:
                 continue
             for line in _lines(child.notify):
+                if line == "READY=1":
+                    self._spent(child).unlink(missing_ok=True)
                 if line in ("READY=1", "WATCHDOG=1"):
                     until = self._clock() + _WATCHDOG_NS
                 elif line.startswith("EXTEND_TIMEOUT_USEC="):
@@ -172,6 +174,10 @@ class Supervisor:
                 child.patience_until_ns = max(
                     until, child.patience_until_ns if line.startswith("E") else until
                 )
+
+    def _spent(self, child: Child) -> Path:
+        """The file that tells decide."""
+        return self._config.runtime_dir / f"spent-{child.label}"
 
     def _forget(self, child: Child) -> None:
         child.handle = None

@@ -88,6 +88,23 @@ def test_what_crashes_too_often_is_left_for_a_minute(rig: Rig) -> None:
         assert not codes
 
 
+def test_a_spent_process_has_one_try_a_minute_until_it_serves_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault ends with the first start that succeeds, not before and not never."""
+    monkeypatch.setattr(supervise, "_RETRY_NS", 1_000_000_000)
+    with running(rig, {"record": CRASH}) as (supervisor, _):
+        until("a spent budget", lambda: spent(rig) == ["spent-record"])
+        record = next(child for child in supervisor.children if child.process == "record")
+        until("a try", lambda: "record" in supervisor.pids)
+        until("its end", lambda: "record" not in supervisor.pids)
+        assert spent(rig) == ["spent-record"]
+        assert len(record.crashes) <= 1
+        supervisor.programs["record"] = SERVE
+        until("service", lambda: not spent(rig))
+        assert "record" in supervisor.pids
+
+
 def test_a_camera_may_crash_twice_as_often(rig: Rig) -> None:
     """Losses with back-off end the camera process by design."""
     limits = {child.process: child.limit for child in Children(rig, {}).children}
