@@ -7,6 +7,7 @@ the unit that the key names.
 
 import hashlib
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,14 @@ else:
     import tomli as tomllib  # pyright: ignore
 
 S = TypeVar("S")
+_CAMERA_RANGES = (
+    ("buffers", 1, 1000),
+    ("frame_timeout_ms", 1, 600_000),
+    ("rate_hz", 0.001, 100_000),
+    ("width_px", 0, 1 << 16),
+    ("height_px", 0, 1 << 16),
+    ("backoff_max_s", 0, 3600),
+)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -225,13 +234,19 @@ def read_toml(path: Path, kind: type[S], error: type[ConfigError] = ConfigError)
     except tomllib.TOMLDecodeError as err:
         raise error(path, "valid TOML", str(err)) from err
     except msgspec.ValidationError as err:
-        raise explain(err, path, error) from err
+        raise explain(err, path, error, kind) from err
 
 
 def explain(
-    err: msgspec.ValidationError, path: Path, error: type[ConfigError] = ConfigError
+    err: msgspec.ValidationError,
+    path: Path,
+    error: type[ConfigError] = ConfigError,
+    kind: type | None = None,
 ) -> ConfigError:
-    """msgspec's message as ours: the key, what was expected, what came."""
+    """msgspec's message as ours: the key, what was expected, what came.
+
+    kind: the struct that was read; with it a word that is none of the allowed ones lists them.
+    """
     problem, _, key = str(err).partition(" - at ")
     where = f"{path}: {key.strip('`').removeprefix('$.')}" if key else str(path)
     if problem.startswith("Expected ") and ", got " in problem:
@@ -242,7 +257,22 @@ def explain(
     if problem.startswith("Object missing required field "):
         key = problem.removeprefix("Object missing required field ")
         return error(where, f"the key {key}", "no such key")
+    if problem.startswith("Invalid enum value "):
+        allowed = _allowed(kind, key.strip("`")) if kind else "a known word"
+        return error(where, allowed, problem.removeprefix("Invalid enum value "))
     return error(where, problem[0].lower() + problem[1:], "another value")
+
+
+def _allowed(kind: type, key: str) -> str:
+    """The words that a key like `$.camera[0].kind` may hold."""
+    info = msgspec.inspect.type_info(kind)
+    for step in re.findall(r"[a-z]\w*|\[", key.removeprefix("$")):
+        if isinstance(info, msgspec.inspect.StructType):
+            info = next(field.type for field in info.fields if field.encode_name == step)
+        elif isinstance(info, msgspec.inspect.VarTupleType):
+            info = info.item_type if step == "[" else info
+    values = info.values if isinstance(info, msgspec.inspect.LiteralType) else ()
+    return " or ".join(f"'{value}'" for value in values) or "a known word"
 
 
 def load_config(path: Path) -> Config:
@@ -266,11 +296,27 @@ def load_config(path: Path) -> Config:
             raise ConfigError(f"{path}: camera.{camera.name}.{needs}", "a path", "nothing")
     for key, value, low, high in (
         ("deadline_ms", config.deadline_ms, 1, 60_000),
+        ("restart_limit", config.restart_limit, 0, 1000),
+        ("engine.threads", config.engine.threads, 0, 1024),
+        ("engine.null_delay_ms", config.engine.null_delay_ms, 0, 60_000),
         ("plc.port", config.plc.port, 1, 65_535),
+        ("plc.heartbeat_timeout_ms", config.plc.heartbeat_timeout_ms, 100, 60_000),
+        ("plc.acknowledge_timeout_ms", config.plc.acknowledge_timeout_ms, 1, 60_000),
+        ("record.min_free_gb", config.record.min_free_gb, 0, 1_000_000),
+        ("record.max_images", config.record.max_images, 0, 1_000_000_000),
+        ("record.grace_ms", config.record.grace_ms, 0, 60_000),
         ("hmi.port", config.hmi.port, 1, 65_535),
+        *(
+            (f"camera.{camera.name}.{key}", getattr(camera, key), low, high)
+            for camera in config.camera
+            for key, low, high in _CAMERA_RANGES
+        ),
     ):
-        if not low <= value <= high:
+        if not low <= value <= high:  # NaN is in no range
             raise ConfigError(f"{path}: {key}", f"{low} to {high}", str(value))
+    if config.hmi.is_enabled and config.hmi.port == config.plc.port:
+        expected = f"another port than plc.port = {config.plc.port}"
+        raise ConfigError(f"{path}: hmi.port", expected, str(config.hmi.port))
     if config.trigger != "plc" and config.results == "level":
         expected = f'"ring" with trigger "{config.trigger}"'
         raise ConfigError(f"{path}: plc.results", expected, '"level"')

@@ -1,137 +1,223 @@
-"""`config.toml` and `products.toml`: what is good loads, what is bad is named in one line."""
+"""Wrong input of the integrator: one line with file, key, what was expected and what came."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from appliance.config import (
-    Config,
-    load_config,
-    load_products,
-    write_atomically,
-)
+from appliance.config import Config, load_config, load_products, write_atomically
 from appliance.errors import ConfigError
 
-GOOD = """
-root = "data"
-deadline_ms = 100
-[[camera]]
-name = "top"
-kind = "files"
-folder = "pictures"
-"""
+GOOD = 'root = "."\ndeadline_ms = 200\n'
+CAMERA = '[[camera]]\nname = "top"\nkind = "files"\nfolder = "pictures"\n'
 
 
 def written(folder: Path, text: str) -> Path:
-    """A configuration file."""
     path = folder / "config.toml"
     path.write_text(text)
     return path
 
 
-def test_defaults(tmp_path: Path) -> None:
-    """The root is absolute, results follow the trigger, every directory hangs off the root."""
-    config = load_config(written(tmp_path, GOOD))
-    assert config.root_dir == tmp_path / "data"
+def refusal(folder: Path, text: str) -> str:
+    """The message, which is one line and begins with the file."""
+    path = written(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    assert "expected " in message
+    assert ", got " in message
+    return message.removeprefix(str(path))
+
+
+def test_a_small_file_is_enough(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, GOOD + CAMERA))
+    assert config.deadline_ms == 200
     assert config.results == "level"
-    for folder in (
-        config.runtime_dir,
-        config.state_dir,
-        config.recipes_dir,
-        config.bundles_dir,
-        config.engines_dir,
-        config.data_dir,
-        config.keys_dir,
-    ):
-        assert folder.parent == config.root_dir
+    assert config.root_dir == tmp_path.resolve()
+    assert config.camera[0].rate_hz == 10.0
     assert config.rings_dir.parent == Path("/dev/shm")
 
 
-def test_two_installations_share_no_ring(tmp_path: Path) -> None:
-    """The ring directory is named after the root."""
-    first = load_config(written(tmp_path, GOOD))
-    second = load_config(written(tmp_path, GOOD.replace('"data"', '"other"')))
-    assert first.rings_dir != second.rings_dir
+@pytest.mark.parametrize(
+    ("text", "where", "expected", "got"),
+    [
+        ("deadline_ms = 200\n" + CAMERA, "", "the key `root`", "no such key"),
+        ('root = "."\n' + CAMERA, "", "the key `deadline_ms`", "no such key"),
+        (GOOD, "", "the key `camera`", "no such key"),
+        (GOOD + "camera = []\n", "camera", "exactly one [[camera]]", "0"),
+        (GOOD + "speed = 3\n" + CAMERA, "", "only known keys", "unknown field `speed`"),
+        (GOOD + CAMERA + "zoom = 3\n", "camera[0]", "only known keys", "unknown field `zoom`"),
+        (GOOD + CAMERA + "[plc]\nprot = 5\n", "plc", "only known keys", "unknown field `prot`"),
+        ('root = "."\ndeadline_ms = "200"\n' + CAMERA, "deadline_ms", "`int`", "`str`"),
+        ('root = "."\ndeadline_ms = 1.5\n' + CAMERA, "deadline_ms", "`int`", "`float`"),
+        ('root = 3\ndeadline_ms = 200\n' + CAMERA, "root", "`str`", "`int`"),
+        (GOOD + '[camera]\nname = "top"\n', "camera", "`array`", "`object`"),
+        (GOOD + CAMERA + 'rate_hz = "fast"\n', "camera[0].rate_hz", "`float`", "`str`"),
+        (
+            GOOD + CAMERA.replace('"files"', '"webcam"'),
+            "camera[0].kind", "'files' or 'genicam'", "'webcam'",
+        ),
+        (
+            GOOD + CAMERA + '[engine]\nkind = "magic"\n',
+            "engine.kind", "'null' or 'onnx' or 'openvino'", "'magic'",
+        ),
+        (GOOD + 'trigger = "laser"\n' + CAMERA, "trigger", "'free' or", "'laser'"),
+        (GOOD + 'trigger = "hardware"\n' + CAMERA, "trigger", '"plc" or "free"', '"hardware"'),
+        (GOOD + CAMERA + CAMERA, "camera", "exactly one [[camera]]", "2"),
+        (
+            GOOD + CAMERA.replace('"top"', '"top cam"'),
+            "camera.name", "letters, digits and _", "'top cam'",
+        ),
+        (
+            GOOD + '[[camera]]\nname = "top"\nkind = "files"\n',
+            "camera.top.folder", "a path", "nothing",
+        ),
+        (
+            GOOD + '[[camera]]\nname = "top"\nkind = "genicam"\n',
+            "camera.top.producer", "a path", "nothing",
+        ),
+        ('root = "."\ndeadline_ms = 0\n' + CAMERA, "deadline_ms", "1 to 60000", "0"),
+        ('root = "."\ndeadline_ms = -5\n' + CAMERA, "deadline_ms", "1 to 60000", "-5"),
+        ('root = "."\ndeadline_ms = 60001\n' + CAMERA, "deadline_ms", "1 to 60000", "60001"),
+        (GOOD + CAMERA + "[plc]\nport = 0\n", "plc.port", "1 to 65535", "0"),
+        (GOOD + CAMERA + "[plc]\nport = 65536\n", "plc.port", "1 to 65535", "65536"),
+        (GOOD + CAMERA + "[hmi]\nport = 70000\n", "hmi.port", "1 to 65535", "70000"),
+        (
+            GOOD + CAMERA + "[hmi]\nport = 5020\n",
+            "hmi.port", "another port than plc.port = 5020", "5020",
+        ),
+        (
+            GOOD + CAMERA + "[plc]\nheartbeat_timeout_ms = 0\n",
+            "plc.heartbeat_timeout_ms", "100 to 60000", "0",
+        ),
+        (
+            GOOD + CAMERA + "[plc]\nacknowledge_timeout_ms = -1\n",
+            "plc.acknowledge_timeout_ms", "1 to 60000", "-1",
+        ),
+        (GOOD + CAMERA + "rate_hz = 0\n", "camera.top.rate_hz", "0.001 to 100000", "0.0"),
+        (GOOD + CAMERA + "rate_hz = nan\n", "camera.top.rate_hz", "0.001 to 100000", "nan"),
+        (GOOD + CAMERA + "buffers = 0\n", "camera.top.buffers", "1 to 1000", "0"),
+        (GOOD + "restart_limit = -1\n" + CAMERA, "restart_limit", "0 to 1000", "-1"),
+        (GOOD + CAMERA + "[record]\ngrace_ms = -1\n", "record.grace_ms", "0 to 60000", "-1"),
+        (
+            GOOD + 'trigger = "free"\n' + CAMERA + '[plc]\nresults = "level"\n',
+            "plc.results", '"ring" with trigger "free"', '"level"',
+        ),
+        ("root = \n", "", "valid TOML", "nvalid value"),
+        ("deadline_ms = 1\ndeadline_ms = 2\n", "", "valid TOML", "overwrite"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(
+    tmp_path: Path, text: str, where: str, expected: str, got: str
+) -> None:
+    message = refusal(tmp_path, text)
+    assert message.startswith(f": {where}: expected " if where else ": expected ")
+    assert f"expected {expected}" in message
+    assert got in message.partition(", got ")[2]
 
 
-def test_free_run_reads_results_from_the_ring(tmp_path: Path) -> None:
-    """There is nobody to acknowledge a level."""
-    assert load_config(written(tmp_path, 'trigger = "free"\n' + GOOD)).results == "ring"
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: expected a TOML file, got no such file"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_a_folder_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a readable TOML file in UTF-8, got "):
+        load_config(tmp_path)
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"root = '\xff\xfe'")
+    with pytest.raises(ConfigError, match="expected a readable TOML file in UTF-8, got "):
+        load_config(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD + CAMERA)
+    path.chmod(0)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "results", "expected"),
+    [("plc", "", "level"), ("free", "", "ring"), ("plc", "ring", "ring")],
+)
+def test_how_results_are_fetched(tmp_path: Path, trigger: str, results: str, expected: str) -> None:
+    text = GOOD + f'trigger = "{trigger}"\n' + CAMERA + f'[plc]\nresults = "{results}"\n'
+    assert load_config(written(tmp_path, text)).results == expected
+
+
+def test_paths_hang_off_the_root(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    text = 'root = "../var"\ndeadline_ms = 200\nrings = "/dev/shm/x"\n' + CAMERA
+    config = load_config(written(tmp_path / "etc", text))
+    root = tmp_path.resolve() / "var"
+    folders = (
+        config.runtime_dir, config.state_dir, config.recipes_dir, config.bundles_dir,
+        config.engines_dir, config.data_dir, config.keys_dir,
+    )  # fmt: skip
+    assert [folder.relative_to(root).as_posix() for folder in folders] == [
+        "run", "state", "recipes", "bundles", "engines", "data", "keys",
+    ]  # fmt: skip
+    assert config.rings_dir == Path("/dev/shm/x")
+
+
+# ---- products.toml
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config(written(tmp_path, GOOD + CAMERA))
+
+
+def test_products(config: Config) -> None:
+    row = '[[product]]\nnumber = {}\nrecipe = "{}"\n'
+    (config.root_dir / "products.toml").write_text(
+        row.format(7, "cell/1") + row.format(4_294_967_295, "cell/2")
+    )
+    assert load_products(config) == {7: "cell/1", 4_294_967_295: "cell/2"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("root = 1", "root: expected `str`, got `int`"),
-        (GOOD + "[plc]\nprot = 1", "plc: expected only known keys, got unknown field `prot`"),
-        ('root = "."\ncamera = []', "expected the key `deadline_ms`, got no such key"),
-        ("= 1", "config.toml: expected valid TOML, got"),
-        ('root = "."\ndeadline_ms = 1\ncamera = []', "camera: expected exactly one [[camera]]"),
-        (GOOD + GOOD[GOOD.index("[[") :], "camera: expected exactly one [[camera]], got 2"),
-        (GOOD.replace("top", "top/up"), "camera.name: expected letters, digits and _"),
-        (GOOD.replace('folder = "pictures"', ""), "camera.top.folder: expected a path"),
-        (GOOD.replace('"files"', '"genicam"'), "camera.top.producer: expected a path"),
-        (GOOD.replace('"files"', '"usb"'), "invalid enum value 'usb'"),
-        (GOOD.replace("100", "0"), "deadline_ms: expected 1 to 60000, got 0"),
-        (GOOD + "[plc]\nport = 70000", "plc.port: expected 1 to 65535, got 70000"),
-        (GOOD + "[hmi]\nport = 0", "hmi.port: expected 1 to 65535, got 0"),
-        ('trigger = "hardware"\n' + GOOD, 'trigger: expected "plc" or "free"'),
-        (
-            'trigger = "free"\n' + GOOD + '[plc]\nresults = "level"',
-            'plc.results: expected "ring" with trigger "free", got "level"',
-        ),
+        (None, "expected a TOML file, got no such file"),
+        ("", "expected the key `product`"),
+        ("[[product]]\nnumber = 1\n", "product[0]: expected the key `recipe`"),
+        ('[[product]]\nnumber = "1"\nrecipe = "a/1"\n', "product[0].number: expected `int`"),
+        ('[[product]]\nnumber = 0\nrecipe = "a/1"\n', "expected 1 to 4294967295, got 0"),
+        ('[[product]]\nnumber = 4294967296\nrecipe = "a/1"\n', "got 4294967296"),
+        ('[[product]]\nnumber = 1\nrecipe = "a/1"\n' * 2, "expected each number once, got 1 twice"),
     ],
 )
-def test_bad_input_is_named(tmp_path: Path, text: str, message: str) -> None:
-    """File, key, what was expected, what came."""
-    path = written(tmp_path, text)
+def test_wrong_products(config: Config, text: str | None, message: str) -> None:
+    path = config.root_dir / "products.toml"
+    if text is not None:
+        path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load_config(path)
+        load_products(config)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """Missing, a directory, not text."""
-    with pytest.raises(ConfigError, match="expected a TOML file, got no such file"):
-        load_config(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="expected a readable TOML file"):
-        load_config(tmp_path)
-    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="expected a readable TOML file in UTF-8"):
-        load_config(tmp_path / "config.toml")
+# ---- whole or not at all
 
 
-def good(folder: Path) -> Config:
-    """A loaded configuration with an existing root."""
-    config = load_config(written(folder, GOOD))
-    config.root_dir.mkdir()
-    return config
-
-
-def test_products(tmp_path: Path) -> None:
-    """Number → recipe; a doubled or impossible number is refused."""
-    config = good(tmp_path)
-    path = config.root_dir / "products.toml"
-    row = '[[product]]\nnumber = {}\nrecipe = "cell/1"\n'
-    path.write_text(row.format(1) + row.format(7))
-    assert load_products(config) == {1: "cell/1", 7: "cell/1"}
-    path.write_text(row.format(1) + row.format(1))
-    with pytest.raises(ConfigError, match=r"product\.number: expected each number once, got 1"):
-        load_products(config)
-    path.write_text(row.format(0))
-    with pytest.raises(ConfigError, match=r"product\.number: expected 1 to 4294967295, got 0"):
-        load_products(config)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """An existing file is replaced; where that fails nothing half-written stays."""
-    path = tmp_path / "new" / "file"
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "file"
     write_atomically(path, b"one")
     write_atomically(path, b"two")
     assert path.read_bytes() == b"two"
-    folder = tmp_path / "folder"
-    (folder / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="irectory"):
-        write_atomically(folder, b"cannot replace a folder")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "new"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.mkdir()  # a folder cannot be replaced by a file
+    with pytest.raises(OSError, match="file"):
+        write_atomically(path, b"new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -1,100 +1,114 @@
-"""Recipes: hashes, what a change of limits leaves as it was, and what is refused."""
+"""Recipes: what is refused by name, and what the two hashes cover."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from appliance.codes import OfflineReason
+from appliance.config import Camera, Config
 from appliance.errors import ConfigError
 from appliance.recipe import Limits, Recipe, RecipeError, View, load_recipe, write_recipe
-from tests.rig import Rig
 
 RECIPE = Recipe(
-    id="part",
-    version=1,
+    id="cell",
+    version=3,
     bundle="ab" * 32,
-    bundle_dir="null",
-    decides="map_max",
-    limits=Limits(t1=-1.5, t2=2.5, set_by="me", reason="a test"),
-    camera={"top": View(exposure_us=1000.0, pixel_format="Mono8", roi=(1, 2, 30, 40))},
+    bundle_dir="cell-0001",
+    decides="segad",
+    limits=Limits(t1=-1.5, t2=2.25, set_by="ann", reason="first"),
+    camera={"top": View(exposure_us=100.0, roi=(1, 2, 3, 4))},
 )
 
 
-@pytest.fixture()
-def rig() -> Iterator[Rig]:
-    """An installation, not started."""
-    with Rig() as rig:
-        yield rig
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    camera = Camera(name="top", kind="files", folder="x")
+    return Config(root=str(tmp_path), deadline_ms=200, camera=(camera,))
 
 
-def test_what_is_written_comes_back(rig: Rig) -> None:
-    """Every field, limits to the last digit."""
-    write_recipe(rig.config, RECIPE)
-    loaded = load_recipe(rig.config, "part/1")
+def replaced(**changes: object) -> Recipe:
+    return msgspec.structs.replace(RECIPE, **changes)
+
+
+def test_written_and_read_back(config: Config) -> None:
+    path = write_recipe(config, RECIPE)
+    loaded = load_recipe(config, "cell/3")
     assert loaded.recipe == RECIPE
-    assert loaded.name == "part/1"
+    assert (loaded.name, loaded.path) == ("cell/3", "cell/3.toml")
+    assert path == config.recipes_dir / loaded.path
     assert loaded.hash32 == int(loaded.hash[:8], 16)
 
 
-def test_a_version_is_never_overwritten(rig: Rig) -> None:
-    """The next change is the next version."""
-    write_recipe(rig.config, RECIPE)
-    with pytest.raises(ConfigError, match="a version that is not there yet"):
-        write_recipe(rig.config, RECIPE)
-
-
-def test_limits_alone_leave_the_setup_as_it_was(rig: Rig) -> None:
-    """Another hash of the whole, the same set-up; an exposure changes both."""
-    limits = msgspec.structs.replace(RECIPE, version=2, limits=Limits(t1=0.0, t2=0.0))
-    decides = msgspec.structs.replace(limits, version=3, decides="classification")
-    exposure = msgspec.structs.replace(RECIPE, version=4, camera={"top": View(exposure_us=2.0)})
-    for recipe in (RECIPE, limits, decides, exposure):
-        write_recipe(rig.config, recipe)
-    loaded = [load_recipe(rig.config, f"part/{version}") for version in (1, 2, 3, 4)]
-    assert len({recipe.hash for recipe in loaded}) == 4
-    setups = [recipe.setup_hash for recipe in loaded]
-    assert setups[0] == setups[1] == setups[2] != setups[3]
+def test_a_version_is_never_overwritten(config: Config) -> None:
+    path = write_recipe(config, RECIPE)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="expected a version that is not there yet"):
+        write_recipe(config, replaced(decides="map_max"))
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "is_same_set_up"),
     [
-        (
-            ("t1 = -1.5", "t1 = 3.0"),
-            "limits: expected finite t1 <= t2 (float32), got t1 3.0, t2 2.5",
-        ),
-        (("t1 = -1.5", "t1 = nan"), "limits: expected finite t1 <= t2"),
-        (("t2 = 2.5", "t2 = inf"), "limits: expected finite t1 <= t2"),
-        (("version = 1", "version = 2"), "expected id and version part/1, got part/2"),
-        (("map_max", "luck"), "invalid enum value 'luck'"),
-        (("camera.top", "camera.side"), "camera: expected a camera of config.toml, got 'side'"),
-        (("[limits]", "[limit]"), "expected only known keys, got unknown field `limit`"),
+        ({"limits": Limits(t1=0.0, t2=1.0)}, True),
+        ({"decides": "map_max"}, True),
+        ({"version": 4}, True),
+        ({"bundle": "cd" * 32}, False),
+        ({"id": "other"}, False),
+        ({"camera": {"top": View(exposure_us=101.0, roi=(1, 2, 3, 4))}}, False),
+        ({"camera": {}}, False),
     ],
 )
-def test_what_is_refused(rig: Rig, change: tuple[str, str], message: str) -> None:
-    """The file, the key, what was expected, what came; not Ready for want of a recipe."""
-    path = write_recipe(rig.config, RECIPE)
-    assert change[0] in path.read_text()
-    path.write_text(path.read_text().replace(*change))
+def test_set_up_hash_leaves_out_what_only_decide_reads(
+    config: Config, change: dict[str, object], is_same_set_up: bool
+) -> None:
+    write_recipe(config, RECIPE)
+    other = replaced(**({"version": 5} | change))
+    write_recipe(config, other)
+    one = load_recipe(config, "cell/3")
+    two = load_recipe(config, f"{other.id}/{other.version}")
+    assert (one.setup_hash == two.setup_hash) == is_same_set_up
+    assert one.hash != two.hash
+
+
+@pytest.mark.parametrize(
+    "name", ["", "cell", "cell/", "/3", "../3", "./3", "a/b/3", "cell/x", "cell/-1", "cell/3.0"]
+)
+def test_names_that_are_none(config: Config, name: str) -> None:
+    with pytest.raises(RecipeError, match='expected a recipe name like "cell/3"'):
+        load_recipe(config, name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('decides = "segad"', 'decides = "luck"', "3.toml: decides: expected 'classification' or"),
+        ('decides = "segad"\n', "", "3.toml: expected the key `decides`"),
+        ("t1 = -1.5", 't1 = "low"', "3.toml: limits.t1: expected `float`, got `str`"),
+        ("t1 = -1.5", "t1 = 3.0", "3.toml: limits: expected finite t1 <= t2"),
+        ("t1 = -1.5", "t1 = nan", "3.toml: limits: expected finite t1 <= t2"),
+        ("t1 = -1.5", "t1 = -inf", "3.toml: limits: expected finite t1 <= t2"),
+        ("t2 = 2.25", "t2 = inf", "3.toml: limits: expected finite t1 <= t2"),
+        ("t2 = 2.25", "t2 = 1e39", "3.toml: limits: expected finite t1 <= t2"),
+        ("version = 3", "version = 4", "3.toml: expected id and version cell/3, got cell/4"),
+        ('id = "cell"', 'id = "bell"', "3.toml: expected id and version cell/3, got bell/3"),
+        ("camera.top", "camera.side", "3.toml: camera: expected a camera of config.toml"),
+        ("t1 = -1.5", "t1 = -1.5\nt3 = 1", "3.toml: limits: expected only known keys"),
+        ("version = 3", "version = ", "3.toml: expected valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(config: Config, old: str, new: str, message: str) -> None:
+    path = write_recipe(config, RECIPE)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
     with pytest.raises(RecipeError) as caught:
-        load_recipe(rig.config, "part/1")
+        load_recipe(config, "cell/3")
     assert message in str(caught.value)
-    assert str(path) in str(caught.value)
     assert caught.value.offline == OfflineReason.NO_RECIPE
 
 
-@pytest.mark.parametrize("name", ["part", "part/", "/1", "../part/1", "a/b/1", "part/one"])
-def test_names_that_are_no_recipe(rig: Rig, name: str) -> None:
-    """Nothing outside the recipes directory is ever opened."""
-    with pytest.raises(RecipeError, match="expected a recipe name like"):
-        load_recipe(rig.config, name)
-
-
-def test_a_missing_recipe_is_named(rig: Rig) -> None:
-    """The path that was looked for."""
-    path: Path = rig.config.recipes_dir / "part" / "9.toml"
-    with pytest.raises(RecipeError, match="no such file") as caught:
-        load_recipe(rig.config, "part/9")
-    assert caught.value.where == str(path)
+def test_a_missing_recipe(config: Config) -> None:
+    with pytest.raises(RecipeError, match=r"3\.toml: expected a TOML file, got no such file"):
+        load_recipe(config, "cell/3")
