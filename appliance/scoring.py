@@ -133,7 +133,7 @@ def worst_region(
     seen: npt.NDArray[Any] = np.where(is_seen, amap, -np.inf)
     peak = int(np.argmax(seen))
     level = (float(seen.flat[peak]) + float(np.median(amap))) / 2
-    above = (seen >= level).astype(np.uint8)
+    above = ((seen >= level) & is_seen).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     label = int(labels.flat[peak])
     if label == 0:
