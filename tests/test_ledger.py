@@ -110,3 +110,14 @@ def test_a_row_given_up_is_missing_for_good_once_the_recorder_is_well() -> None:
 def test_every_breach_adds_up() -> None:
     ledger = Ledger(duplicates=1, foreign=2, unanswered=4, rows_doubled=8)
     assert ledger.unaccounted == ledger.figures()["unaccounted"] == 15
+
+
+def test_a_row_that_is_acknowledged_and_was_never_counted_shows() -> None:
+    ledger = Ledger()
+    ledger.rows_counted(life=7, rows=3, acknowledged=3)
+    ledger.rows_counted(life=7, rows=5, acknowledged=2)
+    assert ledger.unaccounted == 0
+    ledger.rows_counted(life=7, rows=5, acknowledged=1)
+    assert ledger.unaccounted == ledger.rows_skipped == 1
+    ledger.rows_counted(life=8, rows=2, acknowledged=2)  # a new life counts from 0
+    assert ledger.unaccounted == 1
