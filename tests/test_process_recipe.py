@@ -55,7 +55,8 @@ def test_the_loaded_recipe_is_shown_and_decides(rig: Rig) -> None:
         assert ask(rig, 2) == CommandError.DONE
         until("new recipe", lambda: shown(ear) == (2, second.hash32))
         assert words(rig, 3) == [Word.NG] * 3
-        until("rows", lambda: ear.rows_pending == 0)
+        # What the page hears is up to 100 ms old, so the rows themselves are awaited.
+        until("rows", lambda: len(rig.rows()) == 8)
         recipes = [row.verdict.recipe for row in rig.rows()]
         assert recipes == ["other/1"] * 3 + ["cell/1"] * 5
         assert ear.unaccounted == 0
