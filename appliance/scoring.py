@@ -38,7 +38,9 @@ class Scorer:
         self._index = SegmentIndex(labels, len(manifest.segments))
         self._is_seen = labels != IGNORED
         self._forest = (
-            Forest.load(bundle.path(manifest.forest), columns) if manifest.forest else None
+            Forest.load(bundle.path(manifest.forest), columns, manifest.files[manifest.forest])
+            if manifest.forest
+            else None
         )
         self._warm_up(labels.shape, len(manifest.detectors))
 

@@ -103,7 +103,8 @@ def margins_of(bundle: Bundle, answers: Answers) -> dict[str, npt.NDArray[np.flo
     """Every score that the bundle has → (N,) raw margins."""
     margins = {"map_max": answers.map_max, "classification": answers.classification}
     if bundle.manifest.forest:
-        forest = Forest.load(bundle.path(bundle.manifest.forest), bundle.manifest.columns)
+        file, hashes = bundle.manifest.forest, bundle.manifest.files
+        forest = Forest.load(bundle.path(file), bundle.manifest.columns, hashes[file])
         margins["segad"] = np.array([forest.margin(row) for row in answers.features], np.float32)
     return margins
 

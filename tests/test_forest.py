@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xgboost
 
+from appliance.bundle import hash_file
 from appliance.codes import Reason
 from appliance.errors import ArtefactError, PartError
 from appliance.forest import Forest, fit, reasons
@@ -58,7 +59,7 @@ def test_a_margin_is_a_float32_value(forest):
 
 
 def test_saved_and_loaded_it_answers_the_same(forest, path):
-    loaded = Forest.load(path, COLUMNS)
+    loaded = Forest.load(path, COLUMNS, hash_file(path))
     for row in parts()[0][:10]:
         assert loaded.margin(row) == forest.margin(row)
         assert loaded.reasons(row) == forest.reasons(row)
@@ -87,7 +88,7 @@ def test_reasons_name_what_was_put_there(forest, path):
     good, bad = np.zeros((2, len(COLUMNS)), np.float32)
     bad[COLUMNS.index("solder_2/net/q99.5")] = 4
     bad[COLUMNS.index("rim/net/mean")] = -2
-    for one in (forest, Forest.load(path, COLUMNS)):
+    for one in (forest, Forest.load(path, COLUMNS, hash_file(path))):
         solder, rim, *_ = one.reasons(bad)
         assert solder.startswith("segment solder_2: q99.5 of net is high")
         assert rim.startswith("segment rim: mean of net is low")
@@ -140,7 +141,7 @@ def test_a_row_of_another_length_is_an_error(forest):
 )
 def test_other_columns_are_refused(path, segments, message):
     with pytest.raises(ArtefactError, match=message):
-        Forest.load(path, column_names(segments, ["net"]))
+        Forest.load(path, column_names(segments, ["net"]), hash_file(path))
 
 
 def test_another_objective_is_refused(path, tmp_path):
@@ -149,12 +150,12 @@ def test_another_objective_is_refused(path, tmp_path):
     other = tmp_path / "other.ubj"
     xgboost.train({"objective": "reg:squarederror"}, data, 1).save_model(other)
     with pytest.raises(ArtefactError, match="expected binary:logitraw, got reg:squarederror"):
-        Forest.load(other, COLUMNS)
+        Forest.load(other, COLUMNS, hash_file(other))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "tail", "scrambled"])
 def test_a_damaged_file_is_refused_in_one_line(path, damage):
-    data = path.read_bytes()
+    data, digest = path.read_bytes(), hash_file(path)
     path.unlink()
     if damage != "missing":
         path.write_bytes(
@@ -167,7 +168,7 @@ def test_a_damaged_file_is_refused_in_one_line(path, damage):
             }[damage]
         )
     with pytest.raises(ArtefactError, match=r"segad\.ubj: expected a forest") as caught:
-        Forest.load(path, COLUMNS)
+        Forest.load(path, COLUMNS, digest)
     assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
+from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle, hash_file
 from appliance.forest import Forest, fit
 from appliance.frames import RingReader, RingWriter
 from appliance.messages import Scored
@@ -68,7 +68,7 @@ def forest(seconds: float) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="insp") as folder:
         path = Path(folder, "segad.ubj")
         _fitted().save(path)
-        judge = Forest.load(path, _COLUMNS)
+        judge = Forest.load(path, _COLUMNS, hash_file(path))
     part = _features(1)[0]
     found = quantiles(time_ms(lambda: judge.margin(part), seconds))
     return [
