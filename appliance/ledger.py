@@ -116,18 +116,27 @@ class Ledger:
         self.rows_pending = len(self._rows)
 
     def check(
-        self, now_ns: int, open_deadlines_ns: Collection[int], recorder_is_healthy: bool
+        self,
+        now_ns: int,
+        open_deadlines_ns: Collection[int],
+        recorder_is_healthy: bool,
+        alive: Collection[Debtor] = ("camera", "infer"),
     ) -> None:
         """Once a second: what is owed too long becomes a broken law.
 
         open_deadlines_ns: deadlines of all parts without a verdict. Rows count as missing only
-        after the recorder was healthy for 5 s; until then they are shown as pending.
+        after the recorder was healthy for 5 s; until then they are shown as pending. alive: who
+        gave a fresh sign of life; what a silent process owes waits until it answers or a new life
+        of it takes its place: its death is a fault of its own, not a lost message.
         """
         self.overdue = sum(1 for deadline in open_deadlines_ns if deadline + _GRACE_NS < now_ns)
         self.vanished = abs(self.pending - len(open_deadlines_ns))
         for key in [k for k, due_ns in self._owed.items() if due_ns < now_ns]:
-            del self._owed[key]
-            self.unanswered += 1
+            if key[0] in alive:
+                del self._owed[key]
+                self.unanswered += 1
+            else:
+                self._owed[key] = now_ns + self.patience_ns
         if not recorder_is_healthy:
             self._healthy_since_ns = None
         elif self._healthy_since_ns is None:

@@ -19,7 +19,7 @@ from appliance.codes import (
 from appliance.config import Config
 from appliance.handshake import Conditions, Done, Handshake
 from appliance.journal import Journal, Opened
-from appliance.ledger import Ledger
+from appliance.ledger import Debtor, Ledger
 from appliance.messages import (
     FrameReady,
     Health,
@@ -396,7 +396,12 @@ class Line:
             del self._sent_ns[part_id]
             self._delivered.discard(part_id)
             self.ledger.row_dropped(part_id)
-        self.ledger.check(now_ns, self.book.deadlines_ns, is_recording)
+        peers = self.setups.peers
+        debtors: dict[Debtor, str] = {"camera": self.camera_label, "infer": self.infer_label}
+        alive: list[Debtor] = [
+            d for d, label in debtors.items() if peers[label].is_fresh(now_ns, _INFER_FRESH_NS)
+        ]
+        self.ledger.check(now_ns, self.book.deadlines_ns, is_recording, alive)
         if is_recording:
             due = [p for p, sent in self._sent_ns.items() if now_ns - sent >= _RESEND_NS]
             for part_id in due[:_RESEND_MOST]:

@@ -448,6 +448,7 @@ def restart_verdict(opened: Opened, epoch: int, software: str) -> Verdict:
         acq_id=acq_id(opened.part_id),
         epoch=epoch,
         word=Word.ERROR,
+        is_rebuilt=True,
         reason=Reason.RESTART,
         detail="the decision process was restarted while this part was open",
         part_tag=opened.part_tag,

@@ -112,9 +112,7 @@ class Store:
                 paths = [{"of": part_id, "path": path} for part_id, path in images.items()]
                 connection.execute(_SET_IMAGE, paths)
         wrong = [
-            part_id
-            for part_id, known in stored.items()
-            if known != (unique[part_id].word.name, unique[part_id].opened_utc_ns)
+            part_id for part_id, known in stored.items() if not _agrees(unique[part_id], *known)
         ]
         return Added(
             new=len(written), known=len(stored) - len(wrong), contradictions=tuple(sorted(wrong))
@@ -271,6 +269,16 @@ def _from_row(row: sa.RowMapping) -> PartRow:
         image=row["image"],
         stored_utc_ns=row["stored_utc_ns"],
     )
+
+
+def _agrees(verdict: Verdict, word: str, opened_utc_ns: int) -> bool:
+    """A verdict and the row that is there: of one part, and of one opinion.
+
+    A power cut may cost the journal a verdict whose row was stored already. What is rebuilt then
+    says "restart"; the row knows better and stays.
+    """
+    is_one_part = verdict.opened_utc_ns == opened_utc_ns
+    return is_one_part and (verdict.is_rebuilt or verdict.word.name == word)
 
 
 _insert = insert(parts)

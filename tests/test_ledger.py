@@ -121,3 +121,18 @@ def test_a_row_that_is_acknowledged_and_was_never_counted_shows() -> None:
     assert ledger.unaccounted == ledger.rows_skipped == 1
     ledger.rows_counted(life=8, rows=2, acknowledged=2)  # a new life counts from 0
     assert ledger.unaccounted == 1
+
+
+def test_a_silent_process_owes_until_it_speaks_or_is_replaced():
+    ledger = Ledger()
+    ledger.seen_alive("infer", 1)
+    ledger.owe("infer", 7, S)
+    ledger.check(20 * S, [], True, alive=["camera"])
+    assert ledger.unanswered == 0
+    ledger.check(26 * S, [], True, alive=["camera", "infer"])
+    assert ledger.unanswered == 1
+    ledger.owe("infer", 8, 27 * S)
+    ledger.check(40 * S, [], True, alive=["camera"])
+    ledger.seen_alive("infer", 2)
+    ledger.check(60 * S, [], True)
+    assert ledger.unanswered == 1

@@ -330,3 +330,18 @@ def test_a_locked_database_is_a_device_error_and_recovers(
     other.close()
     assert quick.add([verdict(1)]).new == 1
     quick.close()
+
+
+def test_a_restart_verdict_does_not_contradict_the_row_that_knows_better(tmp_path: Path) -> None:
+    store = Store(tmp_path / "parts.db")
+    try:
+        stored = verdict(1)
+        assert store.add([stored]).new == 1
+        rebuilt = msgspec.structs.replace(stored, word=Word.ERROR, is_rebuilt=True)
+        added = store.add([rebuilt])
+        assert (added.new, added.known, added.contradictions) == (0, 1, ())
+        row = store.part(1)
+        assert row is not None
+        assert row.verdict.word == Word.OK
+    finally:
+        store.close()
