@@ -57,9 +57,10 @@ def resize(seconds: float) -> list[Row]:
 def model(seconds: float) -> list[Row]:
     """WRN-50-2 at 256²: the exact graph and the published one against the backbone alone."""
     try:
-        graphs = _networks()
+        from models.comparison import graphs_to_compare
     except ImportError as err:
         raise NotMeasuredError(f"the extra `train` is needed: {err}") from err
+    graphs = graphs_to_compare(_BACKBONE, (_SIDE_PX, _SIDE_PX))
     threads = thread_count(Engine())
     picture = np.random.default_rng(0).uniform(0, 255, (1, 3, _SIDE_PX, _SIDE_PX))
     pixels = picture.astype(np.float32)
@@ -103,37 +104,6 @@ def _time_ms(run: Callable[[npt.NDArray[np.generic]], object], pixels: npt.NDArr
     begun = time.perf_counter()
     run(pixels)
     return (time.perf_counter() - begun) * 1e3
-
-
-def _networks() -> dict[str, onnx.ModelProto]:
-    import torch
-    from torch import Tensor, nn
-
-    from models.backbones import untrained
-    from models.exact import ExactSuperSimpleNet
-    from models.export import to_onnx
-    from models.supersimplenet import SuperSimpleNet
-
-    size = (_SIDE_PX, _SIDE_PX)
-    torch.manual_seed(0)
-    plain = SuperSimpleNet(untrained(_BACKBONE)).eval()
-
-    class BackboneAlone(nn.Module):
-        """Both taps as the outputs, so that nothing of it can be left out."""
-
-        def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-            """As the network takes its features."""
-            return plain.taps(pixels)
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.plain = plain
-
-    return {
-        "exact": to_onnx(ExactSuperSimpleNet(plain, size), size),
-        "published": to_onnx(plain, size),
-        "backbone": to_onnx(BackboneAlone(), size),
-    }
 
 
 def _runner(model: onnx.ModelProto, threads: int) -> Callable[[npt.NDArray[np.generic]], object]:

@@ -1,0 +1,51 @@
+"""Who may import what: the rooms, and one SDK per file. Read from the sources, lazy imports too."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("appliance", "models", "calibration", "tools")
+
+ONLY_IN = {
+    "alembic": ("appliance/store.py", "appliance/migrations/"),
+    "genicam": ("appliance/camera_genicam",),
+    "harvesters": ("appliance/camera_genicam",),
+    "mcap": ("appliance/recording.py",),
+    "nicegui": ("appliance/hmi", "calibration/"),
+    "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_graph.py"),
+    "openvino": ("appliance/engine_openvino.py", "models/"),
+    "pymodbus": ("appliance/plc_modbus.py", "tools/plc_"),
+    "sqlalchemy": ("appliance/store.py", "appliance/migrations/"),
+    "torch": ("models/",),
+    "xgboost": ("appliance/forest.py",),
+    "zmq": ("appliance/wire.py",),
+    "pickle": (),
+}
+"""SDK → where it may be imported."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level names of all that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_imports_what_its_room_may(path: Path) -> None:
+    name, used = path.relative_to(ROOT).as_posix(), set(imports(path))
+    for sdk in used & ONLY_IN.keys():
+        assert name.startswith(ONLY_IN[sdk]), f"{name} imports {sdk}"
+    if name.startswith("appliance/"):
+        assert not used & {"models", "calibration", "tools", "tests"}
+    if name.startswith("models/"):
+        assert not used & {"tools", "calibration", "tests"}
+    assert "tests" not in used
