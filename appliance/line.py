@@ -399,7 +399,9 @@ class Line:
         peers = self.setups.peers
         debtors: dict[Debtor, str] = {"camera": self.camera_label, "infer": self.infer_label}
         alive: list[Debtor] = [
-            d for d, label in debtors.items() if peers[label].is_fresh(now_ns, _INFER_FRESH_NS)
+            debtor
+            for debtor, label in debtors.items()
+            if peers[label].is_fresh(now_ns, max(_INFER_FRESH_NS, peers[label].hang_limit_ns))
         ]
         self.ledger.check(now_ns, self.book.deadlines_ns, is_recording, alive)
         if is_recording:
