@@ -1,4 +1,4 @@
-"""The web server of the page: a port, addresses of images, headers, and an end within a second.
+"""The web server of the page: a port, addresses of images, headers, and an end within two seconds.
 
 NiceGUI makes the page itself and serves its own files; nothing is ever fetched from elsewhere, and
 the browser is told to refuse it.
@@ -19,7 +19,10 @@ from appliance.config import Config
 from appliance.errors import AddressInUse
 from appliance.hmi_pictures import Images
 
-STOP_S = 0.6
+_CLOSE_S = 0.4
+"""For the browsers to answer the closing of their connections."""
+_END_S = 1.4
+"""After that, for NiceGUI to end its tasks: on a busy machine they need some turns."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -101,12 +104,17 @@ def make_server(app: FastAPI) -> uvicorn.Server:
 
 
 async def end(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
-    """Close all connections within STOP_S, whatever the browsers do."""
+    """Close all connections and end what NiceGUI runs, whatever the browsers do.
+
+    A connection whose browser does not answer is dropped, so that the server's own end is walked
+    through to its last step: cut off half-way it would log an error at every stop.
+    """
     server.should_exit = True
-    done, _ = await asyncio.wait([serving], timeout=STOP_S)
+    done, _ = await asyncio.wait([serving], timeout=_CLOSE_S)
     if not done:
-        server.force_exit = True
-        done, _ = await asyncio.wait([serving], timeout=0.2)
+        for connection in tuple(server.server_state.connections):
+            connection.transport.abort()
+        done, _ = await asyncio.wait([serving], timeout=_END_S)
     if not done:
         serving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
