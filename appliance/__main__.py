@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Entry] = {
     "evaluate": Entry("models.evaluate:main", "AUROC and its kin of a bundle on labelled images."),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "bench": Entry("tools.bench:main", "Measure the budgets on this machine."),
+    "audit": Entry("appliance.audit:main", "Who changed what, and whether anybody altered that."),
     "doctor": Entry("appliance.doctor:main", "What is installed, missing or broken, and why."),
 }
 

@@ -336,12 +336,12 @@ def load_products(config: Config) -> dict[int, str]:
     return {product.number: product.recipe for product in products}
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """All of the file or none of it, through a power cut too: temp, fsync, rename, fsync."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        os.fchmod(handle, 0o644)  # the line may run as another user than the one who wrote
+        os.fchmod(handle, mode)  # 0644: the line may run as another user than the one who wrote
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
