@@ -21,7 +21,7 @@ from appliance.camera_genicam_nodes import SDK_ERRORS, Nodes, read_field, transl
 from appliance.codes import OfflineReason
 from appliance.config import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError, PartError
-from appliance.pixels import FORMATS, KNOWN, unpack
+from appliance.pixels import FORMATS, KNOWN, known_as, unpack
 from appliance.recipe import View
 from appliance.source import Choice, Counts, Frame, FrameIds, Incomplete, Mode
 
@@ -121,7 +121,7 @@ class GenicamSource:
             wanted = self._found.get(name) if value is None else value
             if wanted is not None:
                 nodes.write(name, wanted, self._wrong_view)
-        self._format = str(nodes.read("PixelFormat"))
+        self._format = known_as(str(nodes.read("PixelFormat")))
         if self._format not in FORMATS:
             raise self._wrong_view("PixelFormat", f"one of {KNOWN}", self._format)
         width, height = int(nodes.read("Width")), int(nodes.read("Height"))

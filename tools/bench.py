@@ -32,6 +32,7 @@ BENCHES: dict[str, str] = {
     "scoring": "tools.bench_score:scoring",
     "kill": "tools.bench_plc:kill",
     "handshake": "tools.bench_plc:handshake",
+    "pixels": "tools.bench_pixels:pixels",
     "resize": "tools.bench_graph:resize",
     "memory": "tools.bench_memory:memory",
     "model": "tools.bench_graph:model",
