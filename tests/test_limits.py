@@ -1,0 +1,268 @@
+"""Limits with a guarantee: their definition, their words, and the truth of what they promise.
+
+The simulations draw parts from known distributions, choose limits with the functions under test,
+and ask the distribution itself how many parts would escape. 10,000 runs each; a stated 95 % bound
+has to hold in at least 94.3 % (three standard errors below 95 %).
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.special import ndtr
+
+from calibration.limits import (
+    Parts,
+    Target,
+    conformal_limit,
+    escape_limit,
+    outcome,
+    overkill_limit,
+    parts_of,
+    propose,
+    separate,
+)
+from calibration.tradeoff import Costs, cost_per_1000, curve, false_alarms_at, flips
+
+RUNS = 10_000
+LEAST = 0.943
+
+TYPES = {"scratch": (3.0, 1.0), "dent": (2.0, 1.5), "stain": (4.0, 2.0)}
+"""Type of defect → mean and spread of its normal margins; good parts are N(0, 1)."""
+
+
+def draw(
+    rng: np.random.Generator, good: int, each: int, types: tuple[str, ...] = tuple(TYPES)
+) -> Parts:
+    bad = [rng.normal(*TYPES[name], each) for name in types]
+    kinds = ("good",) * good + tuple(name for name in types for _ in range(each))
+    return Parts(np.concatenate([rng.normal(0, 1, good), *bad]).astype(np.float32), kinds)
+
+
+def below(limit: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    """True share of a type below a limit."""
+    mean, spread = TYPES[name]
+    return ndtr((np.asarray(limit, np.float64) - mean) / spread)
+
+
+def above(limit: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """True share of the good at or above a limit."""
+    return ndtr(-np.asarray(limit, np.float64))
+
+
+# ---- truth ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "rate"), [(59, 0.05), (60, 0.05), (150, 0.05), (300, 0.01)])
+def test_the_escape_limit_keeps_its_promise(count: int, rate: float) -> None:
+    bad = np.random.default_rng(1).normal(*TYPES["dent"], (RUNS, count)).astype(np.float32)
+    limit = escape_limit(bad, rate, 0.95)
+    assert limit is not None and limit.shape == (RUNS,)
+    assert (below(limit, "dent") <= rate).mean() >= LEAST
+
+
+@pytest.mark.parametrize(("count", "rate"), [(59, 0.05), (200, 0.05), (1000, 0.01)])
+def test_the_overkill_limit_keeps_its_promise(count: int, rate: float) -> None:
+    good = np.random.default_rng(2).normal(0, 1, (RUNS, count)).astype(np.float32)
+    limit = overkill_limit(good, rate, 0.95)
+    assert limit is not None
+    assert (above(limit) <= rate).mean() >= LEAST
+
+
+@pytest.mark.parametrize(("count", "rate"), [(19, 0.05), (50, 0.05), (333, 0.01)])
+def test_the_conformal_limit_rejects_no_more_good_parts_than_it_says(
+    count: int, rate: float
+) -> None:
+    good = np.random.default_rng(3).normal(0, 1, (RUNS, count)).astype(np.float32)
+    limit = conformal_limit(good, rate)
+    assert limit is not None
+    rejected = above(limit)
+    three_errors = 3 * rejected.std() / np.sqrt(RUNS)
+    assert rejected.mean() <= rate + three_errors
+    # The guarantee is tight: at most 1/(n + 1) is given away.
+    assert rejected.mean() >= rate - 1 / (count + 1) - three_errors
+
+
+def test_a_proposal_keeps_all_it_states_choice_of_limits_included() -> None:
+    """Three types of defect, T1 the lowest of their limits, guard band on: all at once."""
+    rng = np.random.default_rng(4)
+    target = Target(max_escape=0.1, max_overkill=0.05)
+    escapes_hold = overkill_holds = 0
+    for _ in range(RUNS):
+        proposal = propose(draw(rng, 80, 60), target, guard_band=0.5)
+        assert proposal.t1 is not None and proposal.t2 is not None
+        assert proposal.proved_overkill is not None
+        escapes_hold += all(
+            below(proposal.t1, name) <= bound for name, bound in proposal.proved_escape.items()
+        )
+        overkill_holds += bool(above(proposal.t2) <= proposal.proved_overkill)
+    assert escapes_hold / RUNS >= LEAST
+    assert overkill_holds / RUNS >= LEAST
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_fresh_parts_bound_any_limit_however_it_was_chosen(looks: int) -> None:
+    """Limits picked by eye from few calibrate parts, judged by the verify parts. With several
+    planned looks (each another score of the same parts) the best-looking outcome is taken, as an
+    impatient person would."""
+    rng = np.random.default_rng(5)
+    holds = dict.fromkeys(("escapes", "types", "overkill", "ppm", "review"), 0)
+    for _ in range(RUNS):
+        tried = []
+        for _ in range(looks):
+            bad = np.sort(rng.normal(*TYPES["dent"], 20)).astype(np.float32)
+            t1, t2 = float(bad[rng.integers(0, 4)]), float(bad[rng.integers(4, 12)])
+            tried.append((outcome(draw(rng, 60, 30), t1, t2, 0.95, looks), t1, t2))
+        seen, t1, t2 = min(tried, key=lambda one: one[0].escapes_all.upper)
+        true = {name: float(below(t1, name)) for name in TYPES}
+        mix = float(np.mean(list(true.values())))
+        holds["escapes"] += mix <= seen.escapes_all.upper
+        holds["types"] += all(true[name] <= seen.escapes[name].upper for name in TYPES)
+        holds["overkill"] += bool(above(t2) <= seen.overkill.upper)
+        holds["ppm"] += 1e6 * 0.01 * mix / (1 - 0.01 * (1 - mix)) <= seen.escape_ppm(0.01)[1]
+        good_band = float(above(t1) - above(t2))
+        bad_band = float(np.mean([below(t2, name) - below(t1, name) for name in TYPES]))
+        holds["review"] += 0.9 * good_band + 0.1 * bad_band <= seen.review_load(0.1)[1]
+    assert {name: count for name, count in holds.items() if count / RUNS < LEAST} == {}
+
+
+@pytest.mark.parametrize(("looks", "is_honest"), [(5, True), (1, False)])
+def test_the_best_of_five_looks_keeps_its_bound_only_where_five_were_planned(
+    looks: int, is_honest: bool
+) -> None:
+    """59 bad parts, five scores that all miss 5 %; the one with the fewest misses is quoted."""
+    missed = np.random.default_rng(6).binomial(59, 0.05, (RUNS, 5)).min(axis=1)
+    bound_of = [outcome(_missing(k), 0.0, 0.0, 0.95, looks).escapes_all.upper for k in range(60)]
+    covered = (np.array(bound_of)[missed] >= 0.05).mean()
+    assert (covered >= LEAST) == is_honest
+
+
+def _missing(count: int) -> Parts:
+    margins = np.where(np.arange(59) < count, -1.0, 1.0).astype(np.float32)
+    return Parts(margins, ("dent",) * 59)
+
+
+# ---- definition ----------------------------------------------------------------------------
+
+
+def test_the_limit_is_the_order_statistic_that_the_number_of_parts_allows() -> None:
+    bad = np.arange(93, dtype=np.float32)
+    np.random.default_rng(0).shuffle(bad)
+    assert escape_limit(bad, 0.05, 0.95) == 1, "93 parts allow one miss"
+    assert escape_limit(bad[:58], 0.05, 0.95) is None
+    good = np.arange(93, dtype=np.float32)
+    assert overkill_limit(good, 0.05, 0.95) == np.nextafter(np.float32(91), np.float32(92))
+    assert conformal_limit(good[:19], 0.05) == np.nextafter(np.float32(18), np.float32(19))
+    assert conformal_limit(good[:18], 0.05) is None
+
+
+def test_too_few_parts_give_no_limit_and_the_number_that_would_do() -> None:
+    parts = draw(np.random.default_rng(0), 20, 41, ("dent",))
+    proposal = propose(parts, Target(max_escape=0.05, max_overkill=0.05))
+    assert not proposal.is_proved and proposal.t1 is None and proposal.t2 is None
+    assert "41 bad parts (dent)" in proposal.advice[0] and "59 can" in proposal.advice[0]
+    assert "20 good parts" in proposal.advice[1] and "59 can" in proposal.advice[1]
+
+
+def test_without_bad_parts_nothing_is_said_of_escapes() -> None:
+    proposal = propose(draw(np.random.default_rng(0), 200, 0), Target())
+    assert proposal.t1 is None and "no bad parts" in proposal.advice[0]
+
+
+def test_the_type_that_is_hardest_to_find_sets_the_limit() -> None:
+    parts = draw(np.random.default_rng(0), 100, 100)
+    target = Target(max_escape=0.05, max_overkill=0.05)
+    strict = propose(parts, target)
+    mixed = propose(parts, target._replace(per_type=False))
+    assert strict.t1 is not None and mixed.t1 is not None
+    assert strict.t1 < mixed.t1
+    each = 1 - 0.05 / 3
+    lowest = [escape_limit(parts.of(name), 0.05, each) for name in parts.types]
+    assert strict.t1 == min(float(x) for x in lowest if x is not None)
+    assert set(strict.proved_escape) == set(TYPES)
+
+
+def test_classes_that_lie_far_apart_meet_in_the_middle_and_a_guard_band_widens_it() -> None:
+    margins = np.concatenate([np.linspace(-1, 0, 200), np.linspace(8, 9, 200)]).astype(np.float32)
+    parts = Parts(margins, ("good",) * 200 + ("dent",) * 200)
+    target = Target(max_escape=0.05, max_overkill=0.05)
+    touching = propose(parts, target)
+    assert touching.t1 == touching.t2 and 0 < (touching.t1 or 0) < 8
+    apart = propose(parts, target, guard_band=2.0)
+    assert apart.t1 is not None and apart.t2 is not None
+    assert apart.t2 - apart.t1 == pytest.approx(2.0)
+    wide = propose(parts, target, guard_band=30.0)
+    assert wide.t1 is not None and wide.t2 is not None and wide.t1 < -1 and wide.t2 > 9
+
+
+def test_outcome_counts_as_the_line_does() -> None:
+    parts = Parts(
+        np.array([0.0, 1.0, 1.5, 2.0, 0.9999, 1.0, 2.0], np.float32),
+        ("good",) * 4 + ("dent", "dent", "scratch"),
+    )
+    seen = outcome(parts, 1.0, 2.0, 0.95)
+    assert seen.overkill[:2] == (1, 4), "NG is from T2 up"
+    assert seen.escapes["dent"][:2] == (1, 2) and seen.escapes["scratch"][:2] == (0, 1)
+    assert seen.escapes_all[:2] == (1, 3)
+    assert seen.uncertain_good[:2] == (2, 4) and seen.uncertain_bad[:2] == (1, 3)
+    assert seen.worst_type == "dent"
+    load, bound = seen.review_load(0.1)
+    assert load == pytest.approx(0.9 * 0.5 + 0.1 / 3) and bound > load
+    twice = outcome(parts, 1.0, 2.0, 0.95, looks=2)
+    assert twice.overkill.upper > seen.overkill.upper
+
+
+def test_a_part_is_as_bad_as_its_worst_view_and_counts_once() -> None:
+    parts = parts_of(["a", "b", "a"], ["good", "dent", "good"], [1.0, 5.0, 3.0])
+    assert parts.margins.tolist() == [3.0, 5.0] and parts.kinds == ("good", "dent")
+    with pytest.raises(ValueError, match="part a: expected one label, got good and dent"):
+        parts_of(["a", "a"], ["good", "dent"], [1.0, 2.0])
+    with pytest.raises(ValueError, match="finite"):
+        parts_of(["a"], ["good"], [float("nan")])
+
+
+def test_calibrate_and_verify_are_split_by_part_and_kind() -> None:
+    names = [f"p{i}" for i in range(40)]
+    kinds = ["good"] * 20 + ["dent"] * 10 + ["stain"] * 10
+    chosen = separate(names, kinds, seed=3)
+    count = {kind: sum(kinds[names.index(n)] == kind for n in chosen) for kind in set(kinds)}
+    assert count == {"good": 10, "dent": 5, "stain": 5}
+    assert chosen == separate(names[::-1], kinds[::-1], seed=3), "the order of files says nothing"
+    assert chosen != separate(names, kinds, seed=4)
+
+
+# ---- what another limit would do -----------------------------------------------------------
+
+
+def test_the_curve_counts_at_every_limit() -> None:
+    parts = draw(np.random.default_rng(0), 30, 20)
+    lines = curve(parts)
+    for limit, escape, overkill in zip(*lines, strict=True):
+        assert escape == pytest.approx((parts.bad < limit).mean())
+        assert overkill == pytest.approx((parts.good >= limit).mean())
+    assert lines.escape[0] == 0 and lines.escape[-1] == 1
+    assert lines.overkill[-1] == 0
+    with pytest.raises(ValueError, match="good and bad"):
+        curve(draw(np.random.default_rng(0), 30, 0))
+
+
+def test_the_cheapest_limit_follows_the_price_of_an_escape() -> None:
+    lines = curve(draw(np.random.default_rng(0), 300, 100))
+    dear = cost_per_1000(lines, 0.01, Costs(escape=10_000))
+    cheap = cost_per_1000(lines, 0.01, Costs(escape=1))
+    assert lines.limits[dear.argmin()] < lines.limits[cheap.argmin()]
+    assert cheap[-1] == pytest.approx(10), "nothing is rejected: 10 bad parts escape"
+
+
+def test_false_alarms_at_a_share_of_defects_found() -> None:
+    margins = np.concatenate([np.arange(20), np.arange(20) + 10]).astype(np.float32)
+    parts = Parts(margins, ("good",) * 20 + ("dent",) * 20)
+    assert false_alarms_at(parts, 1.0, 0.95)[:2] == (10, 20)
+    assert false_alarms_at(parts, 0.95, 0.95)[:2] == (9, 20)
+
+
+def test_flips_are_the_parts_whose_word_changes() -> None:
+    margins = np.array([0.5, 1.5, 2.5], np.float32)
+    changed = flips(margins, (1.0, 2.0), (0.0, 3.0))
+    assert changed.to_ok.tolist() == []
+    assert changed.to_uncertain.tolist() == [0, 2] and changed.to_ng.tolist() == []
+    assert flips(margins, (1.0, 2.0), (2.0, 2.0)).to_ok.tolist() == [1]
