@@ -31,9 +31,15 @@ def process(
         bool, typer.Option("--supervised", help="End when the parent process ends.")
     ] = False,
 ) -> None:
-    """One process of the line, as systemd and `inspectd run` start it."""
+    """One process of the line, as systemd and `inspectd run` start it.
+
+    `camera-top` is `camera --name top`: what systemd calls the instance.
+    """
+    said = which
+    which, _, instance = which.partition("-")
+    name = name or instance
     if which not in PROCESSES:
-        raise typer.BadParameter(f"expected one of {', '.join(PROCESSES)}, got {which!r}")
+        raise typer.BadParameter(f"expected one of {', '.join(PROCESSES)}, got {said!r}")
     if which == "infer" and not name:
         name = "0"
     module = importlib.import_module(f"appliance.{which}")
@@ -46,6 +52,15 @@ config = typer.Typer(add_completion=False, rich_markup_mode=None, help="The conf
 @config.callback()
 def _group() -> None:
     """The configuration."""
+
+
+@config.command()
+def units(config: ConfigPath = Path("config.toml")) -> None:
+    """Print the instances of inspectd@.service that this configuration needs, one a line."""
+    for which, name in supervise.process_table(load_config(config)):
+        sys.stdout.write(
+            f"inspectd@{which}-{name}.service\n" if name else f"inspectd@{which}.service\n"
+        )
 
 
 @config.command()
