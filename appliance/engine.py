@@ -21,7 +21,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from appliance import config
-from appliance.bundle import Bundle, head_model, merged_network
+from appliance.bundle import Bundle, Sums, head_model, merged_network
 from appliance.codes import Reason
 from appliance.config import Section, write_atomically
 from appliance.errors import ArtefactError, DeviceError, PartError
@@ -59,6 +59,8 @@ class Engine(ABC):
     runtime: ClassVar[str]
     """Name and version of the library."""
     precisions: ClassVar[tuple[str, ...]]
+    sums: ClassVar[Sums] = "integer"
+    """How the pre-processing head adds pixels here; see `bundle.head_model`."""
     is_simulated: ClassVar[bool] = False
 
     def __init__(self, spec: Spec, model: bytes, precision: str, threads: int) -> None:
@@ -225,8 +227,9 @@ def open_engine(
         from appliance.engine_null import NullEngine
 
         return NullEngine(spec, settings.null_delay_ms)
-    model = _merged(bundle, _network_file(settings), spec, cache)
-    return _adapter(settings)(spec, model, settings.precision, thread_count(settings))
+    adapter = _adapter(settings)
+    model = _merged(bundle, _network_file(settings), spec, adapter.sums, cache)
+    return adapter(spec, model, settings.precision, thread_count(settings))
 
 
 def passport_folder(passport: Passport, cache: Path) -> Path:
@@ -255,7 +258,7 @@ def _network_file(settings: config.Engine) -> str:
     return "network.int8.onnx" if settings.precision == "int8" else "network.onnx"
 
 
-def _merged(bundle: Bundle, file: str, spec: Spec, cache: Path) -> bytes:
+def _merged(bundle: Bundle, file: str, spec: Spec, sums: Sums, cache: Path) -> bytes:
     """The network with its head for this frame size, from the cache or built and kept there.
 
     The key covers all that goes into the graph; the file is used only while it has the hash that
@@ -265,7 +268,7 @@ def _merged(bundle: Bundle, file: str, spec: Spec, cache: Path) -> bytes:
     if file not in bundle.manifest.files:
         raise ArtefactError(path, f"{file} in the bundle", "none")
     contract = bundle.manifest.input
-    head = head_model(contract, *spec.frame_shape).SerializeToString(deterministic=True)
+    head = head_model(contract, *spec.frame_shape, sums).SerializeToString(deterministic=True)
     key = hashlib.sha256(bundle.manifest.files[file].encode() + head).hexdigest()[:16]
     kept = cache / bundle.id / f"{key}.onnx"
     noted = kept.with_suffix(".sha256")
@@ -277,7 +280,7 @@ def _merged(bundle: Bundle, file: str, spec: Spec, cache: Path) -> bytes:
         network = onnx.load(str(path))
     except (OSError, ValueError, DecodeError) as err:
         raise ArtefactError(path, "an ONNX network", str(err)) from err
-    merged = merged_network(network, contract, *spec.frame_shape)
+    merged = merged_network(network, contract, *spec.frame_shape, sums)
     data = merged.SerializeToString()
     with contextlib.suppress(OSError):
         write_atomically(kept, data)

@@ -1,4 +1,10 @@
-"""Graphs of one network with random weights, to compare what each costs: speed only, no answers."""
+"""Graphs of one network with random weights, to compare what each costs and how far they differ.
+
+Speed does not depend on the weights. Standardisation and BatchNorm statistics are drawn so that
+every constant of the exact graph takes part in what is compared.
+"""
+
+from typing import NamedTuple
 
 import onnx
 import torch
@@ -7,7 +13,17 @@ from torch import Tensor, nn
 from models.backbones import untrained
 from models.exact import ExactSuperSimpleNet
 from models.export import to_onnx
-from models.supersimplenet import SuperSimpleNet
+from models.supersimplenet import SuperSimpleNet, Wiring
+
+
+class Heads(NamedTuple):
+    """How large the heads are: the paper's, or what `inspectd train` makes of a small backbone."""
+
+    hidden: int = 1024
+    grid: int = 2
+
+
+PAPER = Heads()
 
 
 class _BackboneAlone(nn.Module):
@@ -22,10 +38,31 @@ class _BackboneAlone(nn.Module):
         return self._plain.taps(pixels)
 
 
-def graphs_to_compare(backbone: str, size: tuple[int, int]) -> dict[str, onnx.ModelProto]:
-    """`exact`, `published` and `backbone` alone, for one input of `size` (H, W)."""
+def random_network(
+    backbone: str, size: tuple[int, int], heads: Heads = PAPER, wiring: Wiring = "jims"
+) -> SuperSimpleNet:
+    """A network in eval mode whose taps are about standard normal on noise."""
     torch.manual_seed(0)
-    plain = SuperSimpleNet(untrained(backbone)).eval()
+    network = SuperSimpleNet(
+        untrained(backbone), wiring=wiring, hidden=heads.hidden, grid=heads.grid
+    )
+    for layer in network.discriminator.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+            layer.running_mean.normal_(std=0.1)
+            nn.init.normal_(layer.bias, std=0.1)
+    network.eval()
+    with torch.no_grad():
+        fine, coarse = network.taps(torch.rand(1, 3, *size) * 255)
+    network.standardise_fine.fit(fine)
+    network.standardise_coarse.fit(coarse)
+    return network
+
+
+def graphs_to_compare(
+    backbone: str, size: tuple[int, int], heads: Heads = PAPER
+) -> dict[str, onnx.ModelProto]:
+    """`exact`, `published` and `backbone` alone, for one input of `size` (H, W)."""
+    plain = random_network(backbone, size, heads)
     return {
         "exact": to_onnx(ExactSuperSimpleNet(plain, size), size),
         "published": to_onnx(plain, size),

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from appliance.bundle import (
     InputContract,
+    Sums,
     finish_bundle,
     golden_outputs,
     head_model,
@@ -232,10 +233,10 @@ def contract(
 class Head:
     """The head alone, run by ONNX Runtime."""
 
-    def __init__(self, how: InputContract, height: int, width: int) -> None:
+    def __init__(self, how: InputContract, height: int, width: int, sums: Sums = "integer") -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
-        model = head_model(how, height, width, how.channels)
+        model = head_model(how, height, width, how.channels, sums)
         onnx.checker.check_model(model)
         self._session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -278,6 +279,19 @@ def test_the_head_is_mean_pooling_then_bilinear(size, channels, resize):
     assert got.shape == (1, 3, 64, 64)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected_input(frame, how), atol=0.02)
+    # Sums of bytes are whole numbers in either arithmetic: not one bit may differ.
+    np.testing.assert_array_equal(Head(how, *size, sums="float")(frame), got)
+
+
+def test_a_batch_is_resized_frame_by_frame():
+    how = contract(16, 24)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 70, 100, 1), np.uint8)
+    session = ort.InferenceSession(
+        head_model(how, 70, 100, 1).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    together = np.asarray(session.run(None, {"frame": frames})[0])
+    for frame, got in zip(frames, together, strict=True):
+        np.testing.assert_array_equal(Head(how, 70, 100)(frame[..., 0])[0], got)
 
 
 def test_a_frame_of_the_networks_size_passes_unchanged():

@@ -15,7 +15,7 @@ ONLY_IN = {
     "harvesters": ("appliance/camera_genicam",),
     "mcap": ("appliance/recording.py",),
     "nicegui": ("appliance/hmi", "calibration/"),
-    "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_graph.py"),
+    "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_runtimes.py"),
     "openvino": ("appliance/engine_openvino.py", "models/"),
     "pymodbus": ("appliance/plc_modbus.py", "tools/plc_"),
     "sqlalchemy": ("appliance/store.py", "appliance/migrations/"),

@@ -36,9 +36,10 @@ BENCHES: dict[str, str] = {
     "resize": "tools.bench_graph:resize",
     "memory": "tools.bench_memory:memory",
     "model": "tools.bench_graph:model",
+    "graphs": "tools.bench_graph:graphs",
 }
 """Name → "module:function"; each is a `bench_row.Bench`."""
-_ASKED_FOR = frozenset({"model"})
+_ASKED_FOR = frozenset({"graphs", "model"})
 """Minutes each, and torch is needed: only where they are named."""
 _LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pyzmq", "xgboost-cpu", "pymodbus")
 

@@ -3,26 +3,42 @@
 Weights are random: time does not depend on them. Torch is needed for the network alone.
 """
 
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-import onnxruntime
 
 from appliance.bundle import InputContract, head_model
 from appliance.config import Engine
 from appliance.engine import thread_count
-from tools.bench_row import NotMeasuredError, Row, figure, quantiles
+from tools.bench_row import NotMeasuredError, Row, Value, figure, quantiles
+from tools.bench_runtimes import RUNTIMES, SHORTEST_S, caller, in_turn, ratio
 from tools.bench_score import time_ms
 
 _SIDE_PX = 256
 _SIZES = (("5 MP", 2048, 2448, 3.0), ("12 MP", 3000, 4096, 8.0))
-_BACKBONE = "wide_resnet50_2"
-_SHORTEST_S = 10.0
+
+
+class Case(NamedTuple):
+    """One network: name, backbone, input (H, W), hidden channels and grid of its heads."""
+
+    name: str
+    backbone: str
+    size: tuple[int, int]
+    hidden: int
+    grid: int
+    runtimes: tuple[str, ...] = RUNTIMES
+
+
+CASES = (
+    Case("WRN-50-2 at 256²", "wide_resnet50_2", (256, 256), 1024, 2),
+    Case("WRN-50-2 at 640x232", "wide_resnet50_2", (640, 232), 1024, 2, RUNTIMES[:2]),
+    Case("WRN-50-2 at 512²", "wide_resnet50_2", (512, 512), 1024, 2, RUNTIMES[:2]),
+    Case("ResNet-18 at 256²", "resnet18", (256, 256), 1024, 2),
+    Case("lite0 at 256², paper's heads", "efficientnet_lite0", (256, 256), 1024, 2),
+    Case("lite0 at 256², as trained here", "efficientnet_lite0", (256, 256), 256, 1),
+)
+"""The last one has the heads of `inspectd train`; the others those of the paper."""
 
 
 def resize(seconds: float) -> list[Row]:
@@ -38,7 +54,7 @@ def resize(seconds: float) -> list[Row]:
             channels=1,
             smallest_defect_px=1.0,
         )
-        run = _runner(head_model(contract, height, width, 1), threads)
+        run = caller(head_model(contract, height, width, 1), RUNTIMES[0], threads)
         frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 1), np.uint8)
         found = quantiles(time_ms(partial(run, frame), seconds))
         rows.append(
@@ -55,66 +71,58 @@ def resize(seconds: float) -> list[Row]:
 
 
 def model(seconds: float) -> list[Row]:
-    """WRN-50-2 at 256²: the exact graph and the published one against the backbone alone."""
+    """WRN-50-2 at 256² in ONNX Runtime: the budget of the exact graph."""
+    return _rows(CASES[0], seconds, "model", RUNTIMES[:1])
+
+
+def graphs(seconds: float) -> list[Row]:
+    """Every backbone and size of `CASES` in every runtime. Half an hour with the defaults."""
+    rows: list[Row] = []
+    for case in CASES:
+        rows += _rows(case, seconds, "graphs", case.runtimes)
+    return rows
+
+
+def _rows(case: Case, seconds: float, bench: str, runtimes: tuple[str, ...]) -> list[Row]:
     try:
-        from models.comparison import graphs_to_compare
+        from models.comparison import Heads, graphs_to_compare
     except ImportError as err:
         raise NotMeasuredError(f"the extra `train` is needed: {err}") from err
-    graphs = graphs_to_compare(_BACKBONE, (_SIDE_PX, _SIDE_PX))
+    models = graphs_to_compare(case.backbone, case.size, Heads(case.hidden, case.grid))
     threads = thread_count(Engine())
-    picture = np.random.default_rng(0).uniform(0, 255, (1, 3, _SIDE_PX, _SIDE_PX))
-    pixels = picture.astype(np.float32)
-    runs = {name: _runner(graph, threads) for name, graph in graphs.items()}
-    times = {name: [_time_ms(run, pixels)] for name, run in runs.items()}
-    for measured in times.values():
-        measured.clear()  # it warmed up
-    end = time.perf_counter() + max(seconds, _SHORTEST_S)
-    while time.perf_counter() < end:
-        # In turn, so that whatever else the machine does meets all of them alike.
-        for name, run in runs.items():
-            times[name].append(_time_ms(run, pixels))
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    spread = {f"{name} p50 ms": figure(value) for name, value in medians.items()}
-    return [
-        Row(
-            bench="model",
-            what="WRN-50-2 at 256², exact graph ÷ its backbone alone, ONNX Runtime fp32",
-            value=_ratio(times["exact"], times["backbone"]),
-            unit="ratio",
-            must=1.15,
-            ambition=1.03,
-            spread={**spread, "rounds": len(times["exact"]), "threads": threads},
-        ),
-        Row(
-            bench="model",
-            what="exact graph ÷ published graph, same runtime",
-            value=_ratio(times["exact"], times["published"]),
-            unit="ratio",
-            spread={"threads": threads},
-        ),
-    ]
-
-
-def _ratio(ours: list[float], others: list[float]) -> float:
-    """Median of the ratios of neighbouring calls."""
-    return figure(float(np.median(np.array(ours) / np.array(others))))
-
-
-def _time_ms(run: Callable[[npt.NDArray[np.generic]], object], pixels: npt.NDArray[Any]) -> float:
-    begun = time.perf_counter()
-    run(pixels)
-    return (time.perf_counter() - begun) * 1e3
-
-
-def _runner(model: onnx.ModelProto, threads: int) -> Callable[[npt.NDArray[np.generic]], object]:
-    """One call of a graph with one input, set up as `appliance/engine_onnx.py` sets it up."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    return lambda pixels: session.run(None, {name: pixels})
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 3, *case.size)).astype(np.float32)
+    truth = caller(models["published"], RUNTIMES[0], threads)(picture)
+    rows: list[Row] = []
+    for runtime in runtimes:
+        calls = {name: caller(graph, runtime, threads) for name, graph in models.items()}
+        answer = calls["exact"](picture)
+        errors = {name: float(np.abs(answer[name] - truth[name]).max()) for name in truth}
+        times = in_turn(calls, picture, max(seconds, SHORTEST_S))
+        spread: dict[str, Value] = {}
+        for name, values in times.items():
+            middle, high = np.percentile(values, (50, 95))
+            spread |= {f"{name} p50 ms": figure(middle), f"{name} p95 ms": figure(high)}
+        spread["largest difference of the map, logits"] = figure(errors["map"])
+        spread["its share of the map's range"] = figure(errors["map"] / float(np.ptp(truth["map"])))
+        spread["difference of the score, logits"] = figure(errors["score"])
+        spread |= {"rounds": len(times["exact"]), "threads": threads}
+        is_float = not runtime.endswith("bf16")
+        rows += [
+            Row(
+                bench=bench,
+                what=f"{case.name}, {runtime}: exact graph ÷ its backbone alone",
+                value=ratio(times["exact"], times["backbone"]),
+                unit="ratio",
+                must=1.15 if is_float and case == CASES[0] else None,
+                ambition=1.03 if is_float and case == CASES[0] else None,
+                spread=spread,
+            ),
+            Row(
+                bench=bench,
+                what=f"{case.name}, {runtime}: exact graph ÷ published graph",
+                value=ratio(times["exact"], times["published"]),
+                unit="ratio",
+                must=0.3 if is_float and case == CASES[0] else None,
+            ),
+        ]
+    return rows
