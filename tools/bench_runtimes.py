@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,20 +77,29 @@ def _openvino(model: onnx.ModelProto, hint: str, threads: int) -> Call:
     return call
 
 
-def in_turn(calls: Mapping[str, Call], pixels: Pixels, seconds: float) -> dict[str, list[float]]:
-    """Milliseconds of each call, one after the other and again, after one that is not counted.
+class Times(NamedTuple):
+    """Of every call, in ms."""
+
+    wall: list[float]
+    cpu: list[float]
+    """Of all threads of this process: what other processes take is not in it."""
+
+
+def in_turn(calls: Mapping[str, Call], pixels: Pixels, seconds: float) -> dict[str, Times]:
+    """Each call, one after the other and again, after one that is not counted.
 
     In turn, so that whatever else the machine does meets all of them alike.
     """
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times = {name: Times([], []) for name in calls}
     for call in calls.values():
         call(pixels)
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < ROUNDS:
+    while time.perf_counter() < end or len(next(iter(times.values())).wall) < ROUNDS:
         for name, call in calls.items():
-            begun = time.perf_counter()
+            begun, begun_cpu = time.perf_counter(), time.process_time()
             call(pixels)
-            times[name].append((time.perf_counter() - begun) * 1e3)
+            times[name].cpu.append((time.process_time() - begun_cpu) * 1e3)
+            times[name].wall.append((time.perf_counter() - begun) * 1e3)
     return times
 
 
