@@ -30,7 +30,9 @@ _CAMERA_RANGES = (
     ("width_px", 0, 1 << 16),
     ("height_px", 0, 1 << 16),
     ("backoff_max_s", 0, 3600),
+    ("arrival_delay_ms", 0, 10_000),
 )
+_WINDOW_SHARE = 0.4
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +77,9 @@ class Camera(Section, frozen=True, kw_only=True):
     width_px: int = 0
     height_px: int = 0
     """Largest frame, for the ring; 0 = ask the device or the first picture."""
+    arrival_delay_ms: float = 0.0
+    """From the end of exposure to the arrival of the whole picture: readout and transfer. A
+    part's clock starts so much before the picture came, with hardware and free trigger."""
     faults: Faults = Faults()
     backoff_max_s: float = 30.0
 
@@ -138,6 +143,9 @@ class Config(Section, frozen=True, kw_only=True):
     deadline_ms: int
     """Travel time camera → gate, minus gate actuation, minus two PLC scans. Required."""
     trigger: Literal["plc", "hardware", "free"] = "plc"
+    trigger_window_ms: float = 0.0
+    """Hardware trigger: the furthest that a frame's exposure and its step of TriggerCount may lie
+    apart; at most half the distance of two parts. 0 = 0.4 of that distance, 1 / rate_hz."""
     camera: tuple[Camera, ...]
     engine: Engine = Engine()
     plc: Plc = Plc()
@@ -157,6 +165,11 @@ class Config(Section, frozen=True, kw_only=True):
         if self.plc.results == "":
             return "level" if self.trigger == "plc" else "ring"
         return self.plc.results
+
+    @property
+    def window_ms(self) -> float:
+        """Of a hardware trigger: see `trigger_window_ms`."""
+        return self.trigger_window_ms or _WINDOW_SHARE * 1000 / self.camera[0].rate_hz
 
     @property
     def root_dir(self) -> Path:
@@ -281,9 +294,6 @@ def load_config(path: Path) -> Config:
     if len(config.camera) != 1:
         # The views of a part are not merged into one verdict yet.
         raise ConfigError(f"{path}: camera", "exactly one [[camera]]", f"{len(config.camera)}")
-    if config.trigger == "hardware":
-        # Its codes and Resync exist; pairing frames with TriggerCount does not yet.
-        raise ConfigError(f"{path}: trigger", '"plc" or "free"', '"hardware"')
     names = [camera.name for camera in config.camera]
     for name in names:
         if not name.isidentifier():
@@ -297,6 +307,7 @@ def load_config(path: Path) -> Config:
     for key, value, low, high in (
         ("deadline_ms", config.deadline_ms, 1, 60_000),
         ("restart_limit", config.restart_limit, 0, 1000),
+        ("trigger_window_ms", config.trigger_window_ms, 0, 60_000),
         ("engine.threads", config.engine.threads, 0, 1024),
         ("engine.null_delay_ms", config.engine.null_delay_ms, 0, 60_000),
         ("plc.port", config.plc.port, 1, 65_535),
@@ -317,10 +328,25 @@ def load_config(path: Path) -> Config:
     if config.hmi.is_enabled and config.hmi.port == config.plc.port:
         expected = f"another port than plc.port = {config.plc.port}"
         raise ConfigError(f"{path}: hmi.port", expected, str(config.hmi.port))
+    if config.trigger == "hardware":
+        _check_hardware(config, path)
     if config.trigger != "plc" and config.results == "level":
         expected = f'"ring" with trigger "{config.trigger}"'
         raise ConfigError(f"{path}: plc.results", expected, '"level"')
     return msgspec.structs.replace(config, root=str((path.parent / config.root).resolve()))
+
+
+def _check_hardware(config: Config, path: Path) -> None:
+    """What a hardware trigger needs so that no frame can be taken for its neighbour's."""
+    for camera in config.camera:
+        if camera.kind == "files":
+            where = f"{path}: camera.{camera.name}.kind"
+            raise ConfigError(where, 'a device with a trigger input: "genicam"', '"files"')
+        longest_ms = 500 / camera.rate_hz
+        if config.window_ms > longest_ms:
+            where = f"{path}: trigger_window_ms"
+            expected = f"at most {longest_ms:g}, half the distance of parts at {camera.rate_hz:g}/s"
+            raise ConfigError(where, expected, f"{config.window_ms:g}")
 
 
 def load_products(config: Config) -> dict[int, str]:

@@ -361,7 +361,8 @@ class Handshake:
             self._ring_unread = (self._ring_unread + 1) & 0xFFFF
             self._count("overruns")
             self._bits |= Status1.OVERRUN
-        flags = SlotFlags.TAG_KNOWN if self._is_triggered_by_plc else SlotFlags(0)
+        is_tag_known = self._is_triggered_by_plc or verdict.is_tag_known
+        flags = SlotFlags.TAG_KNOWN if is_tag_known else SlotFlags(0)
         flags |= SlotFlags.CHALLENGE if verdict.is_challenge else SlotFlags(0)
         flags |= SlotFlags.SIMULATED if verdict.is_simulated else SlotFlags(0)
         self._bank.put_slot(

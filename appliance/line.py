@@ -7,6 +7,7 @@ enters is a method, and time is an argument. So a random PLC can drive it on vir
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.association import Association
 from appliance.codes import (
     CommandCode,
     CommandError,
@@ -18,6 +19,7 @@ from appliance.codes import (
 )
 from appliance.config import Config
 from appliance.handshake import Conditions, Done, Handshake
+from appliance.hardware import HardwareTrigger, exposure_end_ns
 from appliance.journal import Journal, Opened
 from appliance.ledger import Debtor, Ledger
 from appliance.messages import (
@@ -78,6 +80,7 @@ class Line:
         self._started_ns = now_ns
         self._deadline_ns = config.deadline_ms * _MS
         self._is_free = config.trigger == "free"
+        self._is_continuous = config.trigger != "plc"
         camera = config.camera[0]
         self.camera_label, self.infer_label = f"camera:{camera.name}", "infer:0"
         self._is_simulated = camera.kind == "files" or config.engine.kind == "null"
@@ -101,17 +104,30 @@ class Line:
             acknowledge_timeout_ms=config.plc.acknowledge_timeout_ms,
             deadline_ms=config.deadline_ms,
         )
+        self.hardware: HardwareTrigger | None = None
+        if config.trigger == "hardware":
+            self.hardware = HardwareTrigger(
+                Association(int(config.window_ms * _MS), self._deadline_ns),
+                self.book,
+                self._open_unasked,
+                lambda: self.handshake.is_trigger_ready,
+                self.tally.add,
+                outlets.verdict,
+            )
         self.bundle_id = ""
         self.recipe_number = 0
         self.spent_budgets: tuple[str, ...] = ()
         """Processes whose restart budget is spent, as the supervisor says."""
         self.is_clock_synced = False
         """As the kernel says; a label for people, deadlines are monotonic."""
+        self._plc: PlcInput | None = None
         self._beats = 0
         self._was_ready = False
         self._no_image_until_ns: int | None = None
         self._is_stopped = False
         self._is_ended = False
+        self._was_lost = True
+        """The association of a hardware trigger, when `_follow` last looked."""
         self._ledger_cleared = 0
         self._record_pid = 0
         self._record_total = 0
@@ -140,14 +156,24 @@ class Line:
 
     def plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
         """An accepted write of the PLC; before its request is answered."""
+        self._plc = plc
         self.handshake.on_write(plc, received_ns)
+        if self.hardware is not None:
+            self.hardware.wrote(plc, received_ns)
+            self._follow_hardware(received_ns)
+
+    def _follow_hardware(self, now_ns: int) -> None:
+        """TriggerReady in the same turn as what changed it."""
+        if self.hardware is not None and self.hardware.is_lost != self._was_lost:
+            self._was_lost = self.hardware.is_lost
+            self._follow(now_ns)
+        self.handshake.refresh(now_ns)
 
     def _accept(self, plc: PlcInput, received_ns: int) -> int:
         recipe = self.setups.current
         if recipe is None:
             raise RuntimeError("TriggerReady without a recipe")
-        wanted = plc.deadline_ms * _MS
-        deadline = wanted if 0 < wanted <= self._deadline_ns else self._deadline_ns
+        deadline = self._allowed_ns(plc)
         part = self.book.open(
             received_ns,
             received_ns + deadline,
@@ -180,7 +206,7 @@ class Line:
                 self.handshake.clear_overrun()
                 done(CommandError.DONE)
             case CommandCode.START_CONTINUOUS | CommandCode.STOP:
-                if self._is_free:
+                if self._is_continuous:
                     self._is_stopped = command == CommandCode.STOP
                     self._follow(now_ns)
                     done(CommandError.DONE)
@@ -188,6 +214,9 @@ class Line:
                     done(CommandError.WRONG_STATE)
             case CommandCode.RESYNC:
                 # Only hardware triggers can lose their association; nothing to do is done.
+                if self.hardware is not None and self._plc is not None:
+                    self.hardware.resync(self._plc.trigger_count, now_ns)
+                    self._follow_hardware(now_ns)
                 done(CommandError.DONE)
             case (
                 CommandCode.LOAD_RECIPE_BY_HASH
@@ -212,8 +241,13 @@ class Line:
             part = self.book.frame(message, now_ns)
             if not self.book.holds(message):
                 return None
-        elif self._is_free and self.book.is_double(message):
+        elif self._is_continuous and self.book.is_double(message):
             return None
+        elif self.hardware is not None:
+            part = self.hardware.frame(message, now_ns)
+            self._follow_hardware(now_ns)
+            if self.book.is_ignored(message):
+                return None
         elif self._is_free and self.handshake.is_trigger_ready:
             part = self._open_by_frame(message, now_ns)
         else:
@@ -227,21 +261,34 @@ class Line:
         return part
 
     def _open_by_frame(self, message: FrameReady, now_ns: int) -> Part | None:
-        zero_ns = now_ns - message.age_ns
-        if message.pixels.ring and message.copied_at_ns:
-            # One box, one clock: what the message waited on its way to us counts, too.
-            zero_ns = min(zero_ns, message.copied_at_ns - message.age_ns)
-        return self.book.opened_by_frame(message, self._open_free(zero_ns), now_ns)
+        zero_ns = exposure_end_ns(message, now_ns)
+        return self.book.opened_by_frame(message, self._open_unasked(zero_ns), now_ns)
 
-    def _open_free(self, zero_ns: int) -> Part:
+    def _open_unasked(self, zero_ns: int, plc: PlcInput | None = None, tag: int = 0) -> Part:
+        """A part that comes by itself; with the PLC's words where these brought it."""
         recipe = self.setups.current
         if recipe is None:
             raise RuntimeError("TriggerReady without a recipe")
-        part = self.book.open(zero_ns, zero_ns + self._deadline_ns, recipe, self.bundle_id)
+        part = self.book.open(
+            zero_ns,
+            zero_ns + self._allowed_ns(plc or self._plc),
+            recipe,
+            self.bundle_id,
+            part_tag=tag,
+            part_text=plc.part_text if plc else "",
+            lot=plc.lot if plc else "",
+            is_paired=self.hardware is None,
+        )
+        part.is_tag_known = tag != 0
         self.tally.add("triggers")
         self.bank.set("AcqID", part.acq_id)
         self.conditions.open_parts = len(self.book)
         return part
+
+    def _allowed_ns(self, plc: PlcInput | None) -> int:
+        """The configured deadline, or the shorter one that the PLC asks for."""
+        wanted_ns = plc.deadline_ms * _MS if plc else 0
+        return wanted_ns if 0 < wanted_ns <= self._deadline_ns else self._deadline_ns
 
     def no_frame(self, message: NoFrame, now_ns: int) -> None:
         """A part without a usable picture; in free run the lost picture was a part, too."""
@@ -249,8 +296,11 @@ class Line:
             self.tally.add("frames_incomplete")
         if message.part_id:
             self.book.no_frame(message, now_ns)
+        elif self.hardware is not None:
+            self.hardware.no_frame(message, now_ns)
+            self._follow_hardware(now_ns)
         elif self._is_free and self.handshake.is_trigger_ready:
-            part = self._open_free(now_ns)
+            part = self._open_unasked(now_ns)
             self.book.close(part, Word.ERROR, message.reason, now_ns, message.detail)
         elif self._is_free:
             self.tally.add("missed_triggers")
@@ -341,6 +391,8 @@ class Line:
         if health.process == self.camera_label:
             if is_new:
                 self.book.camera_restarted()
+                if self.hardware is not None:
+                    self.hardware.lose("the camera process was started anew", now_ns)
             self.ledger.seen_alive("camera", health.pid)
             for name in ("frames_lost", "orphans"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0))
@@ -368,6 +420,8 @@ class Line:
 
     def expire(self, now_ns: int) -> None:
         """Close what reaches its deadline within the guard."""
+        if self.hardware is not None:
+            self.hardware.expire(now_ns + GUARD_NS)
         self.book.expire(now_ns, GUARD_NS)
 
     def next_deadline_ns(self) -> int | None:
@@ -471,6 +525,8 @@ class Line:
                 offline = OfflineReason.STARTING
         if self._is_ended or (offline == OfflineReason.NONE and self._is_stopped):
             offline = OfflineReason.STOPPED_BY_PERSON
+        if offline == OfflineReason.NONE and self.hardware is not None and self.hardware.is_lost:
+            offline = OfflineReason.ASSOCIATION_LOST
         if self._is_journal_bad_at_start and offline == OfflineReason.NONE:
             offline = OfflineReason.STORAGE_POLICY
         conditions.offline = offline
@@ -482,7 +538,7 @@ class Line:
         else:
             self._move(Event.RECIPE_PREPARED)
             self._was_ready = True
-        if self._is_free:
+        if self._is_continuous:
             self._move(Event.STOP if self._is_stopped else Event.START_CONTINUOUS)
 
         archive = self._archive

@@ -198,6 +198,8 @@ class Verdict(Message, frozen=True, kw_only=True):
     is_simulated: bool = False
     is_challenge: bool = False
     expected_word: Word = Word.NONE
+    is_tag_known: bool = False
+    """Hardware trigger: the tag came with the step of TriggerCount that belongs to this part."""
     is_rebuilt: bool = False
     """Sent again from the journal after a crash: the details are lost, the verdict is not."""
 

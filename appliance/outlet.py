@@ -24,6 +24,7 @@ class Outlet:
         self, config: Config, camera: Camera, wiring: Wiring, clock: Callable[[], int]
     ) -> None:
         self._camera, self._clock = camera.name, clock
+        self._delay_ns = int(camera.arrival_delay_ms * 1e6)
         self._rings = config.rings_dir
         self._slots = slots_for(config.deadline_ms, config.record.grace_ms, camera.rate_hz)
         self._ring: RingWriter | None = None
@@ -77,7 +78,7 @@ class Outlet:
             setup_hash=setup_hash,
             pixels=pixels,
             bits=frame.bits,
-            age_ns=max(0, copied_ns - frame.arrived_ns),
+            age_ns=max(0, copied_ns - frame.arrived_ns) + self._delay_ns,
             trigger_to_frame_ns=0 if fired_ns is None else max(0, frame.arrived_ns - fired_ns),
             copy_ns=copied_ns - begun_ns,
             copied_at_ns=copied_ns,

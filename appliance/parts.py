@@ -39,7 +39,7 @@ class Part:
     part_id: int
     acq_id: int
     zero_ns: int
-    """Receipt of the Trigger write, or the end of exposure in free run."""
+    """Receipt of the Trigger write, or the end of exposure."""
     deadline_ns: int
     recipe: LoadedRecipe
     bundle: str
@@ -49,6 +49,13 @@ class Part:
     is_challenge: bool = False
     expected: Word = Word.NONE
     opened_utc_ns: int = 0
+    is_paired: bool = True
+    """False with a hardware trigger until both its frame and its step of TriggerCount are there:
+    it cannot end by its score before."""
+    is_tag_known: bool = False
+    """Hardware trigger: the step of TriggerCount that the tag came with is this part's."""
+    held: Judgement | None = None
+    """Of a part that is not paired yet."""
     is_camera_done: bool = False
     """The camera gave its one answer: a frame or none."""
     is_infer_done: bool = False
@@ -112,6 +119,7 @@ class PartBook:
         lot: str = "",
         is_challenge: bool = False,
         expected: Word = Word.NONE,
+        is_paired: bool = True,
     ) -> Part:
         """A new part with the next id; in the journal before this returns."""
         part_id = self._journal.take_id()
@@ -128,6 +136,7 @@ class PartBook:
             is_challenge=is_challenge,
             expected=expected,
             opened_utc_ns=utc_ns(),
+            is_paired=is_paired,
         )
         self._journal.opened(
             Opened(
@@ -151,7 +160,7 @@ class PartBook:
         self._ledger.owe("camera", part.part_id, part.deadline_ns)
 
     def is_double(self, message: FrameReady) -> bool:
-        """Free run: this frame was announced before; counted, and it opens no part."""
+        """This frame was announced before; counted, and it opens no part."""
         key = (message.camera, message.frame_id)
         if key not in self._by_frame and key not in self._ignored:
             return False
@@ -159,7 +168,10 @@ class PartBook:
         return True
 
     def opened_by_frame(self, message: FrameReady, part: Part, now_ns: int) -> Part | None:
-        """Free run: tie the frame to the part it opened. Returns it when it can be judged."""
+        """Tie the frame to the part that it opened, or (hardware trigger) that its step opened.
+
+        Returns it when it can be judged.
+        """
         key = (message.camera, message.frame_id)
         self._by_frame[key] = part.part_id
         self._take_frame(part, message, now_ns)
@@ -174,6 +186,10 @@ class PartBook:
         self.orphans += 1
         self._ignored[key] = now_ns
         self._early.pop(key, None)
+
+    def is_ignored(self, message: FrameReady) -> bool:
+        """This frame belongs to no part."""
+        return (message.camera, message.frame_id) in self._ignored
 
     def camera_restarted(self) -> None:
         """A new life of the camera may number its frames anew; what the old one began is void."""
@@ -317,6 +333,9 @@ class PartBook:
 
     def judged(self, part: Part, result: Judgement, now_ns: int) -> LateResult | None:
         """The margin is known: the verdict, or what it would have been had it not been late."""
+        if not part.is_paired and part.verdict is None:
+            part.held = result
+            return None
         recipe = part.recipe.recipe
         word, reason = judge(result.margin, recipe.limits, recipe.decides)
         if part.verdict is not None:
@@ -327,6 +346,22 @@ class PartBook:
             return LateResult(part_id=part.part_id, word=word, margin=result.margin)
         self.close(part, word, reason, now_ns)
         return None
+
+    def paired(self, part: Part, now_ns: int) -> LateResult | None:
+        """Hardware trigger: frame and step are both there; a score may have waited for that."""
+        part.is_paired = True
+        held, part.held = part.held, None
+        return None if held is None else self.judged(part, held, now_ns)
+
+    def part(self, part_id: int) -> Part | None:
+        """An open or lately closed part."""
+        return self._open.get(part_id) or self._closed.get(part_id)
+
+    def close_unpaired(self, doubtful: tuple[int, ...], detail: str, now_ns: int) -> None:
+        """The association is lost: what cannot be proved to belong together ends as ERROR."""
+        for part in list(self._open.values()):
+            if not part.is_paired or part.part_id in doubtful:
+                self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
 
     def expire(self, now_ns: int, guard_ns: int = 0) -> None:
         """Close what reaches its deadline within `guard_ns`, forget what is long closed."""
@@ -438,6 +473,7 @@ class PartBook:
             or bool(scored and scored.is_simulated),
             is_challenge=part.is_challenge,
             expected_word=part.expected,
+            is_tag_known=part.is_tag_known,
         )
 
 

@@ -24,6 +24,7 @@ NAMES = (
     "challenges",
     "unread",
     "journal_lost",
+    "associations_lost",
 )
 _SHIFT = "shift_start."
 _LIFE = "life."

@@ -483,6 +483,10 @@ class World:
                 plan = self.plans[part_id]
                 assert not plan.is_bad, "a bad part is OK"
                 assert not plan.is_faulty, f"OK in spite of {plan}"
+            elif self.trigger == "hardware":
+                assert verdict.is_tag_known, "OK for a part that the PLC did not count"
+                assert shown == verdict.part_tag, "OK by another part's picture"
+                assert not self.plans[shown].is_bad, "a bad part is OK"
 
     # ---- PLC
 

@@ -65,7 +65,10 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
             "engine.kind", "'null' or 'onnx' or 'openvino'", "'magic'",
         ),
         (GOOD + 'trigger = "laser"\n' + CAMERA, "trigger", "'free' or", "'laser'"),
-        (GOOD + 'trigger = "hardware"\n' + CAMERA, "trigger", '"plc" or "free"', '"hardware"'),
+        (
+            GOOD + 'trigger = "hardware"\n' + CAMERA,
+            "camera.top.kind", 'a device with a trigger input: "genicam"', '"files"',
+        ),
         (GOOD + CAMERA + CAMERA, "camera", "exactly one [[camera]]", "2"),
         (
             GOOD + CAMERA.replace('"top"', '"top cam"'),

@@ -8,7 +8,7 @@ one. Results are matched by tag alone, never by order.
 from collections.abc import Callable
 
 from appliance.acceptance import slot_objections
-from appliance.codes import Control, SlotFlags, Status1
+from appliance.codes import CommandCode, Control, OfflineReason, SlotFlags, Status1
 from appliance.registers import RING_SLOTS
 from appliance.words import Bank, Slot
 from tools.plc_program import Break, Part, PlcOptions, Program, Ring, TriggerLine
@@ -67,6 +67,16 @@ class RingProgram(Program):
             self._trigger.part = None
         if self._trigger.part is not None or self._is_stuck:
             self._bits |= Control.TRIGGER
+        if self.options.ring == Ring.HARDWARE:
+            self._resync(image)
+
+    def _resync(self, image: Bank) -> None:
+        """Frames and counts are apart, and no part is at the camera: begin anew."""
+        is_lost = image.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+        is_done = Status1.CMD_DONE in Status1(image.number("Status1"))
+        if is_lost and not is_done and not self._open:
+            self.out.set("Command", CommandCode.RESYNC)
+            self._bits |= Control.EXECUTE
 
     def _new_slots(self, image: Bank) -> list[Slot]:
         """In the order of their sequence; a number that is not there was overwritten."""

@@ -1,0 +1,149 @@
+"""Hardware trigger: parts from frames and steps of TriggerCount, as `association.py` pairs them.
+
+Enters: the PLC's writes, frames seen, time. Leaves: parts opened and closed in the book. A part is
+opened by its frame or by its step, whichever is seen first, if TriggerReady is 1 at that moment;
+else both halves are counted as a missed trigger and swallowed, so that the counters stay in step.
+It ends by its score only when both halves are there.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from appliance.association import FIFO, Association, Pair
+from appliance.codes import Word
+from appliance.messages import FrameReady, LateResult, NoFrame
+from appliance.parts import Part, PartBook
+from appliance.words import PlcInput
+
+
+class Open(Protocol):
+    """How a part is opened."""
+
+    def __call__(self, zero_ns: int, plc: PlcInput | None, tag: int) -> Part:
+        """A part whose clock starts at `zero_ns`; the words and the tag where the PLC told them."""
+        ...
+
+
+class HardwareTrigger:
+    """One camera's trigger line.
+
+    is_ready: TriggerReady as it stands. count: one more of a counter. late: where the result of a
+    part goes whose score waited for its step too long.
+    """
+
+    def __init__(
+        self,
+        association: Association,
+        book: PartBook,
+        open_part: Open,
+        is_ready: Callable[[], bool],
+        count: Callable[[str], None],
+        late: Callable[[LateResult], object],
+    ) -> None:
+        self.association, self._book = association, book
+        self._open, self._is_ready, self._count, self._late = open_part, is_ready, count, late
+        self._is_told = True
+        """The parts that the loss concerns are closed."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Nothing can be paired until Resync."""
+        return self.association.is_lost
+
+    def wrote(self, plc: PlcInput, now_ns: int) -> None:
+        """A write of the PLC; after the handshake has set TriggerReady."""
+        for pair in self.association.step(plc.trigger_count, now_ns):
+            self._stepped(pair, plc, now_ns)
+        self._settle(now_ns)
+
+    def frame(self, message: FrameReady, now_ns: int) -> Part | None:
+        """A frame that was not seen before. Returns its part when that can be judged."""
+        exposed_ns = exposure_end_ns(message, now_ns)
+        pair = self.association.frame(message.frame_id, exposed_ns)
+        part = self._part_of(pair, exposed_ns) if pair else None
+        if pair is None or part is None:
+            self._book.ignore(message, now_ns)
+        self._settle(now_ns)
+        if pair is None or part is None:
+            return None
+        if pair.is_whole:
+            # Its clock started at the step, and the end of exposure is now known.
+            allowed_ns = part.deadline_ns - part.zero_ns
+            part.zero_ns = exposed_ns
+            part.deadline_ns = min(part.deadline_ns, exposed_ns + allowed_ns)
+            self._pair(part, now_ns)
+        return self._book.opened_by_frame(message, part, now_ns)
+
+    def no_frame(self, message: NoFrame, now_ns: int) -> None:
+        """A picture that cannot be used: it was a part all the same."""
+        pair = self.association.frame(message.frame_id, now_ns)
+        part = self._part_of(pair, now_ns) if pair else None
+        self._settle(now_ns)
+        if pair is not None and part is not None:
+            if pair.is_whole:
+                self._pair(part, now_ns)
+            self._book.close(part, Word.ERROR, message.reason, now_ns, message.detail)
+
+    def resync(self, count: int, now_ns: int) -> None:
+        """The PLC says that no part is at the camera, and has counted so many."""
+        self._book.close_unpaired((), "Resync", now_ns)
+        self.association.resync(count, now_ns)
+        self._is_told = False
+
+    def lose(self, why: str, now_ns: int) -> None:
+        """Something happened after which the counters prove nothing."""
+        self.association.lose(why)
+        self._settle(now_ns)
+
+    def expire(self, now_ns: int) -> None:
+        """What is still alone at its deadline is a disagreement."""
+        self.association.overdue(now_ns)
+        self._settle(now_ns)
+
+    def _stepped(self, pair: Pair, plc: PlcInput, now_ns: int) -> None:
+        tag = plc.tag_fifo[(pair.count - 1) % FIFO]
+        if tag == 0 and pair.count == plc.trigger_count:
+            tag = plc.part_tag
+        if not pair.is_whole:
+            if self._is_ready():
+                part = self._open(now_ns, plc, tag)
+                pair.part_id, pair.due_ns = part.part_id, part.deadline_ns
+            else:
+                self._count("missed_triggers")
+        elif (part := self._book.part(pair.part_id)) is not None:
+            part.part_tag, part.is_tag_known = tag, tag != 0
+            part.part_text, part.lot = plc.part_text, plc.lot
+            self._pair(part, now_ns)
+
+    def _part_of(self, pair: Pair, zero_ns: int) -> Part | None:
+        """The part of a frame's pair, opened now where the frame came first; None: not accepted."""
+        if pair.is_whole:
+            return self._book.part(pair.part_id)
+        if not self._is_ready():
+            self._count("missed_triggers")
+            return None
+        part = self._open(zero_ns, None, 0)
+        pair.part_id, pair.due_ns = part.part_id, part.deadline_ns
+        return part
+
+    def _pair(self, part: Part, now_ns: int) -> None:
+        late = self._book.paired(part, now_ns)
+        if late is not None:
+            self._late(late)
+
+    def _settle(self, now_ns: int) -> None:
+        """Once lost, every part that is not proved ends now."""
+        if self.is_lost and not self._is_told:
+            self._is_told = True
+            self._count("associations_lost")
+            why = self.association.why_lost
+            self._book.close_unpaired(self.association.doubtful, why, now_ns)
+
+
+def exposure_end_ns(message: FrameReady, now_ns: int) -> int:
+    """When the frame's exposure ended, on our clock."""
+    end_ns = now_ns - message.age_ns
+    if message.pixels.ring and message.copied_at_ns:
+        # One box, one clock: what the message waited on its way to us counts, too.
+        end_ns = min(end_ns, message.copied_at_ns - message.age_ns)
+    return end_ns

@@ -1,0 +1,378 @@
+"""A belt with a light barrier in front of the whole line, on virtual time.
+
+Every part has a number, which is its tag, and a picture that shows it. Whatever camera, counter
+and network do to them, no part may become OK by another part's picture (World checks every verdict
+as it is given), and a line that lost count says so and stands until Resync.
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import count
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from appliance.codes import CommandCode, Control, OfflineReason, Reason, State, Word
+from appliance.messages import Verdict
+from tests.line_world import MS, Plan, World
+
+ENABLE, EXECUTE = Control.ENABLE, Control.EXECUTE
+PERIOD_MS = 120
+"""Between parts; the window is 40 ms."""
+
+
+class Belt:
+    """Light barrier, camera and PLC around a `World`."""
+
+    def __init__(self, world: World, scan_ms: float = 10, transfer_ms: float = 8) -> None:
+        self.world, self.scan_ms, self.transfer_ms = world, scan_ms, transfer_ms
+        self.control = ENABLE
+        self.counted = 0
+        self.fifo = [0] * 8
+        self.command = 0
+        self.numbers = count(1)
+        self._scan()
+
+    # ---- PLC
+
+    def _scan(self) -> None:
+        world = self.world
+        control = self.control
+        if self.command:
+            control |= EXECUTE
+            world.bank.set("Command", self.command)
+            self.command = 0
+        world.beat(
+            control,
+            TriggerCount=self.counted,
+            TagFifo=self.fifo,
+            AckSeq=world.bank.number("RingLast"),
+            EpochEcho=world.bank.number("Epoch"),
+        )
+        world.at(self.scan_ms, self._scan)
+
+    def step(self, tag: int, steps: int = 1) -> None:
+        """The PLC's input sees a pulse; its next scan tells."""
+        for _ in range(steps):
+            self.counted += 1
+            self.fifo[(self.counted - 1) % 8] = tag
+
+    def resync(self) -> None:
+        """Command 12, with nothing at the camera."""
+        self.command = CommandCode.RESYNC
+        self.world.run(4 * self.scan_ms)
+
+    # ---- camera
+
+    def expose(self, number: int, late_ms: float = 0) -> None:
+        """A picture of this part, taken now; it arrives after transfer and delay."""
+        world = self.world
+        message = world.frame(0, number)
+        delay_ms = self.transfer_ms + late_ms
+        message = msgspec.structs.replace(message, age_ns=int(delay_ms * MS))
+        world.after(world.camera, delay_ms, lambda: self._send(message, world.camera.pid))
+
+    def _send(self, message, pid: int) -> None:
+        world = self.world
+        if world.camera.is_alive and world.camera.pid == pid:
+            real_ns = self.world.now - message.age_ns
+            self.world.send_frame(message, world.plans[world.shows[message.frame_id]])
+            assert real_ns <= world.now
+
+    # ---- parts
+
+    def part(self, fault: str = "", is_bad: bool = False, lag_ms: float = 3, **more) -> int:
+        """One part passes now. Returns its number."""
+        world, number = self.world, next(self.numbers)
+        world.plans[number] = Plan(is_bad=is_bad, **more)
+        match fault:
+            case "dropped":
+                world.frame_id += 1
+            case "missed":
+                pass
+            case "double":
+                self.expose(number)
+                world.at(6, lambda: self.expose(number))
+            case "incomplete":
+                world.frame_id += 1
+                world.after(
+                    world.camera,
+                    self.transfer_ms,
+                    lambda: world.no_frame(0, Reason.INCOMPLETE_IMAGE),
+                )
+            case "late":
+                self.expose(number, late_ms=400)
+            case _:
+                self.expose(number)
+        steps = {"not counted": 0, "counted twice": 2}.get(fault, 1)
+        if steps:
+            world.at(lag_ms, lambda: self.step(number, steps))
+        return number
+
+    def run(self, parts: int, **more) -> list[int]:
+        """Parts one behind the other; returns their numbers."""
+        numbers: list[int] = []
+        for index in range(parts):
+            numbers.append(self.part(is_bad=index % 3 == 2, **more))
+            self.world.run(PERIOD_MS)
+        return numbers
+
+    def verdict_of(self, number: int) -> Verdict | None:
+        """By the tag."""
+        found = [s.verdict for s in self.world.verdicts.values() if s.verdict.part_tag == number]
+        assert len(found) <= 1, "two verdicts with one tag"
+        return found[0] if found else None
+
+
+@pytest.fixture
+def belt() -> Iterator[Belt]:
+    with World(trigger="hardware") as world:
+        made = Belt(world)
+        world.run(1000)
+        yield made
+
+
+def ready(belt: Belt) -> Belt:
+    belt.resync()
+    assert belt.world.is_ready
+    return belt
+
+
+def words_of(belt: Belt, numbers: list[int]) -> list[Word]:
+    verdicts = [belt.verdict_of(number) for number in numbers]
+    return [verdict.word if verdict else Word.NONE for verdict in verdicts]
+
+
+def test_after_a_start_the_line_waits_for_resync(belt: Belt) -> None:
+    world = belt.world
+    assert not world.is_ready
+    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+    belt.run(3)
+    assert not world.opened
+    belt.resync()
+    assert world.is_ready
+    assert world.bank.number("State") == State.CONTINUOUS_EXECUTION
+    assert world.bank.number("OfflineReason") == OfflineReason.NONE
+
+
+@pytest.mark.parametrize("lag_ms", [-1, 0, 3, 25])
+def test_every_part_gets_the_verdict_of_its_own_picture(belt: Belt, lag_ms: float) -> None:
+    """lag -1: the PLC counts before the picture is there, and its step opens the part."""
+    if lag_ms < 0:
+        belt.transfer_ms = 30
+    numbers = ready(belt).run(30, lag_ms=max(0, lag_ms))
+    belt.world.run(500)
+    assert words_of(belt, numbers) == [Word.OK, Word.OK, Word.NG] * 10
+    world = belt.world
+    assert len(world.opened) == len(world.verdicts) == len(world.rows) == 30
+    assert world.unaccounted == 0
+    assert world.is_ready
+
+
+def test_a_score_waits_for_the_step(belt: Belt) -> None:
+    number = ready(belt).part(lag_ms=36, infer_ms=1)
+    belt.world.run(30)
+    assert belt.verdict_of(number) is None
+    assert len(belt.world.opened) == 1
+    belt.world.run(30)
+    verdict = belt.verdict_of(number)
+    assert verdict is not None and verdict.word == Word.OK
+    # The clock runs from the end of exposure, and the wait is in the latency.
+    assert 36 * MS <= verdict.latency_ns <= 60 * MS
+
+
+def test_the_clock_starts_at_the_end_of_exposure_where_the_step_came_first(belt: Belt) -> None:
+    belt.transfer_ms = 35
+    number = ready(belt).part(lag_ms=0, infer_ms=10)
+    belt.world.run(200)
+    verdict = belt.verdict_of(number)
+    assert verdict is not None and verdict.word == Word.OK
+    assert 45 * MS <= verdict.latency_ns <= 50 * MS
+    assert verdict.deadline_ns == 200 * MS
+
+
+DISAGREEMENTS = [
+    "dropped", "missed", "double", "late", "not counted", "counted twice",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lag_ms", [0, 25])
+@pytest.mark.parametrize("fault", DISAGREEMENTS)
+def test_a_gap_a_surplus_or_a_disagreement_stops_the_line_until_resync(
+    belt: Belt, fault: str, lag_ms: float
+) -> None:
+    world = ready(belt).world
+    good = belt.run(4, lag_ms=lag_ms)
+    broken = belt.part(fault, lag_ms=lag_ms)
+    world.run(PERIOD_MS)
+    after = belt.run(5, lag_ms=lag_ms)
+    world.run(500)
+    assert words_of(belt, good) == [Word.OK, Word.OK, Word.NG, Word.OK]
+    assert not world.is_ready
+    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+    assert world.line.counters["associations_lost"] == 1
+    # With a dropped frame, only the next frame shows that one is missing.
+    wrong = [v.verdict for v in world.verdicts.values() if v.verdict.word == Word.ERROR]
+    assert wrong and {v.reason for v in wrong} == {Reason.ASSOCIATION_LOST}
+    assert Word.OK not in words_of(belt, [broken, *after])
+    assert len(world.opened) == len(world.verdicts)
+    # Nothing is accepted until Resync, and everything is well after it.
+    opened = len(world.opened)
+    belt.run(3)
+    assert len(world.opened) == opened
+    again = ready(belt).run(6)
+    world.run(2000)
+    assert words_of(belt, again) == [Word.OK, Word.OK, Word.NG] * 2
+    assert world.unaccounted == 0
+
+
+def test_an_incomplete_picture_is_the_error_of_its_own_part_alone(belt: Belt) -> None:
+    ready(belt).run(2)
+    cut = belt.part("incomplete")
+    belt.world.run(PERIOD_MS)
+    after = belt.run(6)
+    belt.world.run(500)
+    errors = [v.verdict for v in belt.world.verdicts.values() if v.verdict.word == Word.ERROR]
+    assert [error.reason for error in errors] == [Reason.INCOMPLETE_IMAGE]
+    assert belt.verdict_of(cut) in (None, errors[0])
+    assert words_of(belt, after) == [Word.OK, Word.OK, Word.NG] * 2
+    assert belt.world.is_ready
+
+
+def test_a_queue_that_is_full_is_the_error_of_its_own_part_alone(belt: Belt) -> None:
+    ready(belt).run(2)
+    world = belt.world
+    world.infer.is_alive = False
+    world.plans[0] = Plan()
+    number = next(belt.numbers)
+    world.plans[number] = Plan()
+    belt.step(number)
+    message = world.frame(0, number)
+    world.line.no_frame(
+        msgspec.convert(
+            {"type": "NoFrame", "camera": "top", "part_id": 0, "reason": Reason.QUEUE_FULL,
+             "detail": "full", "frame_id": message.frame_id},
+            type(_no_frame()),
+        ),
+        world.now,
+    )  # fmt: skip
+    world.infer.is_alive = True
+    world.run(PERIOD_MS)
+    after = belt.run(3)
+    world.run(500)
+    assert Word.ERROR in [shown.verdict.word for shown in world.verdicts.values()]
+    assert words_of(belt, after) == [Word.OK, Word.OK, Word.NG]
+
+
+def _no_frame():
+    from appliance.messages import NoFrame
+
+    return NoFrame(camera="top", part_id=0, reason=Reason.QUEUE_FULL, detail="")
+
+
+def test_parts_that_pass_a_line_that_is_not_ready_are_none_and_keep_the_count(belt: Belt) -> None:
+    ready(belt).run(3)
+    belt.control = Control(0)
+    belt.world.run(50)
+    assert not belt.world.is_ready
+    passed = belt.run(4)
+    belt.control = ENABLE
+    belt.world.run(50)
+    assert belt.world.is_ready
+    after = belt.run(3)
+    belt.world.run(500)
+    assert len(belt.world.opened) == 6
+    assert words_of(belt, passed) == [Word.NONE] * 4
+    assert words_of(belt, after) == [Word.OK, Word.OK, Word.NG]
+    assert belt.world.line.counters["missed_triggers"] == 4
+
+
+@pytest.mark.parametrize("who", ["camera", "decide"])
+def test_a_process_that_starts_anew_needs_resync(belt: Belt, who: str) -> None:
+    world = ready(belt).world
+    belt.run(2)
+    belt.part()
+    world.run(5)
+    if who == "camera":
+        world.kill(world.camera)
+    else:
+        world.kill_decide()
+    world.run(3000)
+    assert not world.is_ready
+    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+    after = ready(belt).run(3)
+    world.run(3000)
+    assert words_of(belt, after) == [Word.OK, Word.OK, Word.NG]
+    assert world.unaccounted == 0
+    assert set(world.rows) == set(world.opened)
+
+
+def test_a_plc_that_starts_anew_is_a_disagreement(belt: Belt) -> None:
+    ready(belt).run(3)
+    belt.counted = 0
+    belt.world.run(50)
+    assert belt.world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+
+
+def test_the_same_frame_twice_is_one_part_and_shows_in_the_ledger(belt: Belt) -> None:
+    world = ready(belt).world
+    number = belt.part()
+    world.run(50)
+    message = next(part.frame for part in world.line.book._closed.values())
+    assert message is not None
+    world.seen(message)
+    world.run(500)
+    assert words_of(belt, [number]) == [Word.OK]
+    assert len(world.opened) == 1
+    assert world.line.ledger.duplicates == 1
+
+
+def test_stop_and_start_of_a_line_with_a_light_barrier(belt: Belt) -> None:
+    world = ready(belt).world
+    belt.command = CommandCode.STOP
+    world.run(100)
+    assert world.bank.number("OfflineReason") == OfflineReason.STOPPED_BY_PERSON
+    belt.run(2)
+    assert not world.opened
+    belt.command = CommandCode.START_CONTINUOUS
+    world.run(100)
+    numbers = belt.run(3)
+    world.run(500)
+    assert words_of(belt, numbers) == [Word.OK, Word.OK, Word.NG]
+
+
+FAULTS = ["", *DISAGREEMENTS, "incomplete"]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**32))
+def test_whatever_happens_to_frames_and_counts_no_part_gets_anothers_verdict(seed: int) -> None:
+    chance = random.Random(seed)
+    with World(trigger="hardware", seed=seed) as world:
+        belt = Belt(world, scan_ms=chance.choice([5, 10, 20]), transfer_ms=chance.choice([2, 30]))
+        world.run(1000)
+        share = chance.choice([0.02, 0.1, 0.3])
+        scored = 0
+        for _ in range(12):
+            world.run(600)  # the line is clear
+            belt.resync()
+            for _ in range(chance.randint(3, 15)):
+                fault = chance.choice(FAULTS) if chance.random() < share else ""
+                belt.part(
+                    fault,
+                    is_bad=chance.random() < 0.5,
+                    lag_ms=chance.uniform(0, 15),
+                    infer_ms=chance.choice([1, 10, 30, 100]),
+                    infer=chance.choices(["good", "failed", "silent"], [20, 1, 0])[0],
+                )
+                if chance.random() < 0.02:
+                    world.kill(chance.choice([world.camera, world.infer, world.record]))
+                world.run(chance.uniform(90, 400))
+        world.run(5000)
+        words = [shown.verdict.word for shown in world.verdicts.values()]
+        scored += words.count(Word.OK) + words.count(Word.NG)
+        assert scored > 10
+        assert set(world.rows) == set(world.opened) == set(world.verdicts)
+        assert world.line.ledger.unaccounted == 0, world.line.ledger.figures()
