@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -149,7 +149,7 @@ def compare(
         index, limit = psi(old, new), psi_limit(len(old), len(new), each)
         if index > limit:
             found.append(Finding(f"PSI of {name}", index, limit))
-        test = stats.ks_2samp(old, new, method="asymp")
+        test: Any = stats.ks_2samp(old, new, method="asymp")
         distance, chance = float(test.statistic), float(test.pvalue)
         if chance < each and distance > _LEAST_KS:
             found.append(Finding(f"KS distance of {name}", distance, _LEAST_KS))

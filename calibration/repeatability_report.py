@@ -1,0 +1,132 @@
+"""A repeatability study as one page of HTML that prints well; nothing is fetched from anywhere.
+
+Enters: what `repeatability.py` found. Leaves: text. Every name goes through `escape`.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+from calibration.bounds import percent
+from calibration.repeatability import AIAG, Agreement, PartStudy, Repeatability
+
+_WIDTH, _ROW, _LEFT = 720, 18, 150
+
+_STYLE = """
+body { font: 13px/1.45 "DejaVu Sans", Arial, sans-serif; color: #111; margin: 24px auto;
+       max-width: 900px; background: #fff; }
+h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 22px 0 6px; }
+table { border-collapse: collapse; width: 100%; page-break-inside: auto; }
+th, td { border-bottom: 1px solid #bbb; padding: 3px 8px; text-align: left; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+tr { page-break-inside: avoid; } .flips { font-weight: bold; }
+.simulated { border: 3px solid #b30; color: #b30; font-weight: bold; padding: 8px 12px; }
+.sign { display: flex; gap: 40px; margin-top: 44px; } .sign div { flex: 1; border-top: 1px solid; }
+@page { size: A4; margin: 14mm; }
+"""
+
+
+def html(
+    study: Repeatability, agreements: Sequence[Agreement], title: str, facts: dict[str, str]
+) -> str:
+    """The whole page. facts: name → value lines under the title (recipe, bundle, date, by whom)."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()
+    )
+    simulated = (
+        '<p class="simulated">SIMULATED PICTURES: this study proves nothing about a camera.</p>'
+        if study.is_simulated
+        else ""
+    )
+    notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in study.notes)
+    band = study.limits[1] - study.limits[0]
+    says = "wide enough" if study.is_wide_enough else "TOO NARROW"
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
+<style>{_STYLE}</style></head><body>
+<h1>{escape(title)}</h1>{simulated}
+<table>{rows}</table>
+<h2>Repeatability of the score</h2>
+<p>σ = {study.sigma:.4g} (95 % bound {study.sigma_upper:.4g}), from
+{len(study.near) or "all"} parts near a limit. Guard band 6 σ = {study.guard_band:.4g};
+T2 − T1 = {band:.4g}: <b>{says}</b>.</p>{notes}
+{_plot(study)}
+{_table(study.parts)}
+{_agreement(agreements)}
+<div class="sign"><div>Date</div><div>Engineer</div><div>Quality</div></div>
+</body></html>
+"""
+
+
+def _plot(study: Repeatability) -> str:
+    """Every margin of every part as a dot, with both limits."""
+    values = [m for part in study.parts for m in part.margins] + list(study.limits)
+    low, high = min(values), max(values)
+    room = (high - low) * 0.05 or 1.0
+    low, high = low - room, high + room
+
+    def x(margin: float) -> float:
+        return _LEFT + (margin - low) / (high - low) * (_WIDTH - _LEFT - 10)
+
+    parts = sorted(study.parts, key=lambda part: part.mean)
+    height = _ROW * (len(parts) + 2)
+    shapes = [
+        f'<line x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="12" y2="{height}" stroke="#888" '
+        f'stroke-dasharray="4 3"/><text x="{x(limit):.1f}" y="10" font-size="11" '
+        f'text-anchor="middle">{name}</text>'
+        for name, limit in zip(("T1", "T2"), study.limits, strict=True)
+    ]
+    for row, part in enumerate(parts):
+        y = _ROW * (row + 1.5)
+        shapes.append(
+            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" font-size="11" text-anchor="end">'
+            f"{escape(part.part[:24])}</text>"
+        )
+        colour = "#b30" if part.flips else "#246"
+        shapes += [
+            f'<circle cx="{x(margin):.1f}" cy="{y:.1f}" r="3" fill="none" stroke="{colour}"/>'
+            for margin in part.margins
+        ]
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" width="100%" role="img">{"".join(shapes)}</svg>'
+
+
+def _table(parts: Sequence[PartStudy]) -> str:
+    rows = "".join(
+        f'<tr class="{"flips" if part.flips else ""}"><td>{escape(part.part)}</td>'
+        f'<td class="n">{len(part.margins)}</td><td class="n">{part.mean:.4g}</td>'
+        f'<td class="n">{part.sigma:.4g}</td><td>{_words(part)}</td></tr>'
+        for part in sorted(parts, key=lambda part: (not part.flips, -part.sigma))
+    )
+    return (
+        '<table><tr><th>Part</th><th class="n">Presentations</th><th class="n">Mean</th>'
+        f'<th class="n">σ</th><th>Verdicts</th></tr>{rows}</table>'
+    )
+
+
+def _words(part: PartStudy) -> str:
+    counts = {word.name: part.words.count(word) for word in dict.fromkeys(part.words)}
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _agreement(agreements: Sequence[Agreement]) -> str:
+    if not agreements:
+        return "<h2>Attribute agreement</h2><p>No truth was given for the parts.</p>"
+    rows = ""
+    for one in agreements:
+        is_effect = one.name == "effectiveness"
+        sign, (good, fair) = "≥" if is_effect else "≤", AIAG[one.name]
+        bound = one.parts.lower if is_effect else one.parts.upper
+        seen = one.decisions.estimate
+        rows += (
+            f"<tr><td>{escape(one.name)}</td>"
+            f'<td class="n">{one.decisions.cases} of {one.decisions.total}</td>'
+            f'<td class="n">{"–" if seen is None else percent(seen)}</td>'
+            f'<td class="n">{one.parts.cases} of {one.parts.total} parts: {sign} {percent(bound)}'
+            f"</td><td>{sign} {percent(good)} (marginal {percent(fair)})</td>"
+            f"<td><b>{one.rating}</b></td></tr>"
+        )
+    return (
+        "<h2>Attribute agreement (AIAG MSA, 4th edition)</h2>"
+        '<table><tr><th></th><th class="n">Decisions</th><th class="n">Share</th>'
+        '<th class="n">95 % bound, by parts</th><th>Acceptable</th><th>Rating</th></tr>'
+        f"{rows}</table>"
+    )
