@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Entry] = {
     "train": Entry("models.train:main", "Train a bundle on a folder of images."),
     "evaluate": Entry("models.evaluate:main", "AUROC and its kin of a bundle on labelled images."),
     "calibrate": Entry("calibration.calibrate:main", "Limits from evidence, and what it proves."),
+    "users": Entry("calibration.users:main", "Who may log in to the operator's tool."),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "bench": Entry("tools.bench:main", "Measure the budgets on this machine."),
     "audit": Entry("appliance.audit:main", "Who changed what, and whether anybody altered that."),

@@ -17,7 +17,7 @@ from appliance.bundle import load_bundle
 from appliance.clock import is_clock_synced
 from appliance.codes import CommandError, FaultCode, Reason, State
 from appliance.config import Config, load_products, write_atomically
-from appliance.errors import ArtefactError, PartError
+from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.frames import RingReader
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
@@ -347,20 +347,32 @@ class _Decide:
             if not isinstance(message, Command):
                 continue
             self._log.info("command", name=message.name, argument=message.argument, by=message.by)
-            if message.name != "load_recipe" or not message.argument.isdecimal():
-                answer = CommandResult(
-                    id=message.id,
-                    code=CommandError.UNKNOWN_COMMAND,
-                    detail=f'expected "load_recipe" with a product number, got "{message.name}"',
-                )
-                await receiver.send(answer, route)
-                continue
-            answered: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
-            self._load_by_number(
-                int(message.argument),
-                partial(_answer, answered, message.id),
+            await receiver.send(await self._obey(message), route)
+
+    async def _obey(self, message: Command) -> CommandResult:
+        """`load_recipe` NUMBER: another product. `reload_products`: what products.toml says now.
+
+        The product in force follows from the next part on, the others when the PLC asks for them.
+        """
+        number = int(message.argument) if message.argument.isdecimal() else 0
+        loop = asyncio.get_running_loop()
+        if message.name == "reload_products":
+            try:
+                self._products = await loop.run_in_executor(None, load_products, self._config)
+            except ConfigError as err:
+                code = CommandError.REFUSED_ARTEFACT
+                return CommandResult(id=message.id, code=code, detail=str(err))
+            number = self._line.recipe_number
+        elif message.name != "load_recipe" or not number:
+            return CommandResult(
+                id=message.id,
+                code=CommandError.UNKNOWN_COMMAND,
+                detail='expected "load_recipe" with a product number or "reload_products", '
+                f'got "{message.name}"',
             )
-            await receiver.send(await answered, route)
+        answered: asyncio.Future[CommandResult] = loop.create_future()
+        self._load_by_number(number, partial(_answer, answered, message.id))
+        return await answered
 
     # ---- time ------------------------------------------------------------------------------
 

@@ -1,20 +1,29 @@
 """A change of limits as a new version of a recipe: never overwritten, always in the journal.
 
-Enters: a recipe, two limits, who and why. Leaves: `recipes/ID/VERSION.toml` and an entry in the
-hash-chained journal. Nothing here tells the line: a version is in force once decide takes it.
+Enters: a recipe, two limits, who and why. Leaves: `recipes/ID/VERSION.toml`, an entry in the
+hash-chained journal, a changed `products.toml` and an order to decide, which takes the version
+between two parts.
 """
 
+import asyncio
+import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from appliance.audit import AuditJournal
-from appliance.config import Config
+from appliance.codes import CommandError
+from appliance.config import Config, load_products, write_atomically
 from appliance.errors import ConfigError
+from appliance.messages import Command, CommandResult
 from appliance.recipe import Limits, LoadedRecipe, Recipe, load_recipe, write_recipe
+from appliance.wire import AsyncReceiver
 
 _LEAST_REASON = 8
+_ANSWER_S = 65.0
+"""A change that moves camera or engine may take 60 s."""
 
 
 def versions(config: Config, identity: str) -> tuple[int, ...]:
@@ -79,6 +88,51 @@ def publish(
         path.unlink(missing_ok=True)
         raise
     return loaded
+
+
+def use(config: Config, old: str, new: str) -> int:
+    """`products.toml`: every product that uses the recipe `old` uses `new` from now on.
+
+    Its other bytes stay as the integrator wrote them. Returns how many products; 0 leaves the file
+    alone. Raises ConfigError where it cannot be read or written that way.
+    """
+    path = config.root_dir / "products.toml"
+    before = load_products(config)
+    wanted = {number: new if name == old else name for number, name in before.items()}
+    text = path.read_text(encoding="utf-8")
+    changed = re.sub(
+        rf"""(^\s*recipe\s*=\s*)(["']){re.escape(old)}\2""",
+        lambda found: f"{found[1]}{found[2]}{new}{found[2]}",
+        text,
+        flags=re.MULTILINE,
+    )
+    if wanted == before:
+        return 0
+    write_atomically(path, changed.encode())
+    if load_products(config) != wanted:
+        write_atomically(path, text.encode())
+        raise ConfigError(path, f'lines recipe = "{old}"', "another way to write it: please edit")
+    return sum(name == old for name in before.values())
+
+
+async def order(commands: AsyncReceiver, name: str, by: str, argument: str = "") -> CommandResult:
+    """Ask decide for something and wait for its answer; TIMED_OUT where none comes.
+
+    commands: the DEALER of `command`, used for one order at a time.
+    """
+    asked = Command(id=uuid.uuid4().hex, name=name, argument=argument, by=by)
+
+    async def answer() -> CommandResult:
+        while True:
+            _, heard = await commands.receive()
+            if isinstance(heard, CommandResult) and heard.id == asked.id:
+                return heard
+
+    await commands.send(asked)
+    try:
+        return await asyncio.wait_for(answer(), _ANSWER_S)
+    except asyncio.TimeoutError:
+        return CommandResult(id=asked.id, code=CommandError.TIMED_OUT, detail="no answer")
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from appliance.engine_null import write_null_bundle
 from appliance.errors import ConfigError
 from appliance.recipe import View, load_recipe
 from calibration.evidence import part_name
-from calibration.publish import newest, publish, versions
+from calibration.publish import newest, publish, use, versions
 
 SIDE_PX = 32
 KINDS = {"good": (60.0, 200), "dent": (120.0, 120), "stain": (150.0, 120)}
@@ -194,3 +194,32 @@ def recipe_of(root: Path) -> Any:
         limits=Limits(t1=0.0, t2=1.0),
         camera={"top": View(exposure_us=80.0)},
     )
+
+
+def test_products_move_to_the_new_version_and_the_file_stays_the_integrators(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.toml").write_text(
+        'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\nfolder = "x"\n'
+    )
+    config = load_config(tmp_path / "config.toml")
+    path = tmp_path / "products.toml"
+    text = """# ours
+[[product]]
+number = 1   # the small one
+recipe = "cell/1"  # first
+[[product]]
+number = 2
+recipe='cell/1'
+[[product]]
+number = 3
+recipe = "cell/11"
+"""
+    path.write_text(text)
+    assert use(config, "cell/1", "cell/2") == 2
+    assert path.read_text() == text.replace('"cell/1"', '"cell/2"').replace("'cell/1'", "'cell/2'")
+    assert use(config, "cell/1", "cell/2") == 0
+    path.write_text('product = [{number = 1, recipe = "cell/2"}]')
+    with pytest.raises(ConfigError, match="another way to write it"):
+        use(config, "cell/2", "cell/3")
+    assert "cell/2" in path.read_text()

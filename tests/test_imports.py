@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("appliance", "models", "calibration", "tools")
 
 ONLY_IN = {
+    "argon2": ("calibration/people.py",),
     "alembic": ("appliance/store.py", "appliance/migrations/"),
     "genicam": ("appliance/camera_genicam",),
     "harvesters": ("appliance/camera_genicam",),
@@ -18,7 +19,12 @@ ONLY_IN = {
     "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_runtimes.py"),
     "openvino": ("appliance/engine_openvino.py", "models/"),
     "pymodbus": ("appliance/plc_modbus.py", "tools/plc_"),
-    "sqlalchemy": ("appliance/store.py", "appliance/migrations/"),
+    "sqlalchemy": (
+        "appliance/store.py",
+        "appliance/migrations/",
+        "calibration/people.py",
+        "calibration/opinions.py",
+    ),
     "torch": ("models/",),
     "xgboost": ("appliance/forest.py",),
     "zmq": ("appliance/wire.py",),

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from appliance.audit import AuditJournal
 from appliance.codes import CommandCode, CommandError, Word
 from appliance.config import write_atomically
 from appliance.recipe import load_recipe
+from appliance.wire import Wiring
+from calibration.publish import order, publish, use
 from tests.rig import Rig, until
 from tools.plc_program import PlcOptions
 from tools.plc_sim import command, run_plc
@@ -80,6 +83,43 @@ def test_a_damaged_recipe_is_refused_and_the_old_one_stays(rig: Rig) -> None:
         until("a note", lambda: any("manifest.json" in n for n in notes(ear)))
         until("Ready", lambda: ear.is_ready)
         assert words(rig, 2) == [Word.OK] * 2
+
+
+def test_published_limits_decide_from_the_next_part_on(rig: Rig) -> None:
+    """A new version of the recipe in force, taken while the line runs; Ready never drops."""
+    rig.start()
+    with rig.ear() as ear:
+        until("Ready", lambda: ear.is_ready, 30)
+        assert words(rig, 3) == [Word.OK] * 3
+        base = load_recipe(rig.config, "cell/1")
+        journal = AuditJournal(rig.config)
+        new = publish(
+            rig.config, journal, base.recipe, (-2.0, -1.0), who="eva", reason="strict on purpose"
+        )
+        assert ordered(rig) == CommandError.DONE, "nothing new in products.toml is no error"
+        assert words(rig, 1) == [Word.OK], "a version that nothing points to decides nothing"
+        assert use(rig.config, "cell/1", "cell/2") == 1
+        assert ordered(rig) == CommandError.DONE
+        until("new recipe", lambda: shown(ear) == (1, new.hash32))
+        assert words(rig, 2) == [Word.NG] * 2
+        until("rows", lambda: len(rig.rows()) == 6)
+        assert [r.verdict.recipe for r in rig.rows()] == ["cell/2"] * 2 + ["cell/1"] * 4
+
+        (rig.root / "products.toml").write_text("spoilt")
+        assert ordered(rig) == CommandError.REFUSED_ARTEFACT
+        assert words(rig, 1) == [Word.NG], "the old table stays"
+        assert ear.unaccounted == 0
+
+
+def ordered(rig: Rig) -> CommandError:
+    """The order of the operator's tool to decide."""
+
+    async def ask_decide() -> CommandError:
+        with Wiring(rig.config.runtime_dir) as wiring:
+            answer = await order(wiring.async_sender("command"), "reload_products", "eva")
+            return answer.code
+
+    return asyncio.run(ask_decide())
 
 
 def shown(ear: Any) -> tuple[int, int]:
