@@ -8,13 +8,11 @@ is an error and no stale map of the part before.
 import contextlib
 import hashlib
 import os
-import platform
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -25,6 +23,7 @@ from appliance.bundle import Bundle, Sums, head_model, merged_network
 from appliance.codes import Reason
 from appliance.config import Section, write_atomically
 from appliance.errors import ArtefactError, DeviceError, PartError
+from appliance.passport import Passport, cpu_name
 
 Frame = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
@@ -106,6 +105,11 @@ class Engine(ABC):
         self.last_ns = time.monotonic_ns() - begun
         return score
 
+    @classmethod
+    def device(cls) -> tuple[str, str]:
+        """Name of what computes, and its driver; "" where it has none. Raises ArtefactError."""
+        return cpu_name(), ""
+
     @abstractmethod
     def _load(self, model: bytes) -> None:
         """Make ready for `self.spec`. Raises ArtefactError."""
@@ -149,37 +153,6 @@ class Engine(ABC):
         }
 
 
-class Passport(Section, frozen=True, kw_only=True):
-    """What makes a map: the same passport and the same frame give the same verdict."""
-
-    bundle: str
-    kind: str
-    runtime: str
-    precision: str
-    threads: int
-    cpu: str
-
-    @property
-    def id(self) -> str:
-        """Short hash of all fields."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
-
-
-def cpu_name() -> str:
-    """The processor's name; on ARM, where it has none, its part numbers."""
-    fields: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    except OSError:
-        return platform.machine()
-    if "model name" in fields:
-        return fields["model name"]
-    parts = (fields.get(key, "") for key in ("CPU implementer", "CPU part", "CPU variant"))
-    return f"{platform.machine()} {' '.join(parts)}".strip()
-
-
 def thread_count(settings: config.Engine) -> int:
     """Threads for one network: as configured, else one less than there are cores."""
     return settings.threads or max(1, len(os.sched_getaffinity(0)) - 1)
@@ -188,13 +161,16 @@ def thread_count(settings: config.Engine) -> int:
 def passport_of(settings: config.Engine, bundle: Bundle) -> Passport:
     """Who this bundle runs as on this box. Raises ArtefactError where no such engine is there."""
     adapter = _adapter(settings)
+    device, driver = adapter.device()
     return Passport(
         bundle=bundle.id,
+        network=bundle.manifest.files.get(_network_file(settings), ""),
         kind=adapter.kind,
         runtime=adapter.runtime,
         precision=settings.precision,
         threads=thread_count(settings),
-        cpu=cpu_name(),
+        device=device,
+        driver=driver,
     )
 
 
@@ -230,11 +206,6 @@ def open_engine(
     adapter = _adapter(settings)
     model = _merged(bundle, _network_file(settings), spec, adapter.sums, cache)
     return adapter(spec, model, settings.precision, thread_count(settings))
-
-
-def passport_folder(passport: Passport, cache: Path) -> Path:
-    """`engines/BUNDLE/PASSPORT`: where passport.json lies."""
-    return cache / passport.bundle / passport.id
 
 
 def _adapter(settings: config.Engine) -> type[Engine]:

@@ -23,7 +23,7 @@ from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.frames import INLINE, RingReader, RingWriter, inline_view, slots_for
 from appliance.gates import judge
 from appliance.hang_guard import HangGuard
-from appliance.infer_setup import Setup, prepare
+from appliance.infer_setup import DailyProof, Setup, prepare
 from appliance.messages import (
     AnyMessage,
     FrameReady,
@@ -41,6 +41,8 @@ from appliance.wire import SETUP_ANSWER_MS, Inbox, Wiring
 
 _HEALTH_NS = 100_000_000
 _FAILURES, _FAILURES_NS = 3, 60_000_000_000
+_QUIET_NS = 10_000_000_000
+"""No frame for so long: the daily proof may take a turn."""
 _LOADING_NS = 120_000_000_000
 """Hang limit of a whole preparation."""
 
@@ -66,6 +68,8 @@ class Infer:
         self._map: npt.NDArray[np.float32] = np.empty(0, np.float32)
         self._current: Setup | None = None
         self._prepared: Setup | None = None
+        self._daily: DailyProof | None = None
+        self._frame_ns = 0
         self._guard = HangGuard(_LOADING_NS, self._hung)
         self._engine_failed_ns: deque[int] = deque(maxlen=_FAILURES)
         self._counters = Counter(scored=0, failed=0, refused=0, unsent=0)
@@ -86,6 +90,8 @@ class Infer:
                     if self._beat() or service.is_stopping:
                         # Frames may come as fast as they are taken: orders and signals get a turn.
                         break
+                if not woken_ns:
+                    self._prove_again()
                 self._beat()
                 service.turn()
         finally:
@@ -99,6 +105,7 @@ class Infer:
     def _take(self, message: AnyMessage, inline: bytes | None, woken_ns: int) -> None:
         match message:
             case FrameReady():
+                self._frame_ns = woken_ns
                 self._answer(message, inline, woken_ns)
             case Prepare():
                 self._prepare(message)
@@ -180,6 +187,8 @@ class Infer:
             self._map = np.empty(self._current.map_shape, np.float32)
             self._guard.limit_ns = self._current.hang_limit_ns
             self._note = ""
+            golden = self._current.golden
+            self._daily = DailyProof(golden, self._service.clock()) if golden else None
             self._service.log.info("set-up in force", passport=self._current.passport.id)
         elif self._current is not None and order.setup_hash == self._current.setup_hash:
             self._drop_prepared()
@@ -187,6 +196,26 @@ class Infer:
             # Health shows what is in force; decide will ask for what it wants.
             self._counters["unknown_swaps"] += 1
         self._beat_ns = 0
+
+    def _prove_again(self) -> None:
+        """In a quiet minute, once a day: one golden frame. What fails is no longer in force.
+
+        decide then asks for the set-up again, and is told why it is refused.
+        """
+        now_ns, setup = self._service.clock(), self._current
+        is_quiet = now_ns - self._frame_ns >= _QUIET_NS
+        if setup is None or self._daily is None or not is_quiet or not self._daily.is_due(now_ns):
+            return
+        try:
+            with self._guard:
+                self._daily.step(now_ns)
+        except ArtefactError as err:
+            self._service.log.warning("the daily proof failed", error=str(err))
+            self._counters["proofs_failed"] += 1
+            self._note = str(err)
+            self._current, self._daily = None, None
+            setup.close()
+            self._beat_ns = 0
 
     def _drop_prepared(self) -> None:
         if self._prepared is not None:

@@ -16,10 +16,11 @@ from onnx import TensorProto, helper
 from appliance import config
 from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
 from appliance.codes import Reason
-from appliance.engine import Engine, Passport, Spec, open_engine, passport_folder, passport_of
+from appliance.engine import Engine, Spec, open_engine, passport_of
 from appliance.engine_null import NullEngine, write_null_bundle
 from appliance.engine_onnx import OnnxEngine
 from appliance.errors import ArtefactError, DeviceError, PartError
+from appliance.passport import Passport
 
 openvino = pytest.importorskip("appliance.engine_openvino")
 OpenVinoEngine = openvino.OpenVinoEngine
@@ -431,7 +432,8 @@ def test_a_passport_names_all_that_makes_a_map(bundle, tmp_path):
     passport = passport_of(config.Engine(kind="onnx", threads=2), bundle)
     assert passport.bundle == bundle.id
     assert passport.runtime.startswith("onnxruntime ")
-    assert passport.cpu
+    assert passport.device
+    assert passport.network == bundle.manifest.files["network.onnx"]
     others = [
         passport_of(config.Engine(kind="openvino", threads=2), bundle),
         passport_of(config.Engine(kind="onnx", threads=1), bundle),
@@ -440,4 +442,4 @@ def test_a_passport_names_all_that_makes_a_map(bundle, tmp_path):
     assert len({p.id for p in [passport, *others]}) == 4
     assert passport_of(config.Engine(kind="onnx", threads=2), bundle).id == passport.id
     assert isinstance(passport, Passport)
-    assert passport_folder(passport, tmp_path) == tmp_path / bundle.id / passport.id
+    assert passport.folder(tmp_path) == tmp_path / bundle.id / passport.id

@@ -33,6 +33,7 @@ from appliance.messages import (
     Scored,
     Swap,
 )
+from appliance.passport import Proof, Record
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Inbox, Wiring
 from tests.networks import picture, write_network_bundle
@@ -402,14 +403,15 @@ def test_nothing_is_scored_before_a_set_up_is_in_force(rig):
     assert isinstance(rig.answer(), Scored)
 
 
-def test_a_passport_lies_beside_the_engine(line):
+def test_passport_and_proof_lie_beside_the_engine(line):
     (path,) = line.config.engines_dir.rglob("passport.json")
-    passport = msgspec.json.decode(path.read_bytes())
-    assert passport["id"] == line.prepared.passport
-    assert path.parent.name == passport["id"]
-    assert passport["golden_frames"] == 2
-    assert passport["golden_deviation"] <= 1e-3
-    assert passport["hang_limit_ms"] >= 500
+    record = msgspec.json.decode(path.read_bytes(), type=Record)
+    assert record.id == record.passport.id == line.prepared.passport
+    assert path.parent.name == record.id
+    proof = msgspec.json.decode((path.parent / "proof.json").read_bytes(), type=Proof)
+    assert proof.golden_frames == 2
+    assert proof.golden_deviation <= proof.tolerance == 1e-3
+    assert proof.hang_limit_ms >= 500
 
 
 def test_prepared_twice_is_loaded_once(line):

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from appliance.config import write_atomically
-from appliance.engine import cpu_name
 from appliance.errors import ConfigError
+from appliance.passport import cpu_name
 from tools.bench_row import Bench, NotMeasuredError, Row
 
 BENCHES: dict[str, str] = {
