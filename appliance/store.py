@@ -29,8 +29,9 @@ from appliance.migrations.tables import parts
 BUSY_S = 0.25
 """How long a write waits for another process's lock before the store counts as unwritable."""
 
-TRANSIENT = frozenset({"pixels", "map"})
-"""Fields of a Verdict that no row keeps: slots of rings, gone when the row is read."""
+TRANSIENT = frozenset({"pixels", "map", "is_tag_known"})
+"""Fields of a Verdict that no row keeps: slots of rings, gone when the row is read, and a flag for
+the PLC alone."""
 _OWN: dict[str, Any] = {"late_word": "NONE", "late_margin": None, "image": ""}
 """Columns that arrive later than the verdict, if they do, and what they hold until then."""
 
