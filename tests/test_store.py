@@ -104,7 +104,9 @@ def test_a_row_gives_back_the_whole_verdict(store: Store) -> None:
         assert getattr(sent, name) != defaults[name], f"{name} is left at its default"
     store.add([sent], images={sent.part_id: "images/2026-09-21/1.png"})
     row = stored(store, sent.part_id)
-    assert row.verdict == msgspec.structs.replace(sent, pixels=None, map=None)
+    lost = {"pixels": None, "map": None, "is_tag_known": False}
+    assert set(lost) == TRANSIENT
+    assert row.verdict == msgspec.structs.replace(sent, **lost)
     assert row.image == "images/2026-09-21/1.png"
     assert row.stored_utc_ns > 1_700_000_000_000_000_000
 
