@@ -74,6 +74,7 @@ def full(part_id: int) -> Verdict:
         software="0.1.0",
         is_simulated=True,
         is_challenge=True,
+        is_tag_known=True,
         expected_word=Word.NG,
         is_rebuilt=False,
     )
