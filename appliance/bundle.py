@@ -82,6 +82,10 @@ class Suggested(Section, frozen=True, kw_only=True):
     t1: float
     t2: float
     evidence: dict[str, float] = msgspec.field(default_factory=dict[str, float])
+    why: str = ""
+    """What the held-out gate compared and why it chose, in words."""
+    is_forced: bool = False
+    """A person chose, against the gate or without asking it."""
 
 
 class Manifest(Section, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from appliance.frames import RingReader
 from appliance.messages import Scored
 from appliance.parts import Judgement
 from appliance.recipe import LoadedRecipe
-from appliance.segments import IGNORED, SegmentIndex, column_names
+from appliance.segments import CLASSIFICATION, IGNORED, SegmentIndex, column_names
 
 
 class Scorer:
@@ -26,7 +26,10 @@ class Scorer:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        columns = column_names(manifest.segments, manifest.detectors)
+        self._with_classification = CLASSIFICATION in manifest.columns
+        columns = column_names(
+            manifest.segments, manifest.detectors, classification=self._with_classification
+        )
         if columns != manifest.columns:
             raise ArtefactError(
                 bundle.path("manifest.json: columns"),
@@ -66,7 +69,9 @@ class Scorer:
         begun = time.monotonic_ns()
         features = self._index.features(maps)
         featured = time.monotonic_ns()
-        largest = float(features[-maps.shape[0]])
+        largest = float(features[-maps.shape[0]])  # of the first detector, which leads
+        if self._with_classification:
+            features = np.append(features, np.float32(scored.classification))
         decides = recipe.recipe.decides
         reasons: tuple[str, ...] = ()
         if decides == "segad":
@@ -114,6 +119,8 @@ class Scorer:
         noise = np.random.default_rng(0).normal(size=(detectors, *shape)).astype(np.float32)
         for _ in range(3):
             features = self._index.features(noise)
+            if self._with_classification:
+                features = np.append(features, np.float32(0))
             if self._forest is not None:
                 self._forest.margin(features)
                 self._forest.reasons(features)

@@ -3,7 +3,8 @@
 In: maps (K, H, W) float32, one per detector, raw logits. Out: a float32 vector in the order of
 `column_names`: per segment, per detector q99.5, skewness, kurtosis, mean; then the maximum per
 detector. These are the definitions of the SegAD paper's code: `numpy.quantile` with linear
-interpolation, `scipy.stats.skew` and `scipy.stats.kurtosis` with their biased defaults.
+interpolation, `scipy.stats.skew` and `scipy.stats.kurtosis` with their biased defaults. A forest
+may read the classification logit too; it is not a statistic, and its column stands last.
 
 Rules where those definitions give nothing:
 - Pixels with label 255 are ignored: no statistic and no maximum sees them.
@@ -27,11 +28,17 @@ STATISTICS = ("q99.5", "skewness", "kurtosis", "mean")
 WHOLE = "*"
 """Stands for the segment in the names of the maxima, which belong to no segment."""
 
+CLASSIFICATION = f"{WHOLE}/classification/logit"
+"""The paper's score g of a supervised classifier: the engine's classification logit."""
+
 _QUANTILE = 0.995
 
 
-def column_names(segments: Sequence[str], detectors: Sequence[str]) -> tuple[str, ...]:
-    """The one ordered table of features: "SEGMENT/DETECTOR/STATISTIC", then "*/DETECTOR/max".
+def column_names(
+    segments: Sequence[str], detectors: Sequence[str], *, classification: bool = False
+) -> tuple[str, ...]:
+    """The one ordered table of features: "SEGMENT/DETECTOR/STATISTIC", then "*/DETECTOR/max",
+    then, where the forest reads it, CLASSIFICATION.
 
     Raises ArtefactError where a name is empty, doubled or holds a sign that the table or the
     forest's file format needs for itself.
@@ -45,6 +52,7 @@ def column_names(segments: Sequence[str], detectors: Sequence[str]) -> tuple[str
     return (
         *(f"{s}/{d}/{statistic}" for s in segments for d in detectors for statistic in STATISTICS),
         *(f"{WHOLE}/{d}/max" for d in detectors),
+        *([CLASSIFICATION] if classification else []),
     )
 
 

@@ -75,6 +75,15 @@ def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
         raise ConfigError(path, "a place to write an image", "no file could be written")
 
 
+def learnt_by_network(folder: Path) -> frozenset[str]:
+    """SHA-256 of the images that a bundle's network has learnt from; empty where none are told."""
+    path = folder / "split.json"
+    if not path.exists():
+        return frozenset()
+    sets = msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
+    return frozenset(d for name, each in sets.items() if name.startswith("network") for d in each)
+
+
 def provenance(data: Dataset, backbone: str, weights: Path, plan: Plan) -> dict[str, str]:
     """Where a bundle comes from: data, weights, settings, versions."""
     described = {f"plan_{name}": str(value) for name, value in vars(plan).items()}

@@ -20,7 +20,7 @@ import typer
 from appliance.bundle import Bundle, InputContract, load_bundle, merged_network
 from appliance.errors import ConfigError
 from appliance.forest import Forest
-from appliance.segments import SegmentIndex
+from appliance.segments import CLASSIFICATION, SegmentIndex
 from models import progress
 from models.dataset import open_dataset
 from models.export import session
@@ -34,11 +34,17 @@ class Answers(NamedTuple):
     """What the network and the statistics say about N frames."""
 
     features: npt.NDArray[np.float32]
-    """(N, n), in the order of the manifest's columns."""
+    """(N, n), statistics of the maps in the order of the manifest's columns."""
     map_max: npt.NDArray[np.float32]
-    """(N,) largest raw logit outside ignored pixels."""
+    """(N,) largest raw value of the first detector's map outside ignored pixels."""
     classification: npt.NDArray[np.float32]
     """(N,) raw logit."""
+
+    def rows(self, columns: Sequence[str]) -> npt.NDArray[np.float32]:
+        """(N, n) what a forest with these columns reads."""
+        if CLASSIFICATION not in columns:
+            return self.features
+        return np.column_stack([self.features, self.classification]).astype(np.float32)
 
 
 class Scorer:
@@ -64,7 +70,7 @@ class Scorer:
         self._shape = (contract.source_height_px, contract.source_width_px, contract.channels)
 
     def answer(self, frame: Frames) -> tuple[npt.NDArray[np.float32], np.float32]:
-        """One frame (H, W, C) uint8 → map (1, h, w) and score, raw logits."""
+        """One frame (H, W, C) uint8 → map (K, h, w) and score, raw logits."""
         if frame.shape != self._shape or frame.dtype != np.uint8:
             raise ConfigError(
                 "frame", f"{self._shape} uint8 as in training", f"{frame.shape} {frame.dtype}"
@@ -78,14 +84,15 @@ class Scorer:
     ) -> Answers:
         """All frames, one at a time as on the line; `report` is told how many are done."""
         rows: list[npt.NDArray[np.float32]] = []
+        largest: list[np.float32] = []
         scores: list[np.float32] = []
         for frame in frames:
             amap, score = self.answer(frame)
             rows.append(self._index.features(amap))
+            largest.append(rows[-1][-len(amap)])
             scores.append(score)
             report(len(rows))
-        features = np.stack(rows)
-        return Answers(features, features[:, -1], np.array(scores, np.float32))
+        return Answers(np.stack(rows), np.array(largest, np.float32), np.array(scores, np.float32))
 
 
 def scorer_of(bundle: Bundle) -> Scorer:
@@ -105,7 +112,8 @@ def margins_of(bundle: Bundle, answers: Answers) -> dict[str, npt.NDArray[np.flo
     if bundle.manifest.forest:
         file, hashes = bundle.manifest.forest, bundle.manifest.files
         forest = Forest.load(bundle.path(file), bundle.manifest.columns, hashes[file])
-        margins["segad"] = np.array([forest.margin(row) for row in answers.features], np.float32)
+        rows = answers.rows(bundle.manifest.columns)
+        margins["segad"] = np.array([forest.margin(row) for row in rows], np.float32)
     return margins
 
 

@@ -8,7 +8,6 @@ fold: every image by a forest that was fitted without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +16,19 @@ from sklearn.model_selection import StratifiedKFold
 from appliance import forest
 from appliance.bundle import Suggested
 from appliance.errors import ConfigError
+from appliance.recipe import Decides
+from models import gate
 from models.metrics import image_metrics
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-Score = Literal["segad", "map_max", "classification"]
-
-SCORES: tuple[Score, ...] = ("segad", "map_max", "classification")
+SCORES = gate.SCORES
 
 FOLDS = 5
 
 LIMIT_SHARE = 0.05
 """Declared before any margin is seen: T1 leaves this share of the bad images below it, T2 this
 share of the good ones at or above it."""
-
-_THREADS = 1
-"""2000 small trees: a second thread made the fit 20 times slower (2 cores, 290 images)."""
 
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
@@ -76,42 +72,60 @@ def fit_with_margins(
     margins = np.empty(len(labels), np.float32)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     for number, (known, unseen) in enumerate(folds.split(features, labels)):
-        fold = forest.fit(features[known], labels[known], columns, seed, threads=_THREADS)
+        fold = forest.fit(features[known], labels[known], columns, seed)
         for index in unseen:
             margins[index] = fold.margin(features[index])
         progress((number + 1) / (FOLDS + 1))
-    fitted = forest.fit(features, labels, columns, seed, threads=_THREADS)
+    fitted = forest.fit(features, labels, columns, seed)
     progress(1.0)
     return fitted, margins
 
 
-def suggest(scores: Mapping[str, Floats], labels: Labels) -> Suggested:
+def suggest(
+    scores: Mapping[str, Floats], labels: Labels, *, force: Decides | None = None, seed: int = 0
+) -> Suggested:
     """Which score should decide, and its limits, from labelled images that no score was fitted on.
 
-    scores: name → (N,) raw margins, forest margins out of fold; labels: (N,). The forest decides
-    only where its AUROC beats both others. Without bad images the map maximum decides, T1 is the
-    good images' upper order statistic and T2 their maximum.
+    scores: name → (N,) raw margins, forest margins out of fold; labels: (N,). The choice is that
+    of `gate.choose`; `force` overrules it, which is recorded. Without bad images the map maximum
+    decides, T1 is the good images' upper order statistic and T2 their maximum.
     """
     good = labels == 0
     evidence = {"images_good": float(good.sum()), "images_bad": float((~good).sum())}
     if good.all():
-        ordered = np.sort(scores["map_max"])
+        decides: Decides = force or "map_max"
+        ordered = np.sort(_margins(scores, decides))
         t1, t2 = ordered[len(ordered) - 1 - int(LIMIT_SHARE * len(ordered))], ordered[-1]
-        evidence["overkill"] = float((scores["map_max"] >= t2).mean())
-        return Suggested(decides="map_max", t1=float(t1), t2=float(t2), evidence=evidence)
-    known: list[Score] = [name for name in SCORES if name in scores]
-    for name in known:
+        evidence["overkill"] = float((ordered >= t2).mean())
+        return Suggested(
+            decides=decides, t1=float(t1), t2=float(t2), evidence=evidence,
+            why="no bad images: nothing to compare the scores on", is_forced=force is not None,
+        )  # fmt: skip
+    choice = gate.choose(scores, labels, seed)
+    for name, row in choice.rows.items():
         for metric, value in image_metrics(labels, scores[name]).items():
             evidence[f"{name}_{metric}"] = value
-    # Ties go to the simpler score: `max` keeps the first, and the forest stands last here.
-    decides = max(reversed(known), key=lambda name: evidence[f"{name}_auroc"])
-    margins = scores[decides]
+        evidence[f"{name}_auroc_low"], evidence[f"{name}_auroc_high"] = row.low, row.high
+    decides, why = choice.decides, choice.why
+    if force is not None and force != decides:
+        why = f"forced to {force}; the gate would have taken {decides}: {why}"
+    decides = force or decides
+    margins = _margins(scores, decides)
     t1, t2 = limits(margins[good], margins[~good])
     evidence["escapes"] = float((margins[~good] < t1).mean())
     evidence["overkill"] = float((margins[good] >= t2).mean())
     evidence["uncertain"] = float(((margins >= t1) & (margins < t2)).mean())
     evidence["limit_share"] = LIMIT_SHARE
-    return Suggested(decides=decides, t1=float(t1), t2=float(t2), evidence=evidence)
+    return Suggested(
+        decides=decides, t1=float(t1), t2=float(t2), evidence=evidence, why=why,
+        is_forced=force is not None,
+    )  # fmt: skip
+
+
+def _margins(scores: Mapping[str, Floats], name: Decides) -> Floats:
+    if name not in scores:
+        raise ConfigError("--force", f"one of {', '.join(scores)}", name)
+    return scores[name]
 
 
 def limits(good: Floats, bad: Floats) -> tuple[np.float32, np.float32]:

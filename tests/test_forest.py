@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 import xgboost
 
 from appliance.bundle import hash_file
 from appliance.codes import Reason
+from appliance.contributions import Contributions
 from appliance.errors import ArtefactError, PartError
 from appliance.forest import Forest, fit, reasons
 from appliance.segments import column_names
@@ -46,6 +49,7 @@ def test_equals_the_plain_use_of_the_library(forest):
         objective="binary:logitraw",
         scale_pos_weight=60 / 20,
         random_state=7,
+        n_jobs=1,
     ).fit(features, labels)
     expected = plain.predict_proba(features)[:, 1]
     margins = [forest.margin(row) for row in features]
@@ -67,7 +71,7 @@ def test_saved_and_loaded_it_answers_the_same(forest, path):
 
 
 def test_the_same_seed_is_the_same_forest_on_any_number_of_threads(path, tmp_path):
-    fit(*parts(), COLUMNS, seed=7, threads=1).save(tmp_path / "again.ubj")
+    fit(*parts(), COLUMNS, seed=7, threads=2).save(tmp_path / "again.ubj")
     assert (tmp_path / "again.ubj").read_bytes() == path.read_bytes()
 
 
@@ -77,11 +81,34 @@ def test_another_weight_is_another_forest(forest):
     assert heavy.margin(features[1]) > forest.margin(features[1])
 
 
-def test_contributions_add_up_to_the_margin(forest):
-    for row in parts()[0][:10]:
-        contributions = forest.contributions(row)
-        assert contributions.shape == (len(COLUMNS) + 1,)
-        assert contributions.sum() == pytest.approx(forest.margin(row), abs=1e-4)
+@pytest.mark.parametrize("kind", ["segad", "random_forest", "boosted_trees"])
+def test_contributions_are_those_of_the_library_and_add_up_to_the_margin(kind, forest, tmp_path):
+    features, labels = parts()
+    one = forest if kind == "segad" else fit(features, labels, COLUMNS, seed=7, kind=kind)
+    one.save(tmp_path / "one.ubj")
+    booster = xgboost.Booster(model_file=tmp_path / "one.ubj")
+    trees = booster.num_boosted_rounds() * int(
+        json.loads(booster.save_config())["learner"]["gradient_booster"]["gbtree_model_param"][
+            "num_parallel_tree"
+        ]
+    )
+    assert trees == 2000
+    # Values of the training themselves lie on the splits: the side they go to must be the same.
+    rows = np.concatenate([features[:30], features[30:40] * 3])
+    data = xgboost.DMatrix(rows, feature_names=list(COLUMNS))
+    for row, expected in zip(rows, booster.predict(data, pred_contribs=True), strict=True):
+        contributions = one.contributions(row)
+        np.testing.assert_allclose(contributions, expected, rtol=1e-4, atol=2e-5)
+        assert contributions.sum() == pytest.approx(one.margin(row), abs=1e-4)
+
+
+def test_deeper_trees_than_ours_have_no_tables():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(400, 9)), rng.integers(0, 2, 400)
+    deep = xgboost.train({"max_depth": 8}, xgboost.DMatrix(features, labels), 3)
+    model = json.loads(bytes(deep.save_raw("json")))
+    with pytest.raises(ArtefactError, match=r"at most 5 features on a path, got [678]"):
+        Contributions(model, 9, 0.0)
 
 
 def test_reasons_name_what_was_put_there(forest, path):
@@ -111,7 +138,7 @@ def test_reasons_are_grouped_and_sorted():
     assert reasons(contributions, COLUMNS) == (
         "segment rim: q99.5 of net raises the margin, mean of net raises the margin",
         "segment solder_2: skewness of net raises the margin",
-        "whole map: maximum of net raises the margin",
+        "whole part: maximum of net raises the margin",
     )
     assert reasons(-contributions, COLUMNS) == ()
 

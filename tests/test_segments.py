@@ -53,6 +53,19 @@ def test_equals_scipy(case):
     agree(features, published(maps, labels, n_segments), 30.0)
 
 
+def test_equals_scipy_on_a_thousand_random_maps():
+    rng = np.random.default_rng(11)
+    for _ in range(1000):
+        shape, n_segments = tuple(rng.integers(4, 40, 2)), int(rng.integers(1, 5))
+        labels = rng.integers(0, n_segments, shape).astype(np.uint8)
+        labels[rng.random(shape) < 0.1] = IGNORED
+        maps = (rng.gumbel(size=(1, *shape)) * rng.uniform(0.1, 9) + rng.normal() * 20).astype(
+            np.float32
+        )
+        got = SegmentIndex(labels, n_segments).features(maps)
+        agree(got, published(maps, labels, n_segments), 1.0)
+
+
 @pytest.mark.parametrize("offset", [0.0, -7.5, 1000.0])
 @pytest.mark.parametrize("kind", ["normal", "gumbel", "student"])
 def test_equals_scipy_on_a_whole_map(kind, offset):
@@ -84,6 +97,12 @@ def test_the_order_is_that_of_the_columns():
     means = [got[f"{segment}/{map_}/mean"] for segment in ("left", "right") for map_ in "ab"]
     assert means == [1.0, 3.0, 2.0, 6.5]
     assert (got["*/a/max"], got["*/b/max"]) == (2.0, 9.0)
+
+
+def test_the_classification_logit_stands_last():
+    names = column_names(["all"], ["a", "b"], classification=True)
+    assert names[-3:] == ("*/a/max", "*/b/max", "*/classification/logit")
+    assert names[:-1] == column_names(["all"], ["a", "b"])
 
 
 def test_ignored_pixels_move_nothing():

@@ -1,0 +1,94 @@
+"""The held-out gate: which score decides, from labelled parts that none of the scores has seen.
+
+SegAD can make things worse (an unlucky region, few bad parts, heavy-tailed maps), so the forest is
+never taken on trust: its margins out of fold stand beside the map maximum and the classification
+logit of the same parts, with intervals, and what was chosen is kept together with why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.recipe import Decides
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+SCORES: tuple[Decides, ...] = ("segad", "map_max", "classification")
+"""Every score; where two are equally good, the later, simpler one is taken."""
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+class Comparison(NamedTuple):
+    """One score on the parts of the gate."""
+
+    auroc: float
+    low: float
+    high: float
+    """Two-sided 95 % interval of the AUROC, parts drawn with replacement within each class."""
+
+
+class Choice(NamedTuple):
+    """What decides, and the sentence that says why."""
+
+    decides: Decides
+    why: str
+    rows: dict[Decides, Comparison]
+
+
+def choose(scores: Mapping[str, Floats], labels: Labels, seed: int = 0) -> Choice:
+    """The score with the highest AUROC; the same parts are drawn for all of them.
+
+    scores: name → (N,) raw margins, the forest's out of fold; labels: (N,) 0 or 1, both present.
+    The estimate itself is compared and not a bound of it: with few bad parts every interval holds
+    every other estimate, and a rule that waits for proof would never take the better score.
+    """
+    known: list[Decides] = [name for name in SCORES if name in scores]
+    drawn = draws([scores[name] for name in known], labels, seed)
+    tail = (1 - LEVEL) / 2
+    rows: dict[Decides, Comparison] = {
+        name: Comparison(
+            auroc(scores[name], labels), *(float(q) for q in np.quantile(row, (tail, 1 - tail)))
+        )
+        for name, row in zip(known, drawn, strict=True)
+    }
+    by_auroc = sorted(reversed(known), key=lambda name: -rows[name].auroc)  # stable
+    decides = by_auroc[0]
+    bad = int(labels.sum())
+    sentences = [f"{_described(name, rows[name])}" for name in known]
+    why = f"highest AUROC on {len(labels) - bad} good and {bad} bad parts not seen in training: "
+    why += "; ".join(sentences)
+    for second in by_auroc[1:2]:
+        ahead = drawn[known.index(decides)] > drawn[known.index(second)]
+        why += f"; {decides} ahead of {second} in {ahead.mean():.0%} of {DRAWS} draws"
+    return Choice(decides, why, rows)
+
+
+def auroc(scores: Floats, labels: Labels) -> float:
+    """Share of pairs of a bad and a good part in which the bad one has the higher score."""
+    return float(_wins(scores, labels).mean())
+
+
+def draws(scores: Sequence[Floats], labels: Labels, seed: int) -> npt.NDArray[np.float64]:
+    """(S, DRAWS) AUROC of each score on parts drawn with replacement, class by class."""
+    rng = np.random.default_rng(seed)
+    bad, good = int((labels == 1).sum()), int((labels == 0).sum())
+    of_bad = rng.multinomial(bad, np.full(bad, 1 / bad), DRAWS) / bad
+    of_good = rng.multinomial(good, np.full(good, 1 / good), DRAWS) / good
+    return np.stack([((of_bad @ _wins(s, labels)) * of_good).sum(axis=1) for s in scores])
+
+
+def _wins(scores: Floats, labels: Labels) -> npt.NDArray[np.float64]:
+    """(bad, good): 1 where the bad part's score is higher, 0.5 where equal."""
+    bad, good = scores[labels == 1][:, None], scores[labels == 0][None, :]
+    return (bad > good) + 0.5 * (bad == good)
+
+
+def _described(name: Decides, row: Comparison) -> str:
+    return f"{name} {row.auroc:.3f} ({row.low:.3f} to {row.high:.3f})"

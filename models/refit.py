@@ -1,0 +1,375 @@
+"""`inspectd segad`: a bundle and labelled images → a new bundle with regions, detectors, forest.
+
+A bundle never changes, so everything goes into a new one, whole or not at all: the network of the
+old one, with further detectors written behind it where they are asked for, a segment map, a forest
+fitted on images that the network never saw, and what the held-out gate says about it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnx
+import typer
+
+from appliance import forest
+from appliance.bundle import Bundle, Golden, Manifest, Suggested, finish_bundle, load_bundle
+from appliance.errors import ArtefactError, ConfigError
+from appliance.recipe import Decides
+from appliance.segments import column_names
+from models import bundle_files, memory, progress, segad
+from models.dataset import Dataset, Sample, open_dataset, read_image
+from models.detectors import Adapter, described, read_adapters, with_detector
+from models.evaluate import Answers, Scorer
+from models.export import Preprocessor
+from models.gate import auroc
+from models.generated import Damage
+from models.graphs import in_order
+from models.regions import read_segments
+from models.train import held_out_metrics
+
+Report = Callable[[str, float], None]
+
+_NETWORKS = ("network.onnx", "network.plain.onnx", "network.int8.onnx")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a refit may be asked for."""
+
+    segments: Path | None = None
+    """PNG of labels or colours; None keeps the bundle's map."""
+    memory: bool = False
+    """Add the nearest-neighbour memory as a detector."""
+    detectors: tuple[Adapter, ...] = ()
+    classification: bool = False
+    """The forest reads the classification logit too (the paper's g)."""
+    bad: int | None = None
+    """Labelled bad images that may be used, drawn by the seed; None = all."""
+    generated: bool = False
+    """Bad images are made from good ones (one-class protocol)."""
+    force: Decides | None = None
+    seed: int = 0
+    extra: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def refit(
+    bundle: Bundle, data: Dataset, out: Path, wish: Wish, report: Report = progress.ignore
+) -> Bundle:
+    """Write the new bundle `out` and load it.
+
+    Images that the bundle's network has learnt from are left out of everything. Raises ConfigError
+    on unusable images or wishes, ArtefactError where `out` exists.
+    """
+    if out.exists():
+        raise ArtefactError(out, "a bundle directory that is not there yet", "an existing one")
+    data = _unknown_to(bundle, data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    draft.chmod(0o755)
+    try:
+        manifest = _write_draft(bundle, data, draft, wish, report)
+        finished = finish_bundle(draft, out, manifest)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    report("done", 1.0)
+    return finished
+
+
+def _write_draft(
+    bundle: Bundle, data: Dataset, draft: Path, wish: Wish, report: Report
+) -> Manifest:
+    old = bundle.manifest
+    contract = old.input
+    size = (contract.height_px, contract.width_px)
+    labels, names = bundle.segment_map(), old.segments
+    if wish.segments is not None:
+        labels, names = read_segments(wish.segments, size)
+    model = onnx.load(bundle.path("network.onnx"))
+    model, detectors = _with_detectors(bundle, data, model, wish, report)
+
+    known, truth = _labelled(data, wish)
+    scorer = Scorer(model, contract, labels, len(names))
+    damage = Damage(labels, wish.seed)
+    frames = _frames(data, known, truth if wish.generated else None, damage)
+    total = len(known) + len(data.held_out)
+    answers = scorer.score(frames, lambda done: report("scoring", 0.2 + 0.4 * done / total))
+
+    # The detector that tells good from bad best by its maximum leads: map_max is its, and people
+    # see its map. Without bad images the order stays.
+    order = _order(answers, truth, names, detectors)
+    before = column_names(names, detectors)
+    model, detectors = in_order(model, order), tuple(detectors[i] for i in order)
+    columns = column_names(names, detectors, classification=wish.classification)
+    answers = _reordered(answers, before, column_names(names, detectors))
+    scorer = Scorer(model, contract, labels, len(names))
+    margins = {"map_max": answers.map_max, "classification": answers.classification}
+    fitted: forest.Forest | None = None
+    if min(int(truth.sum()), int((1 - truth).sum())) >= segad.FOLDS:
+        fitted, margins["segad"] = segad.fit_with_margins(
+            answers.rows(columns), truth, columns, wish.seed,
+            lambda done: report("forest", 0.6 + 0.2 * done),
+        )  # fmt: skip
+    suggested = segad.suggest(margins, truth, force=wish.force, seed=wish.seed)
+
+    _copy(bundle, draft, keeps_networks=detectors == old.detectors and not wish.extra)
+    if detectors != old.detectors:
+        onnx.save(model, draft / "network.onnx")
+    bundle_files.write_segments(draft, labels, names)
+    if fitted is not None:
+        fitted.save(draft / "segad.ubj")
+    bundle_files.write_features(draft, answers, truth, known, margins)
+    golden = old.golden
+    if detectors != old.detectors:
+        golden = _golden(bundle, draft, data, scorer)
+    metrics = {f"limits_{name}": value for name, value in suggested.evidence.items()}
+    if data.held_out:
+        held_out = scorer.score(
+            _frames(data, data.held_out),
+            lambda done: report("scoring", 0.8 + 0.2 * done / len(data.held_out)),
+        )
+        scores = {"map_max": held_out.map_max, "classification": held_out.classification}
+        if fitted is not None:
+            rows = held_out.rows(columns)
+            scores["segad"] = np.array([fitted.margin(row) for row in rows], np.float32)
+        metrics |= held_out_metrics(scores, [s.label for s in data.held_out], suggested)
+    return msgspec.structs.replace(
+        old,
+        created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        files={},
+        detectors=detectors,
+        segments=names,
+        columns=columns,
+        forest="segad.ubj" if fitted is not None else "",
+        golden=golden,
+        suggested=suggested,
+        metrics=metrics,
+        provenance=old.provenance | _provenance(bundle, data, wish, known, truth),
+    )
+
+
+def _with_detectors(
+    bundle: Bundle, data: Dataset, model: onnx.ModelProto, wish: Wish, report: Report
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    contract = bundle.manifest.input
+    size = (contract.height_px, contract.width_px)
+    detectors = bundle.manifest.detectors
+    added = [adapter.name for adapter in wish.detectors]
+    added = [*([memory.NAME] if wish.memory else []), *added]
+    for name in added:
+        if [*detectors, *added].count(name) > 1:
+            raise ConfigError(f"detector {name}", "a name that is not taken", "one that is")
+    if wish.memory:
+        preprocess, good = Preprocessor(contract), data.network_good
+
+        def inputs() -> Iterator[npt.NDArray[np.float32]]:
+            for number, sample in enumerate(good):
+                report("memory", 0.2 * number / len(good))
+                yield preprocess(data.pixels([sample]))[0]
+
+        model = memory.with_memory(model, inputs(), len(good), size, wish.seed)
+    for adapter in wish.detectors:
+        model = with_detector(model, adapter, size)
+    return model, (*detectors, *added)
+
+
+def _labelled(data: Dataset, wish: Wish) -> tuple[tuple[Sample, ...], npt.NDArray[np.int64]]:
+    """Images of the forest and the limits, and 1 where they stand for a bad part."""
+    good, bad = data.limits_good, data.limits_bad
+    if wish.bad is not None:
+        chosen = np.random.default_rng(wish.seed).permutation(len(bad))[: wish.bad]
+        bad = tuple(bad[index] for index in chosen)
+    if not wish.generated:
+        known = (*good, *bad)
+        return known, np.array([sample.label for sample in known], np.int64)
+    # Half of the good images stay good, of the other half each is damaged twice: no image is in
+    # both classes, or the forest would learn the picture and not the damage.
+    order = np.random.default_rng(wish.seed).permutation(len(good))
+    half = len(good) // 2
+    whole = [good[index] for index in order[half:]]
+    damaged = [good[index] for index in order[:half] for _ in range(2)]
+    return (*whole, *damaged), np.array([0] * len(whole) + [1] * len(damaged), np.int64)
+
+
+def _frames(
+    data: Dataset,
+    samples: Sequence[Sample],
+    damaged: npt.NDArray[np.int64] | None = None,
+    damage: Damage | None = None,
+) -> Iterator[npt.NDArray[np.uint8]]:
+    for number, sample in enumerate(samples):
+        frame = data.pixels([sample])[0]
+        yield (
+            damage(frame)
+            if damage is not None and damaged is not None and damaged[number]
+            else frame
+        )
+
+
+def _order(
+    answers: Answers,
+    truth: npt.NDArray[np.int64],
+    names: Sequence[str],
+    detectors: Sequence[str],
+) -> list[int]:
+    places = list(range(len(detectors)))
+    if not 0 < truth.sum() < len(truth) or len(places) == 1:
+        return places
+    columns = column_names(names, detectors)
+    largest = [answers.features[:, columns.index(f"*/{name}/max")] for name in detectors]
+    return sorted(places, key=lambda place: -auroc(largest[place], truth))
+
+
+def _reordered(answers: Answers, before: Sequence[str], after: Sequence[str]) -> Answers:
+    features = answers.features[:, [before.index(column) for column in after]]
+    first = next(place for place, column in enumerate(after) if column.startswith("*/"))
+    return answers._replace(features=features, map_max=features[:, first])
+
+
+def _unknown_to(bundle: Bundle, data: Dataset) -> Dataset:
+    """Forest, limits and metrics without what the network has learnt from, whatever the split."""
+    learnt = bundle_files.learnt_by_network(bundle.folder)
+
+    def rest(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        return tuple(sample for sample in samples if sample.sha256 not in learnt)
+
+    left = replace(
+        data, limits_good=rest(data.limits_good), limits_bad=rest(data.limits_bad),
+        held_out=rest(data.held_out),
+    )  # fmt: skip
+    if len(left.limits_good) < segad.FOLDS:
+        raise ConfigError(
+            data.name,
+            f"{segad.FOLDS} or more good images that the bundle's network has not learnt from",
+            f"{len(left.limits_good)}; was the seed that of the training?",
+        )
+    return left
+
+
+def _copy(bundle: Bundle, draft: Path, *, keeps_networks: bool) -> None:
+    """All files but those that are written anew."""
+    anew = ("segments.", "segad.ubj", "features/", "baseline.npz", "manifest.json")
+    for name in bundle.manifest.files:
+        changes = name in _NETWORKS and not keeps_networks
+        changes = changes or (name.startswith("golden/") and not keeps_networks)
+        if not changes and not name.startswith(anew):
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path(name), draft / name)
+
+
+def _golden(bundle: Bundle, draft: Path, data: Dataset, scorer: Scorer) -> tuple[Golden, ...]:
+    """The same frames with what the changed graph answers to them."""
+    golden: list[Golden] = []
+    (draft / "golden").mkdir()
+    for entry in bundle.manifest.golden:
+        shutil.copyfile(bundle.path(entry.image), draft / entry.image)
+        amap, score = scorer.answer(read_image(bundle.path(entry.image)).reshape(data.source))
+        np.savez_compressed(draft / entry.outputs, map=amap, score=score)
+        golden.append(entry)
+    return tuple(golden)
+
+
+def _provenance(
+    bundle: Bundle,
+    data: Dataset,
+    wish: Wish,
+    known: Sequence[Sample],
+    truth: npt.NDArray[np.int64],
+) -> dict[str, str]:
+    told = {
+        "segad_from_bundle": bundle.id,
+        "segad_data": data.name,
+        "segad_seed": str(wish.seed),
+        "segad_bad": f"{int(truth.sum())} {'generated' if wish.generated else 'labelled'}",
+        "segad_good": str(int((1 - truth).sum())),
+        "segad_images": str(len({sample.sha256 for sample in known})),
+    }
+    told |= {f"detector_{a.name}": described(a) for a in wish.detectors}
+    if wish.memory:
+        good = len(data.network_good)
+        told[f"detector_{memory.NAME}"] = f"{memory.SIZE} vectors of {good} images"
+    return told | wish.extra
+
+
+# ---- command -------------------------------------------------------------------------------
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="Bundle directory; it stays as it is.")],
+    data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
+    out: Annotated[Path, typer.Option(help="Directory of the new bundle; must not exist.")],
+    segments: Annotated[
+        Path | None,
+        typer.Option(help="PNG of labels or colours, its JSON beside it; default: as it was."),
+    ] = None,
+    with_memory: Annotated[
+        bool, typer.Option("--memory", help="Add the nearest-neighbour memory as a detector.")
+    ] = False,
+    detectors: Annotated[
+        Path | None, typer.Option(help="TOML with [[detector]] tables: ONNX models to add.")
+    ] = None,
+    classification: Annotated[
+        bool, typer.Option("--classification", help="The forest reads the classification logit.")
+    ] = False,
+    bad: Annotated[
+        int | None, typer.Option(min=0, help="Use only so many labelled bad images (low-shot).")
+    ] = None,
+    generated: Annotated[
+        bool, typer.Option("--generated", help="Make the bad images from good ones (one-class).")
+    ] = False,
+    force: Annotated[
+        str | None,
+        typer.Option(help="Let segad, map_max or classification decide whatever the gate says."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split (that of the training) and more.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Fit the SegAD forest of a bundle into a new bundle, and ask the held-out gate about it.
+
+    Exit code 1 where the gate says that the forest does not help: the new bundle is written all
+    the same and suggests the better score.
+    """
+    if force is not None and force not in segad.SCORES:
+        raise typer.BadParameter(f"--force: expected one of {', '.join(segad.SCORES)}, got {force}")
+    loaded, dataset = load_bundle(bundle), open_dataset(data, seed)
+    wish = Wish(
+        segments=segments,
+        memory=with_memory,
+        detectors=() if detectors is None else read_adapters(detectors),
+        classification=classification,
+        bad=bad,
+        generated=generated,
+        force=cast("Literal['segad', 'map_max', 'classification'] | None", force),
+        seed=seed,
+    )
+    with progress.shown() as report:
+        made = refit(loaded, dataset, out, wish, report)
+    suggested = made.manifest.suggested
+    assert suggested is not None
+    if as_json:
+        answer = {"bundle": made.id, "suggested": suggested, "metrics": made.manifest.metrics}
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    else:
+        detectors_now = ", ".join(made.manifest.detectors)
+        sys.stdout.write(f"{out}: bundle {made.id[:12]}, detectors {detectors_now}\n")
+        sys.stdout.write(f"decides {suggested.decides}: {suggested.why}\n")
+        sys.stdout.write(f"OK below {suggested.t1:.3f}, NG from {suggested.t2:.3f}\n")
+        for name in ("image_auroc", "escapes", "overkill", "uncertain"):
+            if name in made.manifest.metrics:
+                sys.stdout.write(f"held out: {name} {made.manifest.metrics[name]:.3f}\n")
+    raise typer.Exit(0 if helps(suggested) else 1)
+
+
+def helps(suggested: Suggested) -> bool:
+    """The gate took the forest, or a person did."""
+    return suggested.decides == "segad" or suggested.is_forced
