@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from appliance.config_bus import Bus, ranges
 from appliance.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -149,6 +150,7 @@ class Config(Section, frozen=True, kw_only=True):
     camera: tuple[Camera, ...]
     engine: Engine = Engine()
     plc: Plc = Plc()
+    bus: Bus = Bus()
     record: Record = Record()
     hmi: Hmi = Hmi()
     wire: Wire = Wire()
@@ -280,6 +282,8 @@ def _allowed(kind: type, key: str) -> str:
     """The words that a key like `$.camera[0].kind` may hold."""
     info = msgspec.inspect.type_info(kind)
     for step in re.findall(r"[a-z]\w*|\[", key.removeprefix("$")):
+        if isinstance(info, msgspec.inspect.UnionType):  # a section that need not be there
+            info = next(t for t in info.types if isinstance(t, msgspec.inspect.StructType))
         if isinstance(info, msgspec.inspect.StructType):
             info = next(field.type for field in info.fields if field.encode_name == step)
         elif isinstance(info, msgspec.inspect.VarTupleType):
@@ -317,6 +321,7 @@ def load_config(path: Path) -> Config:
         ("record.max_images", config.record.max_images, 0, 1_000_000_000),
         ("record.grace_ms", config.record.grace_ms, 0, 60_000),
         ("hmi.port", config.hmi.port, 1, 65_535),
+        *ranges(config.bus),
         *(
             (f"camera.{camera.name}.{key}", getattr(camera, key), low, high)
             for camera in config.camera

@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,7 @@ class _Decide:
         self._largest_lag_ms = 0.0
         self._shown: tuple[object, ...] = ()
         self._notes: tuple[str, ...] = ()
+        self._sending: set[asyncio.Future[None]] = set()
 
     async def serve(self) -> None:
         """All of it."""
@@ -122,6 +124,8 @@ class _Decide:
                 verdict=self._verdicts.send,
                 live=self._live.send,
                 load_recipe=self._load_by_number,
+                load_recipe_by_hash=self._load_by_hash,
+                reload_products=self._reload_products,
                 setup=lambda label, message: prepare[label].send(message),
             ),
             software_version(),
@@ -277,6 +281,26 @@ class _Decide:
         task = asyncio.get_running_loop().run_in_executor(None, self._read_recipe, name)
         task.add_done_callback(lambda read: self._recipe_read(number, read, done))
 
+    def _load_by_hash(self, wanted: int, done: Callable[[CommandError, str], None]) -> None:
+        task = asyncio.get_running_loop().run_in_executor(None, self._number_of_hash, wanted)
+
+        def found(read: "asyncio.Future[int]") -> None:
+            if read.result():
+                self._load_by_number(read.result(), done)
+            else:
+                detail = f"no product's recipe has a hash that begins with {wanted:08x}"
+                done(CommandError.UNKNOWN_PRODUCT, detail)
+
+        task.add_done_callback(found)
+
+    def _number_of_hash(self, wanted: int) -> int:
+        """The product whose recipe has this hash; 0 where none has."""
+        for number, name in self._products.items():
+            with suppress(ArtefactError):
+                if load_recipe(self._config, name).hash32 == wanted:
+                    return number
+        return 0
+
     def _read_recipe(self, name: str) -> "tuple[LoadedRecipe, Scorer]":
         """In a thread: every hash of the bundle is checked, which takes a while."""
         # XGBoost alone takes a second to import: after a crash the PLC's port comes first.
@@ -347,32 +371,39 @@ class _Decide:
             if not isinstance(message, Command):
                 continue
             self._log.info("command", name=message.name, argument=message.argument, by=message.by)
-            await receiver.send(await self._obey(message), route)
+            answer = partial(self._command_done, receiver, route, message.id)
+            self._line.asked(message, self._service.clock(), answer)
+            self._arm()
 
-    async def _obey(self, message: Command) -> CommandResult:
-        """`load_recipe` NUMBER: another product. `reload_products`: what products.toml says now.
+    def _command_done(
+        self,
+        receiver: AsyncReceiver,
+        route: list[bytes],
+        identity: str,
+        code: CommandError,
+        detail: str,
+    ) -> None:
+        """Answers may take a minute and come in any order; the next command is not held up."""
+        answer = CommandResult(id=identity, code=code, detail=detail)
+        sending = asyncio.ensure_future(receiver.send(answer, route))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
 
-        The product in force follows from the next part on, the others when the PLC asks for them.
-        """
-        number = int(message.argument) if message.argument.isdecimal() else 0
-        loop = asyncio.get_running_loop()
-        if message.name == "reload_products":
-            try:
-                self._products = await loop.run_in_executor(None, load_products, self._config)
-            except ConfigError as err:
-                code = CommandError.REFUSED_ARTEFACT
-                return CommandResult(id=message.id, code=code, detail=str(err))
-            number = self._line.recipe_number
-        elif message.name != "load_recipe" or not number:
-            return CommandResult(
-                id=message.id,
-                code=CommandError.UNKNOWN_COMMAND,
-                detail='expected "load_recipe" with a product number or "reload_products", '
-                f'got "{message.name}"',
-            )
-        answered: asyncio.Future[CommandResult] = loop.create_future()
-        self._load_by_number(number, partial(_answer, answered, message.id))
-        return await answered
+    def _reload_products(self, done: Callable[[CommandError, str], None]) -> None:
+        """What products.toml says now; the product in force follows from the next part on."""
+        task = asyncio.get_running_loop().run_in_executor(None, load_products, self._config)
+
+        def read(products: "asyncio.Future[dict[int, str]]") -> None:
+            error = products.exception()
+            if error is None:
+                self._products = products.result()
+                self._load_by_number(self._line.recipe_number, done)
+            elif isinstance(error, ConfigError):
+                done(CommandError.REFUSED_ARTEFACT, str(error))
+            else:
+                raise error
+
+        task.add_done_callback(read)
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -425,6 +456,7 @@ class _Decide:
                 counters=line.counters,
                 ledger=line.ledger.figures(),
                 offline=line.conditions.offline,
+                owner=line.orders.owner,
                 notes=notes,
             )
         )
@@ -447,13 +479,6 @@ class _Decide:
                 "state", state=State(shown[0]).name, offline=line.conditions.offline.name,
                 fault=FaultCode(line.handshake.fault).name,
             )  # fmt: skip
-
-
-def _answer(
-    future: "asyncio.Future[CommandResult]", identity: str, code: CommandError, detail: str
-) -> None:
-    if not future.done():
-        future.set_result(CommandResult(id=identity, code=code, detail=detail))
 
 
 async def _forever(receiver: AsyncReceiver, take: Callable[[AnyMessage], None]) -> None:

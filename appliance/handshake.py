@@ -17,23 +17,21 @@ from appliance.codes import (
     Control,
     FaultCode,
     OfflineReason,
-    SlotFlags,
     State,
     Status1,
     Status2,
     Word,
 )
 from appliance.messages import Verdict
-from appliance.registers import COUNTERS, RING_SLOTS
+from appliance.registers import COUNTERS
+from appliance.results import Ring, write_result
 from appliance.states import may_trigger
-from appliance.verdict import display_score
 from appliance.words import Bank, PlcInput
 
 QUEUE_MAX = 8
 """Parts that may be open or unread with BufferResults and in ring mode."""
 _MS = 1_000_000
 NO_BITS = Status2(0)
-_RING_IDS = 65_535
 _COMMAND_GUARD_NS = 62_000 * _MS
 """No command may execute for ever. A change of recipe has its own guard of 60 s, which answers
 first: this one is for what never answers."""
@@ -60,6 +58,8 @@ class Conditions:
     status2: Status2 = NO_BITS
     """All bits but those that the handshake itself knows."""
     is_warning: bool = False
+    is_maintenance: bool = False
+    """A person has control: no part, and no command of the PLC."""
 
 
 class Handshake:
@@ -104,11 +104,7 @@ class Handshake:
         self._shown_fault = FaultCode.NONE
         self._waiting: deque[Verdict] = deque()
         self._valid_until_ns: int | None = None
-        self._ring_seq = 0
-        self._ring_count = 0
-        self._acked_count = 0
-        """Of all results ever put into the ring, how many the PLC consumed."""
-        self._ring_unread = 0
+        self._ring = Ring(bank, epoch, is_triggered_by_plc)
         self._has_unread = False
         self._warned_deadline = False
         self._shown: dict[str, int] = {}
@@ -146,7 +142,7 @@ class Handshake:
             self._bank.set("PlcHeartbeatEcho", plc.heartbeat)
         rising, falling = plc.control & ~old, old & ~plc.control
         if Control.CLEAR_ERROR in rising:
-            self._clear_error()
+            self.clear_error(now_ns)
         self.refresh(now_ns)
         if Control.TRIGGER in rising:
             self._trigger(plc, now_ns)
@@ -161,7 +157,7 @@ class Handshake:
             self._command_failed = False
             self._is_abandoned = self._running != 0
         if plc.epoch_echo == self._epoch:
-            self._acknowledge(plc.ack_seq)
+            self._ring.acknowledge(plc.ack_seq)
         self.refresh(now_ns)
 
     def _trigger(self, plc: PlcInput, now_ns: int) -> None:
@@ -170,9 +166,24 @@ class Handshake:
             self._bits |= Status1.ACQ_ERROR
             return
         self._warned_deadline = plc.deadline_ms > self._deadline_ms
-        self._bits |= Status1.TRIGGER_ACK | Status1.ACQUIRING
+        self._bits |= Status1.TRIGGER_ACK
+        self._open(plc, now_ns)
+
+    def _open(self, plc: PlcInput, now_ns: int) -> int:
+        self._bits |= Status1.ACQUIRING
         self._bits &= ~Status1.EXPOSURE_COMPLETE
-        self._bank.set("AcqID", self._accept(plc, now_ns))
+        acq_id = self._accept(plc, now_ns)
+        self._bank.set("AcqID", acq_id)
+        return acq_id
+
+    def start_job(self, plc: PlcInput, now_ns: int) -> int:
+        """A part that another bus asks for, under the same conditions; AcqID, or 0 = refused."""
+        self.refresh(now_ns)
+        if not (self._is_triggered_by_plc and self.is_trigger_ready):
+            return 0
+        acq_id = self._open(plc, now_ns)
+        self.refresh(now_ns)
+        return acq_id
 
     def _execute(self, plc: PlcInput, now_ns: int) -> None:
         self._bank.set("CmdEcho", plc.command)
@@ -206,12 +217,14 @@ class Handshake:
         """Command 11."""
         self._bits &= ~Status1.OVERRUN
 
-    def _clear_error(self) -> None:
+    def clear_error(self, now_ns: int) -> None:
+        """The edge of ClearError, or a person: what is latched ends, unless its cause goes on."""
         self._bits &= ~Status1.ACQ_ERROR
         self._has_unread = False
         self._latched = FaultCode.NONE
         self._cleared()
         self._shown_fault = self.conditions.fault
+        self.refresh(now_ns)
 
     # ---- box → PLC -------------------------------------------------------------------------
 
@@ -247,6 +260,8 @@ class Handshake:
         )
         control = plc.control if plc else Control(0)
         offline = conditions.offline
+        if conditions.is_maintenance:
+            offline = OfflineReason.MAINTENANCE
         if offline == OfflineReason.NONE and not is_alive:
             offline = OfflineReason.PLC_COMMUNICATION
         if offline == OfflineReason.NONE and Control.SET_OFFLINE in control:
@@ -276,6 +291,7 @@ class Handshake:
         status2 = conditions.status2
         status2 |= Status2.PLC_COMM_OK if is_alive else Status2(0)
         status2 |= Status2.CMD_FAILED if self._command_failed else Status2(0)
+        status2 |= Status2.MAINTENANCE if conditions.is_maintenance else Status2(0)
         status2 |= Status2(0) if is_online and is_alive else Status2.SAFE_STATE
         self._status2 = status2
         self._show("Status1", bits)
@@ -329,65 +345,15 @@ class Handshake:
         ):
             return
         verdict = self._waiting.popleft()
-        self._write_result(verdict)
+        write_result(self._bank, verdict)
         self._bits ^= Status1.INSPECTION_TOGGLE
         self._bits &= ~(Status1.PASS | Status1.FAIL)
         self._bits |= Status1.PASS if verdict.word == Word.OK else Status1.FAIL
         self._bits |= Status1.RESULT_VALID
         self._valid_until_ns = now_ns + self._acknowledge_timeout_ns
 
-    def _write_result(self, verdict: Verdict) -> None:
-        put = self._bank.set
-        put("InspectionID", verdict.acq_id)
-        put("Verdict", verdict.word)
-        put("Reason", verdict.reason)
-        put("Score", display_score(verdict.margin))
-        put("ScoreLimit", display_score(verdict.t2))
-        put("LatencyMs", min(0xFFFF, verdict.latency_ns // _MS))
-        put("DeadlineUsedMs", min(0xFFFF, verdict.deadline_ns // _MS))
-        put("PartTagEcho", verdict.part_tag)
-        put("PartIdEcho", verdict.part_text)
-        put("DefectCount", min(0xFFFF, verdict.defects))
-        put("WorstRegion", verdict.region_px or (0, 0, 0, 0))
-        for name, value in (("Margin", verdict.margin), ("T1", verdict.t1), ("T2", verdict.t2)):
-            put(name, float("nan") if value is None else value)
-        put("ResultTear", verdict.acq_id)
-
     def _put_in_ring(self, verdict: Verdict) -> None:
-        seq = self._ring_seq % _RING_IDS + 1
-        index = self._ring_count % RING_SLOTS
-        overwritten = self._ring_count - RING_SLOTS + 1
-        if not self._is_level and overwritten > self._acked_count:
-            self._ring_unread = (self._ring_unread + 1) & 0xFFFF
+        if self._ring.put(verdict) and not self._is_level:
+            self._ring.count_unread()
             self._count("overruns")
             self._bits |= Status1.OVERRUN
-        is_tag_known = self._is_triggered_by_plc or verdict.is_tag_known
-        flags = SlotFlags.TAG_KNOWN if is_tag_known else SlotFlags(0)
-        flags |= SlotFlags.CHALLENGE if verdict.is_challenge else SlotFlags(0)
-        flags |= SlotFlags.SIMULATED if verdict.is_simulated else SlotFlags(0)
-        self._bank.put_slot(
-            index,
-            seq=seq,
-            verdict=verdict.word,
-            reason=verdict.reason,
-            flags=flags | (self._epoch & 0xFF) << 8,
-            score=display_score(verdict.margin),
-            latency_ms=min(0xFFFF, verdict.latency_ns // _MS),
-            part_tag=verdict.part_tag,
-            inspection_id=verdict.acq_id,
-        )
-        self._ring_seq = seq
-        self._ring_count += 1
-        self._bank.set("RingLast", seq)
-        self._bank.set("RingOldest", self._oldest_seq())
-        self._bank.set("RingUnread", self._ring_unread)
-
-    def _oldest_seq(self) -> int:
-        held = min(self._ring_count, RING_SLOTS)
-        return (self._ring_seq - held) % _RING_IDS + 1 if held else 0
-
-    def _acknowledge(self, seq: int) -> None:
-        """AckSeq: the highest contiguous sequence that the PLC consumed; never runs ahead."""
-        behind = (self._ring_seq - seq) % _RING_IDS
-        if seq and behind < min(self._ring_count, RING_SLOTS):
-            self._acked_count = max(self._acked_count, self._ring_count - behind)

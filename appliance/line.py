@@ -5,11 +5,10 @@ enters is a method, and time is an argument. So a random PLC can drive it on vir
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.association import Association
 from appliance.codes import (
-    CommandCode,
     CommandError,
     FaultCode,
     OfflineReason,
@@ -23,6 +22,7 @@ from appliance.hardware import HardwareTrigger, exposure_end_ns
 from appliance.journal import Journal, Opened
 from appliance.ledger import Debtor, Ledger
 from appliance.messages import (
+    Command,
     FrameReady,
     Health,
     LateResult,
@@ -31,12 +31,13 @@ from appliance.messages import (
     Trigger,
     Verdict,
 )
+from appliance.orders import Actions, Answer, Orders
 from appliance.parts import Judgement, Part, PartBook, restart_verdict
 from appliance.recipe import LoadedRecipe
 from appliance.setups import Send, Setups
 from appliance.states import Event, next_state
 from appliance.tally import Tally
-from appliance.words import Bank, PlcInput
+from appliance.words import Bank, PlcInput, decode_input
 
 _MS = 1_000_000
 GUARD_NS = 2 * _MS
@@ -59,8 +60,11 @@ class Outlets:
     verdict: Callable[[Verdict | LateResult], bool]
     """To the recorder; False when it does not take it."""
     live: Callable[[Verdict], object]
-    load_recipe: Callable[[int, Callable[[CommandError, str], None]], None]
+    load_recipe: Callable[[int, Answer], None]
     """Product number; the outlet reads the files and calls `Line.change_recipe`."""
+    load_recipe_by_hash: Callable[[int, Answer], None]
+    """First 32 bits of the hash of a recipe that `products.toml` names."""
+    reload_products: Callable[[Answer], None]
     setup: Send
 
 
@@ -114,8 +118,10 @@ class Line:
                 self.tally.add,
                 outlets.verdict,
             )
+        self.orders = Orders(self._actions())
         self.bundle_id = ""
         self.recipe_number = 0
+        self._newest_part_id = 0
         self.spent_budgets: tuple[str, ...] = ()
         """Processes whose restart budget is spent, as the supervisor says."""
         self.is_clock_synced = False
@@ -128,6 +134,7 @@ class Line:
         self._is_ended = False
         self._was_lost = True
         """The association of a hardware trigger, when `_follow` last looked."""
+        self._is_halted = False
         self._ledger_cleared = 0
         self._record_pid = 0
         self._record_total = 0
@@ -183,6 +190,7 @@ class Line:
             part_text=plc.part_text,
             lot=plc.lot,
         )
+        self._newest_part_id = part.part_id
         self.tally.add("triggers")
         self._move(Event.TRIGGERED)
         self._move(Event.RESOURCES_FREE)
@@ -196,37 +204,63 @@ class Line:
 
     def _ask(self, command: int, argument: int, now_ns: int, done: Done) -> None:
         """A command of the PLC."""
-        match command:
-            case CommandCode.LOAD_RECIPE:
-                self._out.load_recipe(argument, lambda code, _: done(code))
-            case CommandCode.RESET_COUNTERS:
-                self.tally.reset_shift()
-                done(CommandError.DONE)
-            case CommandCode.CLEAR_OVERRUN:
-                self.handshake.clear_overrun()
-                done(CommandError.DONE)
-            case CommandCode.START_CONTINUOUS | CommandCode.STOP:
-                if self._is_continuous:
-                    self._is_stopped = command == CommandCode.STOP
-                    self._follow(now_ns)
-                    done(CommandError.DONE)
-                else:
-                    done(CommandError.WRONG_STATE)
-            case CommandCode.RESYNC:
-                # Only hardware triggers can lose their association; nothing to do is done.
-                if self.hardware is not None and self._plc is not None:
-                    self.hardware.resync(self._plc.trigger_count, now_ns)
-                    self._follow_hardware(now_ns)
-                done(CommandError.DONE)
-            case (
-                CommandCode.LOAD_RECIPE_BY_HASH
-                | CommandCode.START_CHALLENGE
-                | CommandCode.END_CHALLENGE
-                | CommandCode.SAVE_NEXT_N
-            ):
-                done(CommandError.NOT_SUPPORTED)
-            case _:
-                done(CommandError.UNKNOWN_COMMAND)
+        self.orders.by_code(command, argument, now_ns, lambda code, _: done(code))
+
+    def asked(self, command: Command, now_ns: int, answer: Answer) -> None:
+        """A command of a person or of a slow bus."""
+        self.orders.by_name(command, now_ns, answer)
+        self.handshake.refresh(now_ns)
+
+    def _actions(self) -> Actions:
+        return Actions(
+            load_recipe=self._out.load_recipe,
+            load_recipe_by_hash=self._out.load_recipe_by_hash,
+            reset_counters=self.tally.reset_shift,
+            clear_overrun=self.handshake.clear_overrun,
+            clear_error=self.handshake.clear_error,
+            reload_products=self._out.reload_products,
+            resync=self._resync,
+            set_running=self._set_running,
+            start_job=self._start_job,
+            halt=self._halt,
+            reset=self._reset,
+            owner_changed=self._owner_changed,
+        )
+
+    def _set_running(self, is_running: bool, now_ns: int) -> CommandError:
+        if not self._is_continuous:
+            return CommandError.WRONG_STATE
+        self._is_stopped = not is_running
+        self._follow(now_ns)
+        return CommandError.DONE
+
+    def _resync(self, now_ns: int) -> CommandError:
+        # Only hardware triggers can lose their association; nothing to do is done.
+        if self.hardware is not None and self._plc is not None:
+            self.hardware.resync(self._plc.trigger_count, now_ns)
+            self._follow_hardware(now_ns)
+        return CommandError.DONE
+
+    def _start_job(self, part_tag: int, now_ns: int) -> int:
+        plc = replace(decode_input(self.bank), part_tag=part_tag, part_text="", deadline_ms=0)
+        return self._newest_part_id if self.handshake.start_job(plc, now_ns) else 0
+
+    def _halt(self, now_ns: int) -> None:
+        self._is_halted = True
+        self._follow(now_ns)
+
+    def _reset(self, now_ns: int) -> None:
+        self._is_halted = False
+        self._move(Event.RESET)
+        self.handshake.clear_error(now_ns)
+        self._follow(now_ns)
+
+    def _owner_changed(self, now_ns: int) -> None:
+        self.conditions.is_maintenance = bool(self.orders.owner)
+        if not self.conditions.is_maintenance:
+            # What happened meanwhile nobody watched: camera and infer confirm what they hold.
+            self.setups.confirm(now_ns)
+        self._follow(now_ns)
 
     def _error_cleared(self) -> None:
         self._ledger_cleared = self.ledger.unaccounted
@@ -523,7 +557,8 @@ class Line:
             is_starting = not self._was_ready and now_ns - self._started_ns < _STARTING_NS
             if is_starting:
                 offline = OfflineReason.STARTING
-        if self._is_ended or (offline == OfflineReason.NONE and self._is_stopped):
+        is_stopped = self._is_stopped or self._is_halted
+        if self._is_ended or (offline == OfflineReason.NONE and is_stopped):
             offline = OfflineReason.STOPPED_BY_PERSON
         if offline == OfflineReason.NONE and self.hardware is not None and self.hardware.is_lost:
             offline = OfflineReason.ASSOCIATION_LOST
@@ -531,9 +566,10 @@ class Line:
             offline = OfflineReason.STORAGE_POLICY
         conditions.offline = offline
 
-        self._move(Event.SELF_TEST_OK)
+        self._move(Event.HALT if self._is_halted else Event.SELF_TEST_OK)
         self._move(Event.FAULT if self.handshake.fault else Event.RESOLVED)
-        if setups.is_changing or setups.current is None or not is_using:
+        is_usable = is_using and setups.current is not None and not setups.is_changing
+        if not is_usable or conditions.is_maintenance:
             self._move(Event.RECIPE_LOST)
         else:
             self._move(Event.RECIPE_PREPARED)

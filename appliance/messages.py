@@ -220,6 +220,8 @@ class Words(Message, frozen=True, kw_only=True):
     counters: dict[str, int] = {}
     ledger: dict[str, int] = {}
     offline: OfflineReason = OfflineReason.NONE
+    owner: str = ""
+    """The person who has control (Maintenance); "" = the PLC has it."""
     notes: tuple[str, ...] = ()
     """Sentences for people: what is wrong just now, what was expected and what came."""
 

@@ -85,6 +85,11 @@ class Setups:
         else:
             self._change = _Change(target, now_ns, done)
 
+    def confirm(self, now_ns: int) -> None:
+        """Ask everyone for the recipe in force once more; not Ready until all have answered."""
+        if self.current is not None and self._change is None:
+            self._change = _Change(self.current, now_ns, lambda code, detail: None)
+
     def heard(self, health: Health, now_ns: int) -> bool:
         """A sign of life. True where the process is a new one since the last."""
         peer = self.peers.get(health.process)

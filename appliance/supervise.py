@@ -40,6 +40,7 @@ def process_table(config: Config) -> tuple[tuple[str, str], ...]:
         ("infer", "0"),
         ("decide", ""),
         ("record", ""),
+        *((("bus", ""),) if config.bus.is_used else ()),
         *((("hmi", ""),) if config.hmi.is_enabled else ()),
     )
 
@@ -226,6 +227,8 @@ def check_addresses(config: Config) -> None:
     wanted = [("plc.port", config.plc.host, config.plc.port)]
     if config.hmi.is_enabled:
         wanted.append(("hmi.port", config.hmi.host, config.hmi.port))
+    if config.bus.opcua is not None:
+        wanted.append(("bus.opcua.port", config.bus.opcua.host, config.bus.opcua.port))
     for key, host, port in wanted:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

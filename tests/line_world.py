@@ -183,6 +183,8 @@ class World:
             verdict=self._row,
             live=self._verdict,
             load_recipe=self._load,
+            load_recipe_by_hash=self._load_by_hash,
+            reload_products=lambda done: done(CommandError.DONE, ""),
             setup=self._setup,
         )
         self.bank = Bank()
@@ -465,6 +467,10 @@ class World:
             20,
             lambda: self.line.change_recipe(target, number, "ab" * 32, self.now, answered),
         )
+
+    def _load_by_hash(self, wanted: int, done: Callable[[CommandError, str], None]) -> None:
+        numbers = [number for number, recipe in self.recipes.items() if recipe.hash32 == wanted]
+        self._load(numbers[0] if numbers else 0, done)
 
     # ---- verdicts
 

@@ -56,6 +56,14 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
         ('root = 3\ndeadline_ms = 200\n' + CAMERA, "root", "`str`", "`int`"),
         (GOOD + '[camera]\nname = "top"\n', "camera", "`array`", "`object`"),
         (GOOD + CAMERA + 'rate_hz = "fast"\n', "camera[0].rate_hz", "`float`", "`str`"),
+        (GOOD + CAMERA + "[bus.opcua]\nprot = 5\n", "bus.opcua", "only known keys", "`prot`"),
+        (GOOD + CAMERA + "[bus.profinet]\n", "bus", "only known keys", "`profinet`"),
+        (GOOD + CAMERA + "[bus.mqtt]\nport = 1\n", "bus.mqtt", "the key `host`", "no such key"),
+        (GOOD + CAMERA + "[bus.opcua]\nport = 0\n", "bus.opcua.port", "1 to 65535", "0"),
+        (
+            GOOD + CAMERA + '[bus.opcua]\nanonymous = "all"\n',
+            "bus.opcua.anonymous", "'read_only' or 'refused'", "'all'",
+        ),
         (
             GOOD + CAMERA.replace('"files"', '"webcam"'),
             "camera[0].kind", "'files' or 'genicam'", "'webcam'",

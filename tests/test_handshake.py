@@ -559,10 +559,8 @@ def test_an_older_ack_takes_nothing_back(ring: Desk) -> None:
 
 def test_sequence_wraps_past_zero(ring: Desk) -> None:
     ring.ready()
-    handshake = ring.handshake
-    for number in range(1, 65_530):
-        handshake._ring_seq, handshake._ring_count = number, number
-    handshake._acked_count = 65_529
+    slots = ring.handshake._ring
+    slots._seq = slots._count = slots._acked_count = 65_529
     for number in range(65_530, 65_540):
         ring.verdict((number - 1) % 65_535 + 1)
         ring.beat(AckSeq=(number - 1) % 65_535 + 1, EpochEcho=EPOCH)

@@ -11,6 +11,11 @@ ROOMS = ("appliance", "models", "calibration", "tools")
 
 ONLY_IN = {
     "argon2": ("calibration/people.py",),
+    "asyncua": ("appliance/plc_opcua",),
+    "gpiod": ("appliance/plc_io",),
+    "paho": ("appliance/plc_mqtt.py",),
+    "pycomm3": ("appliance/plc_logix.py",),
+    "snap7": ("appliance/plc_s7.py",),
     "alembic": ("appliance/store.py", "appliance/migrations/"),
     "genicam": ("appliance/camera_genicam",),
     "harvesters": ("appliance/camera_genicam",),

@@ -702,7 +702,7 @@ def test_free_run_comes_back_by_itself_after_a_recipe_change(running: World) -> 
         (CommandCode.STOP, CommandError.WRONG_STATE),
         (CommandCode.START_CONTINUOUS, CommandError.WRONG_STATE),
         (CommandCode.START_CHALLENGE, CommandError.NOT_SUPPORTED),
-        (CommandCode.LOAD_RECIPE_BY_HASH, CommandError.NOT_SUPPORTED),
+        (CommandCode.LOAD_RECIPE_BY_HASH, CommandError.UNKNOWN_PRODUCT),
         (0, CommandError.UNKNOWN_COMMAND),
         (999, CommandError.UNKNOWN_COMMAND),
     ],

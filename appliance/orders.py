@@ -1,0 +1,128 @@
+"""Commands of the PLC (by code) and of people and slow buses (by name), and who may give them.
+
+One rule: while a person has control (Maintenance), only people command; TriggerReady is 0 and the
+PLC is told "not in control". Everyone else commands while the PLC has control. Pure; what a command
+does is done by the callables of `Actions`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from appliance.codes import CommandCode, CommandError
+from appliance.messages import Command
+
+Answer: TypeAlias = Callable[[CommandError, str], None]
+"""Called once, perhaps at once, with the result and one sentence."""
+
+PERSON = "hmi:"
+"""What `Command.by` begins with where a person asks through a page that knows who it is."""
+_PLAIN = ("take_control", "release_control", "clear_error", "halt", "reset")
+_BY_NAME = {code.name.lower(): code for code in CommandCode}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actions:
+    """What the line can do when asked. The int is the time, monotonic ns."""
+
+    load_recipe: Callable[[int, Answer], None]
+    load_recipe_by_hash: Callable[[int, Answer], None]
+    reload_products: Callable[[Answer], None]
+    """`products.toml` anew; the product in force follows from the next part on."""
+    reset_counters: Callable[[], None]
+    clear_overrun: Callable[[], None]
+    clear_error: Callable[[int], None]
+    resync: Callable[[int], CommandError]
+    set_running: Callable[[bool, int], CommandError]
+    start_job: Callable[[int, int], int]
+    """Part tag and time; the part's id, or 0 where TriggerReady is 0."""
+    halt: Callable[[int], None]
+    reset: Callable[[int], None]
+    owner_changed: Callable[[int], None]
+
+
+class Orders:
+    """Every command comes through here."""
+
+    def __init__(self, actions: Actions) -> None:
+        self._actions = actions
+        self.owner = ""
+        """The person who has control; "" = the PLC has it."""
+
+    def by_code(self, code: int, argument: int, now_ns: int, answer: Answer) -> None:
+        """A command of the PLC."""
+        if self.owner:
+            answer(CommandError.NOT_IN_CONTROL, f"{self.owner} has control")
+        else:
+            self._do(code, argument, now_ns, answer)
+
+    def by_name(self, command: Command, now_ns: int, answer: Answer) -> None:
+        """A command of a person or of a slow bus."""
+        name, by = command.name, command.by
+        is_person = by.startswith(PERSON)
+        if self.owner and not is_person:
+            answer(CommandError.NOT_IN_CONTROL, f"{self.owner} has control")
+        elif name in _PLAIN[:2]:
+            self._hand_over(name, by, is_person, now_ns, answer)
+        elif name in _PLAIN:
+            getattr(self._actions, name)(now_ns)
+            answer(CommandError.DONE, "")
+        elif name == "reload_products":
+            self._actions.reload_products(answer)
+        elif name == "start_job":
+            self._start_job(command.argument, now_ns, answer)
+        elif name in _BY_NAME:
+            number = command.argument or "0"
+            if number.isdecimal():
+                self._do(_BY_NAME[name], int(number), now_ns, answer)
+            else:
+                answer(CommandError.UNKNOWN_COMMAND, f"{name}: expected a number, got {number!r}")
+        else:
+            known = ", ".join((*_PLAIN, "reload_products", "start_job", *_BY_NAME))
+            answer(CommandError.UNKNOWN_COMMAND, f"expected one of {known}, got {name!r}")
+
+    def _hand_over(self, name: str, by: str, is_person: bool, now_ns: int, answer: Answer) -> None:
+        if not is_person:
+            answer(CommandError.NOT_IN_CONTROL, f"expected a person, got {by!r}")
+        elif name == "take_control" and self.owner not in ("", by):
+            answer(CommandError.NOT_IN_CONTROL, f"{self.owner} has control")
+        else:
+            owner = by if name == "take_control" else ""
+            if owner != self.owner:
+                self.owner = owner
+                self._actions.owner_changed(now_ns)
+            answer(CommandError.DONE, "")
+
+    def _start_job(self, argument: str, now_ns: int, answer: Answer) -> None:
+        tag = argument or "0"
+        if not tag.isdecimal() or int(tag) > 0xFFFFFFFF:
+            expected = "expected a part tag from 0 to 4294967295"
+            answer(CommandError.UNKNOWN_COMMAND, f"start_job: {expected}, got {tag!r}")
+        elif part_id := self._actions.start_job(int(tag), now_ns):
+            answer(CommandError.DONE, str(part_id))
+        else:
+            answer(CommandError.WRONG_STATE, "TriggerReady is 0")
+
+    def _do(self, code: int, argument: int, now_ns: int, answer: Answer) -> None:
+        actions = self._actions
+        result = CommandError.DONE
+        match code:
+            case CommandCode.LOAD_RECIPE:
+                actions.load_recipe(argument, answer)
+                return
+            case CommandCode.LOAD_RECIPE_BY_HASH:
+                actions.load_recipe_by_hash(argument, answer)
+                return
+            case CommandCode.RESET_COUNTERS:
+                actions.reset_counters()
+            case CommandCode.CLEAR_OVERRUN:
+                actions.clear_overrun()
+            case CommandCode.START_CONTINUOUS | CommandCode.STOP:
+                result = actions.set_running(code == CommandCode.START_CONTINUOUS, now_ns)
+            case CommandCode.RESYNC:
+                result = actions.resync(now_ns)
+            case CommandCode.START_CHALLENGE | CommandCode.END_CHALLENGE | CommandCode.SAVE_NEXT_N:
+                result = CommandError.NOT_SUPPORTED
+            case _:
+                result = CommandError.UNKNOWN_COMMAND
+        answer(result, "")

@@ -1,0 +1,85 @@
+"""One verdict into the words that a PLC reads: the level words, and the ring. Pure.
+
+decide fills the bank of the Modbus server with these; the process `bus` fills one of its own, which
+it copies into controllers that do not speak Modbus.
+"""
+
+from appliance.codes import SlotFlags
+from appliance.messages import Verdict
+from appliance.registers import RING_SLOTS
+from appliance.verdict import display_score
+from appliance.words import Bank
+
+_MS = 1_000_000
+_RING_IDS = 65_535
+
+
+def write_result(bank: Bank, verdict: Verdict) -> None:
+    """HR 115–152, but for the status bits."""
+    put = bank.set
+    put("InspectionID", verdict.acq_id)
+    put("Verdict", verdict.word)
+    put("Reason", verdict.reason)
+    put("Score", display_score(verdict.margin))
+    put("ScoreLimit", display_score(verdict.t2))
+    put("LatencyMs", min(0xFFFF, verdict.latency_ns // _MS))
+    put("DeadlineUsedMs", min(0xFFFF, verdict.deadline_ns // _MS))
+    put("PartTagEcho", verdict.part_tag)
+    put("PartIdEcho", verdict.part_text)
+    put("DefectCount", min(0xFFFF, verdict.defects))
+    put("WorstRegion", verdict.region_px or (0, 0, 0, 0))
+    for name, value in (("Margin", verdict.margin), ("T1", verdict.t1), ("T2", verdict.t2)):
+        put(name, float("nan") if value is None else value)
+    put("ResultTear", verdict.acq_id)
+
+
+class Ring:
+    """The slots of HR 210–329 and the words about them."""
+
+    def __init__(self, bank: Bank, epoch: int, is_tag_known: bool) -> None:
+        self._bank, self.epoch, self._is_tag_known = bank, epoch, is_tag_known
+        self._seq = 0
+        self._count = 0
+        self._acked_count = 0
+        """Of all results ever put into the ring, how many the PLC consumed."""
+        self._unread = 0
+
+    def put(self, verdict: Verdict) -> bool:
+        """Into the next slot. True where that overwrote what nobody had acknowledged."""
+        seq = self._seq % _RING_IDS + 1
+        is_overwriting = self._count - RING_SLOTS + 1 > self._acked_count
+        is_tag_known = self._is_tag_known or verdict.is_tag_known
+        flags = SlotFlags.TAG_KNOWN if is_tag_known else SlotFlags(0)
+        flags |= SlotFlags.CHALLENGE if verdict.is_challenge else SlotFlags(0)
+        flags |= SlotFlags.SIMULATED if verdict.is_simulated else SlotFlags(0)
+        self._bank.put_slot(
+            self._count % RING_SLOTS,
+            seq=seq,
+            verdict=verdict.word,
+            reason=verdict.reason,
+            flags=flags | (self.epoch & 0xFF) << 8,
+            score=display_score(verdict.margin),
+            latency_ms=min(0xFFFF, verdict.latency_ns // _MS),
+            part_tag=verdict.part_tag,
+            inspection_id=verdict.acq_id,
+        )
+        self._seq = seq
+        self._count += 1
+        self._bank.set("RingLast", seq)
+        self._bank.set("RingOldest", self._oldest())
+        return is_overwriting
+
+    def count_unread(self) -> None:
+        """One more overwritten before it was acknowledged."""
+        self._unread = (self._unread + 1) & 0xFFFF
+        self._bank.set("RingUnread", self._unread)
+
+    def acknowledge(self, seq: int) -> None:
+        """AckSeq: the highest contiguous sequence that the PLC consumed; never runs ahead."""
+        behind = (self._seq - seq) % _RING_IDS
+        if seq and behind < min(self._count, RING_SLOTS):
+            self._acked_count = max(self._acked_count, self._count - behind)
+
+    def _oldest(self) -> int:
+        held = min(self._count, RING_SLOTS)
+        return (self._seq - held) % _RING_IDS + 1 if held else 0
