@@ -290,7 +290,7 @@ async def _define_heirs(server: Server) -> None:
     parent = await _find(server.nodes.base_structure_type, "BinaryIdBaseDataType")
     if parent is None:
         raise ua.UaError("the nodeset has no type BinaryIdBaseDataType")
-    fields = (await parent.read_data_type_definition()).Fields
+    above: Any = await parent.read_data_type_definition()
     for node in await parent.get_children(refs=ua.ObjectIds.HasSubtype):
         for encoding in await node.get_referenced_nodes(ua.ObjectIds.HasEncoding):
             if (await encoding.read_browse_name()).Name != "Default Binary":
@@ -299,7 +299,7 @@ async def _define_heirs(server: Server) -> None:
                 DefaultEncodingId=encoding.nodeid,
                 BaseDataType=parent.nodeid,
                 StructureType=ua.StructureType.StructureWithOptionalFields,
-                Fields=list(fields),
+                Fields=list(above.Fields),
             )
             value = ua.DataValue(ua.Variant(definition, ua.VariantType.ExtensionObject))
             await node.write_attribute(ua.AttributeIds.DataTypeDefinition, value)

@@ -18,7 +18,7 @@ from appliance.messages import Command
 from tests.line_world import World
 
 ENABLE, EXECUTE = Control.ENABLE, Control.EXECUTE
-ANNA, BERT, MES = "hmi:anna", "hmi:bert", "opcua:mes"
+ANNA, BERT, MES = "anna", "bert", "opcua:mes"
 
 
 @pytest.fixture
