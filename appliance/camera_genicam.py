@@ -28,6 +28,8 @@ from appliance.source import Choice, Counts, Frame, FrameIds, Incomplete, Mode
 _LOOK_S = 0.0002
 """Shortest patience of `try_fetch`: 0 would wait for ever."""
 _PROBE_NS = 1_000_000_000
+_OWN_VENDOR = "inspectd"
+"""Of the cameras of tools/gentl."""
 
 
 class _CountIncomplete(Callback):
@@ -60,12 +62,13 @@ class GenicamSource:
         self._is_software_triggered = False
         self._has_timestamps = False
         self._underruns_before = 0
+        self._is_invented = Path(camera.producer).stem == "viky"
         self._probed_ns = 0
 
     @property
     def is_simulated(self) -> bool:
-        """The producer that comes with genicam invents its pictures."""
-        return Path(self._camera.producer).stem == "viky"
+        """The producer that comes with genicam and ours of tools/gentl show no real part."""
+        return self._is_invented
 
     @property
     def is_streaming(self) -> bool:
@@ -90,6 +93,8 @@ class GenicamSource:
         """Take the one device that fits from a `Harvester` that has been updated."""
         self._harvester = harvester
         index = find_device(harvester.device_info_list, self._camera)
+        vendor = read_field(harvester.device_info_list[index], "vendor")
+        self._is_invented = self._is_invented or vendor == _OWN_VENDOR
         config = ParameterSet(
             {
                 ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: self._camera.buffers,

@@ -14,6 +14,7 @@ from appliance.camera_files import FolderSource
 from appliance.config import Camera
 from appliance.recipe import View
 from appliance.source import Frame, Source
+from tests.gentl import producer
 
 PICTURES = 5
 
@@ -37,6 +38,15 @@ def of_viky(mode, _):
     return genicam.GenicamSource(camera, mode, time.monotonic_ns)
 
 
+def of_producer(mode, folder):
+    genicam = pytest.importorskip("appliance.camera_genicam")
+    pictures = [np.full((48, 64), 10 * number + 5, np.uint8) for number in range(PICTURES)]
+    path = producer(folder, top=pictures)
+    nodes = {"AcquisitionFrameRate": 100.0, "ExposureTime": 500.0}
+    camera = Camera(name="top", kind="genicam", producer=str(path), nodes=nodes, buffers=4)
+    return genicam.GenicamSource(camera, mode, time.monotonic_ns)
+
+
 def of_device(mode, _):
     producer = os.environ.get("INSPECTD_TEST_PRODUCER", "")
     if not producer:
@@ -50,6 +60,7 @@ def of_device(mode, _):
 KINDS = [
     pytest.param(of_folder, id="folder"),
     pytest.param(of_viky, id="viky"),
+    pytest.param(of_producer, id="producer"),
     pytest.param(of_device, id="device", marks=pytest.mark.hardware),
 ]
 
