@@ -42,7 +42,10 @@ def of_producer(mode, folder):
     genicam = pytest.importorskip("appliance.camera_genicam")
     pictures = [np.full((48, 64), 10 * number + 5, np.uint8) for number in range(PICTURES)]
     path = producer(folder, top=pictures)
-    nodes = {"AcquisitionFrameRate": 100.0, "ExposureTime": 500.0}
+    nodes: dict[str, int | float | str | bool] = {
+        "AcquisitionFrameRate": 100.0,
+        "ExposureTime": 500.0,
+    }
     camera = Camera(name="top", kind="genicam", producer=str(path), nodes=nodes, buffers=4)
     return genicam.GenicamSource(camera, mode, time.monotonic_ns)
 

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("harvesters")
 
+import itertools
+
 from appliance.camera_genicam import GenicamSource
 from appliance.config import Camera
 from appliance.errors import DeviceError
@@ -133,7 +135,7 @@ def test_ids_of_16_bits_wrap_without_a_loss(make: Make, first: int) -> None:
     told = sum(frame.lost_before for frame in taken[1:])
     assert source.counts.lost == told + taken[0].lost_before
     ids = [frame.frame_id for frame in taken]
-    steps = [(b - a) % 65_535 for a, b in zip(ids, ids[1:], strict=False)]
+    steps = [(b - a) % 65_535 for a, b in itertools.pairwise(ids)]
     assert told == sum(step - 1 for step in steps)
 
 
@@ -144,7 +146,7 @@ def test_a_loss_across_the_wrap_is_a_loss(make: Make) -> None:
     dropped = {65_534, 2, 5, 8, 11, 14, 17, 20, 23, 26}
     assert not {frame.frame_id for frame in taken} & dropped
     ids = [frame.frame_id for frame in taken]
-    steps = [(b - a) % 65_535 for a, b in zip(ids, ids[1:], strict=False)]
+    steps = [(b - a) % 65_535 for a, b in itertools.pairwise(ids)]
     assert sum(step - 1 for step in steps) == sum(frame.lost_before for frame in taken[1:]) >= 3
 
 
