@@ -29,6 +29,9 @@ COMMANDS: Mapping[str, Entry] = {
     "process": Entry("appliance.commands:process", "One process: camera, infer, decide, …"),
     "config": Entry("appliance.commands:config", "Check every key, file, port and hash."),
     "train": Entry("models.train:main", "Train a bundle on a folder of images."),
+    "export-model": Entry(
+        "models.export_model:main", "A bundle from trained weights, the authors' included."
+    ),
     "segments": Entry("models.regions:app", "Propose or show a map of the part's regions."),
     "segad": Entry("models.refit:main", "Regions, detectors and forest into a new bundle."),
     "evaluate": Entry("models.evaluate:main", "AUROC and its kin of a bundle on labelled images."),

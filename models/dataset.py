@@ -1,48 +1,41 @@
-"""Labelled images on disk → four disjoint sets: for the network, for the forest and the limits
-(good and bad), and held out.
+"""Labelled images on disk → disjoint sets: for the network, for the forest and the limits (good and
+bad each), and held out.
 
-Understands the MVTec AD layout, plain `good/ bad/` folders and the package `elpv-dataset`.
-Nothing is copied; files are read once to hash them and again when their pixels are needed.
+Understands the layouts of `layouts.py` and the package `elpv-dataset`. Nothing is copied; files are
+read once to hash them and again when their pixels are needed. Pictures of one physical part stay in
+one set.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from appliance.errors import ConfigError
+from models.layouts import LAYOUTS, Found, Sample, find, samples
+from models.pictures import Shape, like, read_image, read_mask, shape_of
 
-SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"})
+__all__ = ["ELPV_COUNTS", "Dataset", "Sample", "elpv", "open_dataset", "read_image"]
 
 ELPV_COUNTS = (300, 140, 150)
 """Good for the network, good and bad for the forest and the limits; the rest is held out."""
 
-LAYOUTS = "train/good with test/good and test/<defect>, or good/ and bad/"
+ENOUGH_BAD = 40
+"""From so many known bad images up, half of them teach the network unless told otherwise. The other
+half stays for the forest and the limits, which must not see what the network learnt by heart."""
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image file."""
-
-    path: Path
-    label: int
-    """0 good, 1 bad."""
-    kind: str
-    """"good" or the name of the defect."""
-    sha256: str
-    """Of the file's bytes."""
+_SIZED = 200
+"""Images whose size is looked at where sizes differ."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Four disjoint sets of images of one product, all of one size."""
+    """Disjoint sets of images of one product, all of one size."""
 
     name: str
     network_good: tuple[Sample, ...]
@@ -53,19 +46,24 @@ class Dataset:
     """Bad images for the forest and the limits; empty where none are known."""
     held_out: tuple[Sample, ...]
     """Seen by nothing before the evaluation."""
-    source: tuple[int, int, int]
+    source: Shape
     """Height, width and channels (1 grey, 3 RGB) of every image."""
     notes: tuple[str, ...] = ()
     """What a user should be told: licence, what was left out."""
+    network_bad: tuple[Sample, ...] = ()
+    """Bad images that the network learns from, in every regime but the unsupervised one."""
+    stretch: bool = False
+    """Whether images of another size are brought to `source` instead of refused."""
 
     def sets(self) -> dict[str, tuple[Sample, ...]]:
         """Name of each set → its samples."""
-        return {
+        sets = {
             "network_good": self.network_good,
             "limits_good": self.limits_good,
             "limits_bad": self.limits_bad,
             "held_out": self.held_out,
         }
+        return sets | ({"network_bad": self.network_bad} if self.network_bad else {})
 
     def hashes(self) -> dict[str, list[str]]:
         """Name of each set → sorted SHA-256 of its files."""
@@ -75,27 +73,57 @@ class Dataset:
         """(N, H, W, C) uint8, grey or RGB. Raises ConfigError on a file of another shape."""
         frames = np.empty((len(samples), *self.source), np.uint8)
         for index, sample in enumerate(samples):
-            frames[index] = _like(read_image(sample.path), self.source, sample.path)
+            image = read_image(sample.path)
+            frames[index] = like(image, self.source, sample.path, stretch=self.stretch)
         return frames
 
+    def mask(self, sample: Sample) -> npt.NDArray[np.uint8] | None:
+        """Defects of a bad image as (h, w) uint8 of 0 and 1, in the file's own size.
 
-def open_dataset(where: str | Path, seed: int = 0) -> Dataset:
-    """`elpv`, or a folder in one of the known layouts, split by `seed`. Raises ConfigError."""
+        None where no mask is known; for a good image all 0. Raises ConfigError on an unusable mask.
+        """
+        if sample.mask is None:
+            return None if sample.label else np.zeros(self.source[:2], np.uint8)
+        height, width, _ = shape_of(read_image(sample.path)) if self.stretch else self.source
+        return read_mask(sample.mask, (height, width), sample.path)
+
+
+def open_dataset(
+    where: str | Path,
+    seed: int = 0,
+    *,
+    learn_bad: bool | None = False,
+    official: bool = False,
+    stretch: bool | None = None,
+    fold: int = 0,
+) -> Dataset:
+    """`elpv`, or a folder in one of the known layouts, split by `seed`. Raises ConfigError.
+
+    learn_bad: whether known bad images teach the network, too; None = where there are enough of
+    them. official: the layout's own split, as published figures use it: nothing of the test set is
+    taken for anything. stretch: bring images to one size; None = where that is usual in the set.
+    """
     if str(where) == "elpv":
-        return elpv(seed)
-    folder = Path(where)
-    if not folder.is_dir():
-        raise ConfigError(folder, f"a folder with {LAYOUTS}, or the word elpv", "no folder")
-    if (folder / "train" / "good").is_dir():
-        return _mvtec(folder, seed)
-    if (folder / "good").is_dir():
-        return _good_bad(folder, seed)
-    found = sorted(path.name for path in folder.iterdir())
-    got = ", ".join(found[:6]) + (" …" if len(found) > 6 else "")
-    raise ConfigError(folder, LAYOUTS, got or "an empty folder")
+        return elpv(seed, learn_bad=learn_bad)
+    if not Path(where).is_dir():
+        raise ConfigError(where, f"a folder with {LAYOUTS}, or the word elpv", "no folder")
+    found = find(Path(where), fold)
+    stretch = found.stretch if stretch is None else stretch
+    if not found.test_good:
+        if official:
+            raise ConfigError(where, "a layout with a test set", "good/ and bad/ alone")
+        # One half of the good for the network, a quarter each for the limits and held out.
+        good, bad = len(found.good), len(found.bad)
+        counts = (max(1, good // 2), good // 4, bad // 2)
+        return _split(found, counts, seed, learn_bad=learn_bad, stretch=stretch)
+    if not official and not found.bad:
+        found = _with_test_defects(found, seed)
+    for_network = max(1, round(len(found.good) * ELPV_COUNTS[0] / sum(ELPV_COUNTS[:2])))
+    counts = (for_network, len(found.good) - for_network, len(found.bad))
+    return _split(found, counts, seed, learn_bad=learn_bad, stretch=stretch, official=official)
 
 
-def elpv(seed: int = 0) -> Dataset:
+def elpv(seed: int = 0, *, learn_bad: bool | None = False) -> Dataset:
     """Mono cells of elpv-dataset: probability 0 is good, 1 is bad. Raises ConfigError."""
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
@@ -117,157 +145,124 @@ def elpv(seed: int = 0) -> Dataset:
             (bad if float(probability) else good).append(folder / name)
         else:
             left_out += 1
-    return _split(
-        "elpv",
-        _samples(good, "good"),
-        _samples(bad, "bad"),
-        counts=ELPV_COUNTS,
-        seed=seed,
-        notes=(
-            "elpv-dataset, mono cells; licence CC BY-NC-SA 4.0 (not for commercial use)",
-            f"{left_out} cells with the doubtful labels 1/3 and 2/3 are left out",
-        ),
+    notes = (
+        "elpv-dataset, mono cells; licence CC BY-NC-SA 4.0 (not for commercial use)",
+        f"{left_out} cells with the doubtful labels 1/3 and 2/3 are left out",
     )
+    found = Found("elpv", samples(good, "good"), samples(bad, "bad"), [], [], notes)
+    return _split(found, ELPV_COUNTS, seed, learn_bad=learn_bad)
 
 
-def _mvtec(folder: Path, seed: int) -> Dataset:
-    """Held out is what test/ holds, less the bad images that the forest needs."""
-    good = _samples(_images(folder / "train" / "good"), "good")
-    bad = _defects(folder / "train")
-    test_good = _samples(_images(folder / "test" / "good"), "good")
-    test_bad = _defects(folder / "test")
-    notes: tuple[str, ...] = ()
-    if not bad:
-        kinds = sorted({sample.kind for sample in test_bad})
-        rng = np.random.default_rng(seed)
-        for kind in kinds:
-            of_kind = _shuffled([s for s in test_bad if s.kind == kind], rng)
-            bad += of_kind[: len(of_kind) // 2]
-        taken = {sample.path for sample in bad}
-        test_bad = [sample for sample in test_bad if sample.path not in taken]
-        notes = (
-            f"train/ holds good images alone: {len(bad)} bad ones of test/, half of each kind, "
-            "are used for forest and limits and not held out",
-        )
-    for_network = max(1, round(len(good) * ELPV_COUNTS[0] / sum(ELPV_COUNTS[:2])))
-    return _split(
-        folder.name,
-        good,
-        bad,
-        counts=(for_network, len(good) - for_network, len(bad)),
-        seed=seed,
-        notes=notes,
-        held_out=[*test_good, *test_bad],
+def _with_test_defects(found: Found, seed: int) -> Found:
+    """Where training knows no bad image: half of each kind in the test set, by physical part."""
+    rng = np.random.default_rng(seed)
+    taken: set[str] = set()
+    kept: set[str] = set()
+    for kind in sorted({sample.kind for sample in found.test_bad}):
+        groups = _by_part([s for s in found.test_bad if s.kind == kind])
+        wanted = sum(map(len, groups.values())) // 2
+        wanted -= sum(len(group) for part, group in groups.items() if part in taken)
+        for part in _shuffled(list(groups), rng):
+            if part in taken or part in kept:
+                continue
+            if wanted > 0:
+                taken.add(part)
+                wanted -= len(groups[part])
+            else:
+                kept.add(part)
+    bad = [s for s in found.test_bad if _part(s) in taken]
+    note = (
+        f"train/ holds good images alone: {len(bad)} bad ones of test/, half of each kind, "
+        "are used for training, forest and limits and not held out"
     )
-
-
-def _good_bad(folder: Path, seed: int) -> Dataset:
-    """One half of the good for the network, a quarter each for the limits and held out."""
-    good = _samples(_images(folder / "good"), "good")
-    bad = _samples(_images(folder / "bad"), "bad") if (folder / "bad").is_dir() else []
-    counts = (max(1, len(good) // 2), len(good) // 4, len(bad) // 2)
-    return _split(folder.name, good, bad, counts=counts, seed=seed)
+    return found._replace(
+        bad=bad,
+        test_bad=[s for s in found.test_bad if _part(s) not in taken],
+        notes=(*found.notes, note),
+    )
 
 
 def _split(
-    name: str,
-    good: list[Sample],
-    bad: list[Sample],
-    *,
+    found: Found,
     counts: tuple[int, int, int],
     seed: int,
-    notes: tuple[str, ...] = (),
-    held_out: Sequence[Sample] = (),
+    *,
+    learn_bad: bool | None,
+    stretch: bool = False,
+    official: bool = False,
 ) -> Dataset:
+    """Deal out whole parts: `counts` good for the network, good for the limits, and known bad."""
     rng = np.random.default_rng(seed)
+    test = (*found.test_good, *found.test_bad)
     known: dict[str, Sample] = {}
     # Held-out images come first: a double of one of them must not be learnt from.
-    for sample in (*held_out, *good, *bad):
+    for sample in (*test, *found.good, *found.bad):
         other = known.setdefault(sample.sha256, sample)
         if other.label != sample.label:
             raise ConfigError(sample.path, "one label per image", f"both labels, see {other.path}")
     first = {sample.path for sample in known.values()}
-    doubles = len({s.path for s in (*held_out, *good, *bad)}) - len(first)
+    doubles = len({s.path for s in (*test, *found.good, *found.bad)}) - len(first)
+    notes = found.notes
     if doubles:
         notes = (*notes, f"{doubles} files that equal another one byte for byte are left out")
-    good = _shuffled([s for s in good if s.path in first], rng)
-    bad = _shuffled([s for s in bad if s.path in first], rng)
     network, limits, faulty = counts
-    rest = (*held_out, *good[network + limits :], *bad[faulty:])
-    dataset = Dataset(
-        name=name,
-        network_good=tuple(good[:network]),
-        limits_good=tuple(good[network : network + limits]),
-        limits_bad=tuple(bad[:faulty]),
-        held_out=tuple(s for s in rest if s.path in first),
-        source=_shape(read_image(good[0].path)),
-        notes=notes,
+    network_good, limits_good, rest_good = _dealt(
+        [s for s in found.good if s.path in first], (network, limits), rng
     )
-    if not dataset.limits_good:
-        raise ConfigError(name, "at least 4 good images", f"{len(good)}")
-    return dataset
+    (known_bad, rest_bad) = _dealt([s for s in found.bad if s.path in first], (faulty,), rng)
+    limits_bad, network_bad = known_bad, []
+    if learn_bad or (learn_bad is None and len(known_bad) >= ENOUGH_BAD):
+        half = len(known_bad) if official else (len(known_bad) + 1) // 2
+        network_bad, limits_bad = _dealt(known_bad, (half,), rng)
+    held_out = (*(s for s in test if s.path in first), *rest_good, *rest_bad)
+    if not limits_good:
+        raise ConfigError(found.name, "at least 4 good images", f"{len(found.good)}")
+    return Dataset(
+        name=found.name,
+        network_good=tuple(network_good),
+        limits_good=tuple(limits_good),
+        limits_bad=tuple(limits_bad),
+        held_out=held_out,
+        source=_source(network_good, stretch=stretch),
+        notes=notes,
+        network_bad=tuple(network_bad),
+        stretch=stretch,
+    )
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """(H, W) grey or (H, W, 3) RGB, uint8, as stored. Raises ConfigError naming the file."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as err:
-        raise ConfigError(path, "an image", err.strerror or str(err)) from err
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise ConfigError(path, "an image", f"{data.size} bytes that are none")
-    if image.dtype != np.uint8:
-        raise ConfigError(path, "8 bits per channel", str(image.dtype))
-    if image.ndim == 2:
-        return image.astype(np.uint8, copy=False)
-    if image.shape[2] != 3:
-        raise ConfigError(path, "grey or colour", f"{image.shape[2]} channels")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+def _source(good: list[Sample], *, stretch: bool) -> Shape:
+    """Shape of the first image, or the median one where sizes may differ."""
+    if not stretch:
+        return shape_of(read_image(good[0].path))
+    shapes = [shape_of(read_image(s.path)) for s in good[:: max(1, len(good) // _SIZED)]]
+    height, width, channels = np.median(np.array(shapes), axis=0)
+    return int(height), int(width), 3 if channels > 2 else 1
 
 
-def _shape(image: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
-    return image.shape[0], image.shape[1], image.shape[2] if image.ndim == 3 else 1
+def _dealt(
+    samples: list[Sample], counts: tuple[int, ...], rng: np.random.Generator
+) -> list[list[Sample]]:
+    """Shuffled by part and cut into sets of about `counts` images, the rest behind them."""
+    groups = _by_part(samples)
+    dealt: list[list[Sample]] = [[] for _ in range(len(counts) + 1)]
+    index = 0
+    for part in _shuffled(list(groups), rng):
+        while index < len(counts) and len(dealt[index]) >= counts[index]:
+            index += 1
+        dealt[index] += groups[part]
+    return dealt
 
 
-def _like(
-    image: npt.NDArray[np.uint8], wanted: tuple[int, int, int], path: Path
-) -> npt.NDArray[np.uint8]:
-    if _shape(image) != wanted:
-        height, width, channels = _shape(image)
-        raise ConfigError(
-            path,
-            f"{wanted[1]}x{wanted[0]} pixels and {wanted[2]} channel(s) as the first image",
-            f"{width}x{height} and {channels}",
-        )
-    return image.reshape(wanted)
+def _by_part(samples: list[Sample]) -> dict[str, list[Sample]]:
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(_part(sample), []).append(sample)
+    return groups
 
 
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ConfigError(folder, "a folder of images", "no folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ConfigError(folder, f"images ({' '.join(sorted(SUFFIXES))})", "none")
-    return found
+def _part(sample: Sample) -> str:
+    return sample.part or str(sample.path)
 
 
-def _defects(folder: Path) -> list[Sample]:
-    kinds = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "good")
-    return [sample for kind in kinds for sample in _samples(_images(kind), kind.name)]
-
-
-def _samples(paths: Iterable[Path], kind: str) -> list[Sample]:
-    label = 0 if kind == "good" else 1
-    samples: list[Sample] = []
-    for path in paths:
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as err:
-            raise ConfigError(path, "an image", err.strerror or str(err)) from err
-        samples.append(Sample(path, label, kind, digest))
-    return samples
-
-
-def _shuffled(samples: list[Sample], rng: np.random.Generator) -> list[Sample]:
-    return [samples[index] for index in rng.permutation(len(samples))]
+def _shuffled(items: list[str], rng: np.random.Generator) -> list[str]:
+    return [items[index] for index in rng.permutation(len(items))]

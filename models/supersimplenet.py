@@ -69,8 +69,12 @@ class Standardise(nn.Module):
 
     def fit(self, features: Tensor) -> None:
         """Take mean and standard deviation of (N, C, h, w) over all but C."""
-        self.mean.copy_(features.mean(dim=(0, 2, 3), keepdim=True))
-        self.std.copy_(features.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-6))
+        self.set_moments(features.mean(dim=(0, 2, 3)), features.std(dim=(0, 2, 3)))
+
+    def set_moments(self, mean: Tensor, std: Tensor) -> None:
+        """Mean and standard deviation of each channel, (C,)."""
+        self.mean.copy_(mean.view(1, -1, 1, 1))
+        self.std.copy_(std.view(1, -1, 1, 1).clamp(min=1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, h, w) → the same shape, about mean 0 and spread 1."""

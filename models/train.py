@@ -7,20 +7,21 @@ the network never saw, metrics on images that nothing saw, image gates, golden f
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 import typer
 
 from appliance import gates
@@ -34,18 +35,19 @@ from appliance.bundle import (
 )
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
-from models import backbones, bundle_files, progress, segad
-from models.dataset import Dataset, Sample, open_dataset
+from models import bundle_files, progress, segad
+from models.checkpoints import HEADS, save_heads
+from models.dataset import ENOUGH_BAD, Dataset, Sample, open_dataset
 from models.evaluate import Scorer
-from models.export import Preprocessor, export_exact
-from models.learn import Plan, cache_features, train_heads
+from models.export import export_exact
+from models.learn import PLANS
 from models.metrics import image_metrics
-from models.supersimplenet import SuperSimpleNet, channels_last
+from models.network_training import Trained, Wishes, train_network
+from models.supersimplenet import Wiring
+from models.targets import REGIMES, Regime
 
+Resize = Literal["area", "authors"]
 DETECTORS = ("supersimplenet",)
-
-BATCH = 16
-"""Images per pass through the backbone; bounds the memory of a training on large sets."""
 
 _STAGES = {"features": 0.08, "network": 0.68, "export": 0.07, "forest": 0.12, "bundle": 0.05}
 """Shares of the time on two cores, for the progress report alone."""
@@ -57,36 +59,84 @@ def train_bundle(
     *,
     backbone: str = "efficientnet_lite0",
     size: tuple[int, int] = (256, 256),
-    epochs: int = Plan.epochs,
+    epochs: int | None = None,
     seed: int = 0,
     product: str = "",
+    wishes: Wishes | None = None,
+    resize: Resize = "area",
     progress: progress.Report = progress.ignore,
 ) -> Path:
     """Train and write the bundle directory `out`; returns `out`.
 
-    size: network input (H, W), at least 32 each. product: "" = the data's name. Raises ConfigError
-    on unusable images or settings, ArtefactError where `out` exists. Nothing is left behind when
-    it fails.
+    size: network input (H, W), at least 32 each. product: "" = the data's name. wishes: all that
+    may be asked of the network's training, in place of backbone, epochs and seed. A training that
+    was killed goes on where it was, from `.NAME.training` beside `out`. Raises ConfigError on
+    unusable images or settings, ArtefactError where `out` exists.
     """
-    plan = Plan(epochs=epochs, classification_epochs=min(epochs, Plan.classification_epochs),
-                seed=seed)  # fmt: skip
+    wishes = wishes or Wishes(backbone=backbone, epochs=epochs, seed=seed)
     if out.exists():
         raise ArtefactError(out, "a bundle directory that is not there yet", "an existing one")
-    if min(size) < 32 or epochs < 1:
-        raise ConfigError("size and epochs", "32x32 or more, 1 or more", f"{size} and {epochs}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    draft.chmod(0o755)  # the bundle's mode from now on: the line runs as another user
-    try:
-        manifest = _write_draft(data, draft, backbone, size, plan, product, _Stages(progress))
+    if min(size) < 32 or (wishes.epochs is not None and wishes.epochs < 1):
+        raise ConfigError(
+            "size and epochs", "32x32 or more, 1 or more", f"{size} and {wishes.epochs}"
+        )
+    contract = contract_of(data, size, resize)
+    stages = Stages(progress)
+    with workplace(out) as work:
+        draft = work / "draft"
+        draft.mkdir(mode=0o755)  # the bundle's mode from now on: the line runs as another user
+        trained = train_network(
+            data, contract, wishes, checkpoint=work / "checkpoint.pt", progress=stages
+        )
+        manifest = write_draft(data, draft, contract, trained, product, stages)
         finish_bundle(draft, out, manifest)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        (work / "checkpoint.pt").unlink(missing_ok=True)
     progress("done", 1.0)
     return out
 
 
-class _Stages:
+@contextmanager
+def workplace(out: Path) -> Iterator[Path]:
+    """`.NAME.training` beside the bundle: draft, checkpoint, and a lock against a second training.
+
+    Without a checkpoint it is gone afterwards; with one it stays, for the next try.
+    """
+    work = out.parent / f".{out.name}.training"
+    work.mkdir(parents=True, exist_ok=True)
+    lock = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise ConfigError(out, "one training at a time", "another one writes it now") from err
+        shutil.rmtree(work / "draft", ignore_errors=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work / "draft", ignore_errors=True)
+            if (work / "checkpoint.pt").exists():
+                sys.stderr.write(f"inspectd: the epochs so far are kept in {work}\n")
+            else:
+                shutil.rmtree(work, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def contract_of(data: Dataset, size: tuple[int, int], resize: Resize) -> InputContract:
+    """How images of this data become inputs of `size`; says where small defects would be lost."""
+    height, width, channels = data.source
+    return InputContract(
+        height_px=size[0],
+        width_px=size[1],
+        source_height_px=height,
+        source_width_px=width,
+        channels=3 if channels == 3 else 1,
+        resize=resize,
+        smallest_defect_px=smallest_defect_px(size, (height, width)),
+    )
+
+
+class Stages:
     """Turns progress within a stage into progress of the whole, and keeps what each has cost."""
 
     def __init__(self, report: progress.Report) -> None:
@@ -94,9 +144,10 @@ class _Stages:
         self._began = (time.monotonic(), time.process_time())
         self.seconds: dict[str, float] = {}
 
-    def __call__(self, stage: str, done: float) -> None:
+    def __call__(self, stage: str, done: float, detail: str = "") -> None:
+        """Stage: a name of `_STAGES`; done: 0 to 1 of it; detail: shown beside its name."""
         before = sum(_STAGES[name] for name in self._names[: self._names.index(stage)])
-        self._report(stage, before + _STAGES[stage] * done)
+        self._report(f"{stage} {detail}".rstrip(), before + _STAGES[stage] * done)
         if done >= 1.0:
             now = (time.monotonic(), time.process_time())
             self.seconds[f"seconds_{stage}"] = now[0] - self._began[0]
@@ -104,28 +155,20 @@ class _Stages:
             self._began = now
 
 
-def _write_draft(
+def write_draft(
     data: Dataset,
     draft: Path,
-    backbone: str,
-    size: tuple[int, int],
-    plan: Plan,
+    contract: InputContract,
+    trained: Trained,
     product: str,
-    stages: _Stages,
+    stages: Stages,
 ) -> Manifest:
-    height, width, channels = data.source
-    contract = InputContract(
-        height_px=size[0],
-        width_px=size[1],
-        source_height_px=height,
-        source_width_px=width,
-        channels=3 if channels == 3 else 1,
-        smallest_defect_px=smallest_defect_px(size, (height, width)),
-    )
-    network, weights = _trained(data, contract, backbone, plan, stages)
+    """All files of a bundle but its manifest, which is returned; `draft` is an empty directory."""
+    network, size = trained.network, (contract.height_px, contract.width_px)
     stages("export", 0.0)
     model = export_exact(network, size)
     onnx.save(model, draft / "network.onnx")
+    save_heads(network, draft / HEADS)
     stages("export", 1.0)
 
     labels, names = segad.grid_segments(size)
@@ -142,7 +185,7 @@ def _write_draft(
     forest = None
     if int(truth.sum()) >= segad.FOLDS <= int((1 - truth).sum()):
         forest, margins["segad"] = segad.fit_with_margins(
-            answers.features, truth, columns, plan.seed,
+            answers.features, truth, columns, trained.plan.seed,
             lambda done: stages("forest", 0.5 * len(known) / total + 0.3 * done),
         )  # fmt: skip
         forest.save(draft / "segad.ubj")
@@ -180,30 +223,8 @@ def _write_draft(
         golden=golden,
         suggested=suggested,
         metrics=metrics | {name: round(value, 2) for name, value in stages.seconds.items()},
-        provenance=bundle_files.provenance(data, backbone, weights, plan),
+        provenance=bundle_files.provenance(data, trained),
     )
-
-
-def _trained(
-    data: Dataset, contract: InputContract, backbone: str, plan: Plan, stages: _Stages
-) -> tuple[SuperSimpleNet, Path]:
-    torch.manual_seed(plan.seed)
-    weights = backbones.packaged_weights(backbone)
-    network = SuperSimpleNet(backbones.build(backbone, weights), hidden=plan.hidden, grid=plan.grid)
-    channels_last(network.backbone)
-    preprocess = Preprocessor(contract)
-
-    def batches() -> Iterator[npt.NDArray[np.float32]]:
-        count = len(data.network_good)
-        for start in range(0, count, BATCH):
-            stages("features", start / count)
-            yield preprocess(data.pixels(data.network_good[start : start + BATCH]))
-
-    taps = cache_features(network, batches())
-    stages("features", 1.0)
-    train_heads(network, taps, plan, lambda done: stages("network", min(done, 0.999)))
-    stages("network", 1.0)
-    return network, weights
 
 
 def held_out_metrics(
@@ -249,24 +270,84 @@ def _frames(data: Dataset, samples: tuple[Sample, ...]) -> Iterator[npt.NDArray[
 def main(
     data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
     out: Annotated[Path, typer.Option("--out", help="Bundle directory to write.")],
-    backbone: Annotated[str, typer.Option(help="Frozen feature extractor.")] = "efficientnet_lite0",
-    size: Annotated[str, typer.Option(help="Network input, HEIGHTxWIDTH.")] = "256x256",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = Plan.epochs,
+    backbone: Annotated[
+        str, typer.Option(help=f"Frozen feature extractor: {', '.join(PLANS)}.")
+    ] = "efficientnet_lite0",
+    backbone_weights: Annotated[
+        Path | None, typer.Option(help="Its ImageNet weights (V1); lite0 needs none.")
+    ] = None,
+    download_weights: Annotated[
+        bool, typer.Option(help="Fetch those weights once, into the user's cache.")
+    ] = False,
+    size: Annotated[tuple[int, int], typer.Option(help="Network input, height width.")] = (
+        256,
+        256,
+    ),
+    grid: Annotated[
+        int | None,
+        typer.Option(min=1, max=2, help="Feature grid per 8 pixels; 2 = the papers', 4x the cost."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the images; default: the backbone's.")
+    ] = None,
+    regime: Annotated[
+        str,
+        typer.Option(
+            help=f"auto, {', '.join(REGIMES)}. auto: what the labels allow; half of the bad images "
+            f"teach the network from {ENOUGH_BAD} up."
+        ),
+    ] = "auto",
+    wiring: Annotated[
+        str, typer.Option(help="jims (2025) or icpr (2024): what the classification head sees.")
+    ] = "jims",
+    resize: Annotated[
+        str, typer.Option(help="area keeps small defects; authors = bilinear alone, as published.")
+    ] = "area",
+    init: Annotated[
+        Path | None, typer.Option(help="Start from these heads: weights.pt, heads.npz or a bundle.")
+    ] = None,
+    official: Annotated[
+        bool, typer.Option(help="The layout's own split: nothing of test/ is used for training.")
+    ] = False,
+    fold: Annotated[int, typer.Option(min=0, max=2, help="Of SensumSODF.")] = 0,
+    stretch: Annotated[
+        bool, typer.Option(help="Bring images of other sizes to the median size.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    cache_gb: Annotated[
+        float, typer.Option(min=0, help="Memory for features; beyond it they are recomputed.")
+    ] = 4.0,
     product: Annotated[str, typer.Option(help="Name of the product; default: the data's.")] = "",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Train a bundle: SuperSimpleNet on good images, forest and limits on labelled ones."""
-    height, sign, width = size.partition("x")
-    if not (sign and height.isdecimal() and width.isdecimal()):
-        raise ConfigError("--size", "HEIGHTxWIDTH such as 256x256", repr(size))
-    dataset = open_dataset(data, seed)
+    """Train a bundle: SuperSimpleNet on good images, and on bad ones where there are enough of
+    them; forest and limits on labelled images that the network has not seen."""
+    wanted = one_of("--regime", regime, ("auto", *REGIMES))
+    learn_bad = None if wanted == "auto" else wanted != "unsupervised"
+    wishes = Wishes(
+        backbone=backbone,
+        backbone_weights=backbone_weights,
+        download=download_weights,
+        epochs=epochs,
+        grid=grid,
+        seed=seed,
+        regime=None if wanted == "auto" else cast("Regime", wanted),
+        wiring=cast("Wiring", one_of("--wiring", wiring, ("jims", "icpr"))),
+        init=init,
+        cache_bytes=int(cache_gb * (1 << 30)),
+        device=one_of("--device", device, ("cpu", "cuda")),
+    )
+    resizing = cast("Resize", one_of("--resize", resize, ("area", "authors")))
+    dataset = open_dataset(
+        data, seed, learn_bad=learn_bad, official=official, stretch=stretch or None, fold=fold
+    )
     for note in dataset.notes:
         sys.stderr.write(f"{note}\n")
     with progress.shown() as report:
         train_bundle(
-            dataset, out, backbone=backbone, size=(int(height), int(width)), epochs=epochs,
-            seed=seed, product=product, progress=report,
+            dataset, out, size=size, product=product, wishes=wishes, resize=resizing,
+            progress=report,
         )  # fmt: skip
     bundle = load_bundle(out)
     manifest = bundle.manifest
@@ -287,3 +368,10 @@ def main(
     for name in ("image_auroc", "escapes", "overkill", "uncertain"):
         if name in manifest.metrics:
             sys.stdout.write(f"held out: {name} {manifest.metrics[name]:.3f}\n")
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    """The value of an option if it is one of the words. Raises ConfigError."""
+    if value not in allowed:
+        raise ConfigError(option, f"one of {', '.join(allowed)}", repr(value))
+    return value

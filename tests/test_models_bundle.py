@@ -101,11 +101,11 @@ def test_commands_print_one_object(bundle_dir, data, capsys):
     evaluate.main(bundle_dir, folder, seed=0, json=True)
     answer = json.loads(capsys.readouterr().out)
     assert answer["images"] == len(data.held_out)
-    assert set(answer["scores"]["map_max"]) == {"auroc", "ap", "fpr95"}
+    assert set(answer["scores"]["map_max"]) == {"auroc", "ap", "f1max", "fpr95"}
     with pytest.raises(ConfigError, match="expected held-out images that the bundle has not"):
         evaluate.main(bundle_dir, folder, seed=5, json=True)
-    with pytest.raises(ConfigError, match="--size: expected HEIGHTxWIDTH"):
-        train.main(folder, bundle_dir / "other", size="256")
+    with pytest.raises(ConfigError, match=r"--regime: expected one of auto, .*got 'semi'"):
+        train.main(folder, bundle_dir / "other", regime="semi")
 
 
 def test_nothing_is_left_behind_when_training_fails(data, tmp_path):

@@ -134,7 +134,7 @@ def test_unusable_images_are_named(tmp_path, mvtec):
     with pytest.raises(ConfigError, match="expected 8 bits per channel, got uint16"):
         read_image(broken)
     cv2.imwrite(str(broken), np.zeros((4, 4, 4), np.uint8))
-    with pytest.raises(ConfigError, match="expected grey or colour, got 4 channels"):
+    with pytest.raises(ConfigError, match="expected an opaque picture, got one with transparent"):
         read_image(broken)
     data = open_dataset(mvtec)
     cv2.imwrite(str(data.held_out[0].path), np.zeros((10, 10), np.uint8))

@@ -103,7 +103,9 @@ def test_training_is_repeatable_lowers_the_loss_and_leaves_the_backbone_alone():
         before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
         seen: list[float] = []
         plan = Plan(epochs=epochs, classification_epochs=1, batch=6)
-        outcomes.append(train_heads(network, taps, plan, seen.append))
+        history = train_heads(network, taps, plan, lambda done, _, seen=seen: seen.append(done))
+        outcomes.append((history[-1]["segmentation"], history[-1]["classification"]))
+        assert len(history) == epochs
         assert seen == sorted(seen) and seen[-1] == pytest.approx(1.0)
         for name, value in network.backbone.state_dict().items():
             assert torch.equal(value, before[name]), name
