@@ -41,7 +41,7 @@ def test_checkpoints_give_what_the_naive_network_gives(files, size):
         for wiring in ("jims", "icpr"):
             amap, score = heads_of(features, heads, wiring, size)
             network = load_network(files[0], "wide_resnet50_2", files[1], wiring=wiring).network
-            variants = [ExactSuperSimpleNet(network, size)]
+            variants: list[torch.nn.Module] = [ExactSuperSimpleNet(network, size)]
             if size == (256, 256):
                 assert difference(network.embed(*network.taps(pixels)), features) < 1e-4
                 variants.append(network)

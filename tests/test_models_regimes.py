@@ -20,7 +20,7 @@ from models.learn import IDLE_LOSS, PLANS, Epoch, Plan, train_heads, troubles
 from models.network_training import Wishes, train_network
 from models.sampling import Sampler
 from models.supersimplenet import SuperSimpleNet
-from models.targets import Targets, core_weights, dilated, flipped, on_grid, regime_of
+from models.targets import Regime, Targets, core_weights, dilated, flipped, on_grid, regime_of
 from models.train import contract_of, train_bundle
 from tests.test_models_learning import small_network
 
@@ -54,7 +54,8 @@ def test_a_regime_without_its_labels_is_refused(masks, asked, message):
 
 
 def test_regimes_change_what_the_papers_change():
-    for regime, threshold in {"weak": 0.2, "mixed": 0.6, "supervised": 0.6}.items():
+    cases: list[tuple[Regime, float]] = [("weak", 0.2), ("mixed", 0.6), ("supervised", 0.6)]
+    for regime, threshold in cases:
         plan = Plan(epochs=10).for_regime(regime)
         assert (plan.threshold, plan.classification_epochs) == (threshold, 10)
     assert Plan(epochs=4).for_regime("unsupervised").classification_epochs == 4
@@ -131,7 +132,7 @@ def bad_targets(count: int, grid: tuple[int, int], *, masked: bool) -> Targets:
     return Targets.of_bad([mask if masked else None] * count, grid)
 
 
-def trained(regime: str, *, masked: bool, epochs: int = 2) -> tuple[SuperSimpleNet, list[Epoch]]:
+def trained(regime: Regime, *, masked: bool, epochs: int = 2) -> tuple[SuperSimpleNet, list[Epoch]]:
     network, taps = small_network()
     targets = Targets.of_good(8, (8, 8)).joined(bad_targets(4, (8, 8), masked=masked))
     plan = Plan(epochs=epochs, batch=4, noise=0.4).for_regime(regime)

@@ -40,7 +40,9 @@ def main(
 ) -> None:
     """Rows of regime x seed on one set of images."""
     out.mkdir(parents=True, exist_ok=True)
-    wanted = [cast("Regime", one_of("--regimes", name, REGIMES)) for name in regimes.split(",")]
+    wanted: list[Regime] = [
+        cast("Regime", one_of("--regimes", name, REGIMES)) for name in regimes.split(",")
+    ]
     counts = [int(count) for count in epochs.split(",")]
     counts = counts * len(wanted) if len(counts) == 1 else counts
     for seed in (int(seed) for seed in seeds.split(",")):
