@@ -1,0 +1,391 @@
+"""The Sparkplug B edge node against a real broker; payloads read back by Google's own protobuf."""
+
+import asyncio
+import contextlib
+import math
+import queue
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+
+from appliance.codes import CommandError, Reason, Word
+from appliance.config import Camera, Config
+from appliance.config_bus import Bus, Mqtt
+from appliance.errors import ConfigError, DeviceError
+from appliance.messages import CommandResult, Verdict, Words
+from appliance.sparkplug import BadPayload, DataType, Metric, decode, encode
+from appliance.words import Bank
+from tests.rig import free_port, until
+
+pytest.importorskip("paho.mqtt", reason="the extra `bus` is not installed")
+pytest.importorskip("google.protobuf", reason="protobuf is not installed")
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from appliance.plc_mqtt import SparkplugNode, verdict_metrics
+
+needs_broker = pytest.mark.skipif(
+    shutil.which("mosquitto") is None and not Path("/usr/sbin/mosquitto").exists(),
+    reason="no mosquitto on this machine",
+)
+
+
+def payload_class() -> Any:
+    """The messages of sparkplug_b.proto that matter, as the specification numbers their fields."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="b.proto", package="b", syntax="proto2")
+    metric = file.message_type.add(name="Metric")
+    rows = (
+        ("name", 1, kinds.TYPE_STRING), ("alias", 2, kinds.TYPE_UINT64),
+        ("timestamp", 3, kinds.TYPE_UINT64), ("datatype", 4, kinds.TYPE_UINT32),
+        ("is_historical", 5, kinds.TYPE_BOOL), ("int_value", 10, kinds.TYPE_UINT32),
+        ("long_value", 11, kinds.TYPE_UINT64), ("double_value", 13, kinds.TYPE_DOUBLE),
+        ("boolean_value", 14, kinds.TYPE_BOOL), ("string_value", 15, kinds.TYPE_STRING),
+    )  # fmt: skip
+    for name, number, kind in rows:
+        metric.field.add(name=name, number=number, type=kind, label=kinds.LABEL_OPTIONAL)
+    payload = file.message_type.add(name="Payload")
+    for name, number in (("timestamp", 1), ("seq", 3)):
+        payload.field.add(
+            name=name, number=number, type=kinds.TYPE_UINT64, label=kinds.LABEL_OPTIONAL
+        )
+    payload.field.add(
+        name="metrics", number=2, type=kinds.TYPE_MESSAGE, type_name=".b.Metric",
+        label=kinds.LABEL_REPEATED,
+    )  # fmt: skip
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("b.Payload"))
+
+
+Payload = payload_class()
+
+
+def read(data: bytes) -> dict[str, Any]:
+    """Name → value, as another implementation reads them."""
+    values: dict[str, Any] = {}
+    for metric in Payload.FromString(data).metrics:
+        fields = [f for f, _ in metric.ListFields() if f.name.endswith("_value")]
+        values[metric.name] = getattr(metric, fields[0].name) if fields else None
+    return values
+
+
+# ---- payloads ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "read_as"),
+    [
+        (DataType.STRING, "Teil ß", "Teil ß"),
+        (DataType.STRING, "", ""),
+        (DataType.DOUBLE, -2.5, -2.5),
+        (DataType.BOOLEAN, True, True),
+        (DataType.BOOLEAN, False, False),
+        (DataType.UINT16, 65_535, 65_535),
+        (DataType.UINT32, 0xFFFF_FFFF, 0xFFFF_FFFF),
+        (DataType.UINT64, (1 << 64) - 1, (1 << 64) - 1),
+        (DataType.INT64, -1, (1 << 64) - 1),
+    ],
+)
+def test_another_implementation_reads_what_we_write(
+    kind: DataType, value: Any, read_as: Any
+) -> None:
+    metric = Metric(name="m", kind=kind, value=value, time_ms=1_700_000_000_123)
+    data = encode([metric], 1_700_000_000_999, 255)
+    payload = Payload.FromString(data)
+    assert (payload.timestamp, payload.seq) == (1_700_000_000_999, 255)
+    assert payload.metrics[0].timestamp == 1_700_000_000_123
+    assert payload.metrics[0].datatype == kind
+    assert read(data) == {"m": read_as}
+
+
+def test_we_read_what_another_implementation_writes() -> None:
+    payload = Payload(timestamp=5, seq=1)
+    payload.metrics.add(name="Node Control/Rebirth", boolean_value=True, datatype=11)
+    payload.metrics.add(name="number", int_value=7, alias=300)
+    payload.metrics.add(name="text", string_value="a")
+    payload.metrics.add(name="real", double_value=0.5)
+    expected = [("Node Control/Rebirth", True), ("number", 7), ("text", "a"), ("real", 0.5)]
+    assert decode(payload.SerializeToString()) == expected
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"\x12\x05abc", b"\x0b", b"\x12\x03\x0a\x01\xff", b"\x80" * 20]
+)
+def test_foreign_bytes_are_one_clear_error(data: bytes) -> None:
+    with pytest.raises(BadPayload, match="expected a Sparkplug B payload"):
+        decode(data)
+
+
+# ---- the node ------------------------------------------------------------------------------
+
+
+def verdict(part_id: int, age_s: float = 0.0) -> Verdict:
+    now_ns = time.time_ns() - int(age_s * 1e9)
+    return Verdict(
+        part_id=part_id, acq_id=part_id, epoch=3, word=Word.NG, reason=Reason.SEGAD,
+        part_tag=part_id + 100, camera="top", margin=1.5, t1=1.0, t2=2.0,
+        latency_ns=20_000_000, opened_utc_ns=now_ns, recipe="cell/1",
+    )  # fmt: skip
+
+
+class Broker:
+    """mosquitto, and a client of it that hears everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._file = folder / "mosquitto.conf"
+        self._file.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.heard: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self.start()
+
+    def start(self) -> None:
+        program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        self._process = subprocess.Popen(
+            [program, "-c", str(self._file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.ear = mqtt.Client(CallbackAPIVersion.VERSION2)
+        self.ear.on_message = lambda *message: self.heard.put(
+            (message[2].topic.removeprefix("spBv1.0/inspectd/"), message[2].payload)
+        )
+        subscribed: list[int] = []
+        self.ear.on_subscribe = lambda *_: subscribed.append(1)
+
+        def connect() -> bool:
+            with contextlib.suppress(OSError):
+                self.ear.connect("127.0.0.1", self.port)
+                return True
+            return False
+
+        until("the broker", connect)
+        self.ear.loop_start()
+        self.ear.subscribe("spBv1.0/#", qos=1)
+        until("a subscription", lambda: bool(subscribed))
+
+    def stop(self) -> None:
+        self.ear.disconnect()
+        self.ear.loop_stop()
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    async def next(self, topic: str) -> Any:
+        """The next payload of this topic."""
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                name, data = self.heard.get_nowait()
+                if name == topic:
+                    return Payload.FromString(data)
+                continue
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"nothing came on {topic}")
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    broker = Broker(tmp_path)
+    yield broker
+    broker.stop()
+
+
+def values(payload: Any) -> dict[str, Any]:
+    return read(payload.SerializeToString())
+
+
+class Asked:
+    """What the node asked of decide."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[str, str, str]] = []
+
+    async def __call__(self, name: str, argument: str, by: str) -> CommandResult:
+        self.commands.append((name, argument, by))
+        return CommandResult(id="", code=CommandError.DONE)
+
+
+def make(tmp_path: Path, port: int, ask: Any = None, **settings: Any) -> SparkplugNode:
+    section = Mqtt(host="127.0.0.1", port=port, node="box", **settings)
+    config = Config(
+        root=str(tmp_path), deadline_ms=200, bus=Bus(mqtt=section),
+        camera=(Camera(name="top", kind="files", folder="x"),),
+    )  # fmt: skip
+    return SparkplugNode(section, config, ask or Asked(), structlog.get_logger())
+
+
+@asynccontextmanager
+async def serving(node: SparkplugNode) -> AsyncIterator[None]:
+    """As the process `bus` keeps it."""
+
+    async def keep() -> None:
+        while True:
+            with contextlib.suppress(DeviceError):
+                await node.serve()
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def speak(node: SparkplugNode, state: int = 6) -> None:
+    """Words from decide."""
+    image = Bank()
+    image.set("State", state)
+    image.set("Epoch", 3)
+    node.words(image, Words(registers={}, counters={"ok": 5}, ledger={"unaccounted": 0}))
+
+
+@needs_broker
+def test_birth_data_rebirth_and_death(broker: Broker, tmp_path: Path) -> None:
+    """NBIRTH with seq 0, DBIRTH, DDATA per verdict in sequence; a rebirth; NDEATH at the end."""
+
+    async def live() -> None:
+        asked = Asked()
+        node = make(tmp_path, broker.port, asked)
+        speak(node)
+        async with serving(node):
+            born = await broker.next("NBIRTH/box")
+            assert born.seq == 0
+            assert values(born)["bdSeq"] == 0
+            assert values(born)["State"] == 6
+            assert values(born)["Ledger/unaccounted"] == 0
+            device = await broker.next("DBIRTH/box/top")
+            assert device.seq == 1
+            names = {m.name: m.datatype for m in device.metrics}
+            node.verdict(verdict(7), Bank())
+            data = await broker.next("DDATA/box/top")
+            told = values(data)
+            assert {m.name: m.datatype for m in data.metrics} == names
+            assert (told["Part Id"], told["Acq Id"], told["Part Tag"]) == (7, 7, 107)
+            assert (told["Verdict"], told["Verdict Name"]) == (Word.NG, "NG")
+            assert told["Margin"] == 1.5
+            assert not any(metric.is_historical for metric in data.metrics)
+            speak(node, state=3)
+            assert values(await broker.next("NDATA/box"))["State"] == 3
+
+            rebirth = Payload(timestamp=1)
+            rebirth.metrics.add(name="Node Control/Rebirth", boolean_value=True)
+            broker.ear.publish("spBv1.0/inspectd/NCMD/box", rebirth.SerializeToString(), qos=1)
+            again = await broker.next("NBIRTH/box")
+            assert (again.seq, values(again)["bdSeq"]) == (0, 0)
+            load = Payload(timestamp=1)
+            load.metrics.add(name="Node Control/Load Recipe", int_value=2)
+            broker.ear.publish("spBv1.0/inspectd/NCMD/box", load.SerializeToString(), qos=1)
+            broker.ear.publish("spBv1.0/inspectd/NCMD/box", b"\xff\xff", qos=1)
+            for _ in range(500):
+                if asked.commands:
+                    break
+                await asyncio.sleep(0.01)
+            assert asked.commands == [("load_recipe", "2", "mqtt:broker")]
+        death = await broker.next("NDEATH/box")
+        assert values(death) == {"bdSeq": 0}
+        assert not death.HasField("seq")
+
+    asyncio.run(live())
+
+
+@needs_broker
+def test_a_lost_connection_is_a_death_and_the_next_birth_has_the_next_number(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def live() -> None:
+        node = make(tmp_path, broker.port)
+        speak(node)
+        async with serving(node):
+            await broker.next("NBIRTH/box")
+            client = node._client
+            assert client is not None
+            line: Any = client.socket()
+            line.shutdown(2)  # as a pulled cable, but quicker
+            assert values(await broker.next("NDEATH/box"))["bdSeq"] == 0
+            assert values(await broker.next("NBIRTH/box"))["bdSeq"] == 1
+        # The number goes on after a restart of the process, too.
+        async with serving(make(tmp_path, broker.port)):
+            assert values(await broker.next("NBIRTH/box"))["bdSeq"] == 2
+
+    asyncio.run(live())
+
+
+@needs_broker
+def test_verdicts_wait_while_the_broker_is_away_and_what_is_too_much_is_counted(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def live() -> None:
+        node = make(tmp_path, broker.port, keep=8)
+        speak(node)
+        async with serving(node):
+            await broker.next("DBIRTH/box/top")
+            broker.stop()
+            for _ in range(1000):
+                if node._client is None or not node._client.is_connected():
+                    break
+                await asyncio.sleep(0.01)
+            for part_id in range(1, 11):
+                node.verdict(verdict(part_id, age_s=30), Bank())
+            assert node.counters["dropped"] == 2
+            broker.start()
+            speak(node)
+            for part_id in range(3, 11):
+                data = await broker.next("DDATA/box/top")
+                assert values(data)["Part Id"] == part_id
+                assert all(metric.is_historical for metric in data.metrics)
+            assert node.counters["historical"] == 8
+
+    asyncio.run(live())
+
+
+@needs_broker
+def test_when_decide_is_silent_its_cameras_are_dead(broker: Broker, tmp_path: Path) -> None:
+    async def live() -> None:
+        node = make(tmp_path, broker.port)
+        speak(node)
+        async with serving(node):
+            await broker.next("DBIRTH/box/top")
+            node.silent()
+            await broker.next("DDEATH/box/top")
+            speak(node)
+            await broker.next("DBIRTH/box/top")
+
+    asyncio.run(live())
+
+
+def test_no_broker_is_a_device_error_that_names_the_address(tmp_path: Path) -> None:
+    port = free_port()
+    node = make(tmp_path, port)
+    with pytest.raises(DeviceError, match=f"127.0.0.1:{port}"):
+        asyncio.run(node.serve())
+
+
+def test_files_of_the_section_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        make(tmp_path, 1883, password_file="secret")
+    (tmp_path / "secret").write_text("word\n")
+    (tmp_path / "secret").chmod(0o644)
+    with pytest.raises(ConfigError, match="mode 0600"):
+        make(tmp_path, 1883, user="u", password_file="secret")
+    (tmp_path / "secret").chmod(0o600)
+    make(tmp_path, 1883, user="u", password_file="secret")
+
+
+def test_a_part_without_margin_tells_nan_and_every_verdict_has_the_same_metrics() -> None:
+    bare = msgspec.structs.replace(verdict(1), margin=None, t1=None, t2=None)
+    names = [[m.name for m in verdict_metrics(v, False)] for v in (bare, verdict(2))]
+    assert names[0] == names[1]
+    margin = next(m for m in verdict_metrics(bare, False) if m.name == "Margin")
+    assert isinstance(margin.value, float) and math.isnan(margin.value)
