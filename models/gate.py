@@ -58,7 +58,7 @@ def choose(scores: Mapping[str, Floats], labels: Labels, seed: int = 0) -> Choic
         )
         for name, row in zip(known, drawn, strict=True)
     }
-    by_auroc = sorted(known[::-1], key=lambda name: -rows[name].auroc)  # ties keep this order
+    by_auroc = sorted(known, key=lambda name: (-rows[name].auroc, -SCORES.index(name)))
     decides = by_auroc[0]
     bad = int(labels.sum())
     sentences = [f"{_described(name, rows[name])}" for name in known]
