@@ -79,13 +79,14 @@ def heat_png(
 ) -> bytes:
     """A heat map as PNG with opacity.
 
-    amap: (K, H, W) raw logits; the highest of the K detectors counts. is_map_scale: the limits are
-    limits of the map itself (`decides = "map_max"`), so every pixel has its own place on the
-    scale. Otherwise (forest, classification) the hottest pixel gets the place of the part's
-    margin, the median pixel the scale's cold end, and what lies between follows the map. labels:
-    (H, W); ignored pixels stay clear.
+    amap: (K, H, W) raw values; the first of the K detectors leads and is shown, for the units of
+    others are their own. is_map_scale: the limits are limits of the map itself
+    (`decides = "map_max"`), so every pixel has its own place on the scale. Otherwise (forest,
+    classification) the hottest pixel gets the place of the part's margin, the median pixel the
+    scale's cold end, and what lies between follows the map. labels: (H, W); ignored pixels stay
+    clear.
     """
-    values = np.nan_to_num(amap.max(axis=0).astype(np.float64), nan=math.inf)
+    values = np.nan_to_num(amap[0].astype(np.float64), nan=math.inf)
     seen = None if labels is None or labels.shape != values.shape else labels != _IGNORED
     if not is_map_scale:
         counted = values if seen is None or not seen.any() else values[seen]

@@ -35,7 +35,6 @@ from appliance.messages import (
     Scored,
     Swap,
 )
-from appliance.pixels import to_8_bit
 from appliance.service import EXIT_NO, Service
 from appliance.wire import SETUP_ANSWER_MS, Inbox, Wiring
 
@@ -273,7 +272,13 @@ class Infer:
             if frame.pixels.ring == INLINE
             else self._rings.view(frame.pixels)
         )
-        picture = to_8_bit(camera.cut(pixels), frame.bits)
+        try:
+            picture = camera.picture(pixels, frame.bits, gates)
+        except PartError:
+            self._check(frame)
+            raise
+        if camera.finder is not None:
+            stages_ns["fixture"] = time.monotonic_ns() - begun
         if camera.gates is not None and setup.gate_limits is not None:
             gates.update(camera.gates.measure(picture))
             fault = judge(gates, setup.gate_limits, may_repeat=frame.is_simulated)

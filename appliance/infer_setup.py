@@ -16,8 +16,9 @@ import numpy as np
 from appliance.bundle import Bundle, GateLimits, Golden, golden_outputs, load_bundle
 from appliance.codes import OfflineReason, Reason
 from appliance.config import Config
-from appliance.engine import Engine, open_engine, passport_of
+from appliance.engine import Engine, Frame, open_engine, passport_of
 from appliance.errors import ArtefactError, PartError
+from appliance.fixture import Finder, finder_of
 from appliance.gates import Gates, gates_of
 from appliance.passport import (
     DAY_NS,
@@ -30,7 +31,7 @@ from appliance.passport import (
     write_proof,
     write_record,
 )
-from appliance.pixels import Pixels
+from appliance.pixels import Pixels, to_8_bit
 from appliance.recipe import load_recipe
 
 HANG_LIMIT_NS = 500_000_000
@@ -45,9 +46,23 @@ class CameraSetup(msgspec.Struct, frozen=True):
     engine: Engine
     gates: Gates | None
     roi: Roi | None
+    finder: Finder | None = None
 
-    def cut(self, frame: Pixels) -> Pixels:
-        """The region of interest, a view. Raises PartError where the frame does not hold it."""
+    def picture(self, frame: Pixels, bits: int, figures: dict[str, float]) -> Frame:
+        """What the network sees: 8 bits, the region of interest, the part where it belongs.
+
+        Fills `figures` with where the part lay. Raises PartError where the frame does not hold the
+        region of interest or the fixture is not found.
+        """
+        if self.finder is None:
+            return to_8_bit(self._cut(frame), bits)
+        whole = to_8_bit(frame, bits)
+        found = self.finder.locate(whole)
+        figures.update(found.figures())
+        return self.finder.placed(whole, found)
+
+    def _cut(self, frame: Pixels) -> Pixels:
+        """The region of interest, a view."""
         if self.roi is None:
             return frame
         x, y, width, height = self.roi
@@ -123,8 +138,12 @@ def prepare(config: Config, recipe: str, setup_hash: str, beat: Callable[[], Non
                 raise ArtefactError(
                     where, "x, y >= 0; width, height > 0", f"{roi}", OfflineReason.NO_RECIPE
                 )
+            where = f"{config.recipes_dir / loaded.path}: camera.{camera.name}.fixture"
+            finder = None
+            if view is not None and view.fixture is not None:
+                finder = finder_of(view.fixture, bundle, roi, where)
             engine = engine_for((roi[3], roi[2]) if roi else source)
-            cameras[camera.name] = CameraSetup(engine, gates_of(bundle), roi)
+            cameras[camera.name] = CameraSetup(engine, gates_of(bundle), roi, finder)
         golden, deviation, how_many = None, 0.0, "all"
         if bundle.manifest.kind != "null":
             golden = GoldenFrames(engine_for(source), bundle, passport.precision)

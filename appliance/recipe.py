@@ -31,6 +31,29 @@ class Limits(Section, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Fixture(Section, frozen=True, kw_only=True):
+    """How far a part may lie from where it lay in training, and what on it shows where it lies.
+
+    The frame is moved (and turned, and scaled) before the network so that the region falls on its
+    place; a part outside these limits, or without the region, ends as ERROR "fixture not found".
+    """
+
+    region: tuple[int, int, int, int]
+    """x, y, width, height in the training images: something that every good part has, and once."""
+    method: Literal["template", "ecc"] = "template"
+    """"template": best place, in steps; "ecc": refined from there to a fraction of a pixel and of
+    a degree by the enhanced correlation coefficient."""
+    reference: str = "golden/00.png"
+    """A picture in the bundle that shows the region where it belongs; a good golden frame."""
+    max_shift_px: float
+    """Of the region's middle, in pixels of the training images."""
+    max_rotation_deg: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest; 1 = as in training."""
+    min_likeness: float = 0.6
+    """Correlation of the region with the reference, 1 = the same up to brightness and contrast."""
+
+
 class View(Section, frozen=True, kw_only=True):
     """Settings of one camera for this product."""
 
@@ -40,6 +63,8 @@ class View(Section, frozen=True, kw_only=True):
     """SFNC name, for example "Mono8"; None leaves the device as it is."""
     roi: tuple[int, int, int, int] | None = None
     """x, y, width, height in pixels of the camera's frame, cut by infer before the network."""
+    fixture: Fixture | None = None
+    """Where parts do not lie still; `roi` then says where the training images lie in the frame."""
 
 
 class Recipe(Section, frozen=True, kw_only=True):

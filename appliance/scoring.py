@@ -83,14 +83,7 @@ class Scorer:
         judged = time.monotonic_ns()
         region, defects = None, 0
         if margin >= recipe.recipe.limits.t1:
-            roi = (
-                recipe.recipe.camera[scored.camera].roi
-                if scored.camera in (recipe.recipe.camera)
-                else None
-            )
-            region, defects = worst_region(
-                maps[0], self._is_seen, roi or (0, 0, frame[1], frame[0])
-            )
+            region, defects = worst_region(maps[0], self._is_seen, _covered(scored, recipe, frame))
             if self._forest is not None and decides == "segad":
                 reasons = self._forest.reasons(features)
             else:
@@ -125,6 +118,23 @@ class Scorer:
                 self._forest.margin(features)
                 self._forest.reasons(features)
             worst_region(noise[0], self._is_seen, (0, 0, shape[1], shape[0]))
+
+
+def _covered(
+    scored: Scored, recipe: LoadedRecipe, frame: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """x, y, width, height of what the map covers, in pixels of the frame.
+
+    Where a fixture was found, the place that it was found in; a turn is not followed.
+    """
+    view = recipe.recipe.camera.get(scored.camera)
+    x, y, width, height = (view.roi if view else None) or (0, 0, frame[1], frame[0])
+    shift = (scored.gates.get(f"fixture_{axis}_px", 0.0) for axis in "xy")
+    left, top = (
+        min(max(0, round(at + moved)), limit - 1)
+        for at, moved, limit in zip((x, y), shift, (frame[1], frame[0]), strict=True)
+    )
+    return left, top, width, height
 
 
 def worst_region(

@@ -99,8 +99,9 @@ def test_the_forest_may_say_ok_where_the_map_is_hot() -> None:
     assert picture[:, :, 3].max() == 0
 
 
-def test_the_hottest_detector_counts_and_nan_is_hot() -> None:
-    amap = np.concatenate([quiet(-8.0), quiet(4.0)])
+def test_the_leading_detector_is_shown_and_nan_is_hot() -> None:
+    amap = np.concatenate([quiet(4.0), quiet(-8.0) + 100])
+    assert at(rgba(heat_png(amap, 4.0, T1, T2, True)), 25, 5)[3] == 0
     assert at(rgba(heat_png(amap, 4.0, T1, T2, True)), 12, 22)[3] > 190
     amap = quiet(-8.0)
     amap[0, 12, 22] = np.nan

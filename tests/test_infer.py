@@ -34,7 +34,7 @@ from appliance.messages import (
     Swap,
 )
 from appliance.passport import Proof, Record
-from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
+from appliance.recipe import Fixture, Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Inbox, Wiring
 from tests.networks import picture, write_network_bundle
 
@@ -381,6 +381,29 @@ def test_a_region_that_is_none_is_refused(rig):
     assert isinstance(refused, Refused)
     assert refused.where.endswith("camera.top.roi")
     assert refused.offline is OfflineReason.NO_RECIPE
+
+
+def test_a_part_that_lies_elsewhere_is_moved_back_and_one_without_fixture_is_never_scored(rig):
+    bundle = write_network_bundle(rig.config.bundles_dir / "b")
+    fixture = Fixture(region=(20, 10, 50, 40), max_shift_px=6, reference="golden/0.png")
+    recipe = rig.recipe(bundle, top=View(roi=(8, 8, 96, 64), fixture=fixture))
+    rig.start()
+    rig.use(recipe)
+    frame = np.full((80, 112), 255, np.uint8)
+    frame[13:77, 11:107] = picture(0)
+    rig.show(frame, recipe[1])
+    answer = rig.answer()
+    assert (answer.gates["fixture_x_px"], answer.gates["fixture_y_px"]) == pytest.approx(
+        (3, 5), abs=0.1
+    )
+    assert answer.stages_ns["fixture"] > 0
+    with np.load(bundle.path("golden/0.npz")) as stored:
+        assert answer.classification == pytest.approx(float(stored["score"]), rel=1e-5)
+        np.testing.assert_allclose(rig.reader.view(answer.map), stored["map"], rtol=1e-5)
+    shown = rig.show(np.roll(frame, 8, 1), recipe[1])
+    expect_failure(rig.answer(), shown, Reason.FIXTURE, "fixture not found")
+    shown = rig.show(np.random.default_rng(9).integers(0, 255, (80, 112), np.uint8), recipe[1])
+    expect_failure(rig.answer(), shown, Reason.FIXTURE, "a likeness of at least 0.6")
 
 
 # ---- set-ups -------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ BENCHES: dict[str, str] = {
     "features": "tools.bench_score:features",
     "forest": "tools.bench_score:forest",
     "scoring": "tools.bench_score:scoring",
+    "fixture": "tools.bench_fixture:fixture",
     "kill": "tools.bench_plc:kill",
     "handshake": "tools.bench_plc:handshake",
     "pixels": "tools.bench_pixels:pixels",
