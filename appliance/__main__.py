@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "opcua-user": Entry("appliance.opcua_users:main", "Add, change or remove an OPC UA user."),
     "plc-conformance": Entry("tools.plc_conformance:main", "Check a box against the PLC contract."),
+    "chaos": Entry("tools.chaos:main", "The failure table, brought about for real."),
     "bench": Entry("tools.bench:main", "Measure the budgets on this machine."),
     "audit": Entry("appliance.audit:main", "Who changed what, and whether anybody altered that."),
     "doctor": Entry("appliance.doctor:main", "What is installed, missing or broken, and why."),

@@ -13,7 +13,7 @@ from appliance.config import load_config, load_products
 from appliance.recipe import load_recipe
 from appliance.service import run_process
 
-PROCESSES = ("camera", "infer", "decide", "bus", "record", "hmi")
+PROCESSES = ("camera", "infer", "decide", "bus", "record", "hmi", "metrics")
 
 ConfigPath = Annotated[Path, typer.Option("--config", help="The integrator's config.toml.")]
 

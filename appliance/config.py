@@ -85,6 +85,21 @@ class Camera(Section, frozen=True, kw_only=True):
     backoff_max_s: float = 30.0
 
 
+class EngineFaults(Section, frozen=True, kw_only=True):
+    """Faults that the null engine plays, for rehearsal and tests; every n-th frame, 0 = never."""
+
+    nan_every: int = 0
+    """One number of the map is NaN."""
+    fail_every: int = 0
+    """The runtime raises an error."""
+    slow_every: int = 0
+    slow_ms: int = 0
+    hang_every: int = 0
+    """The call never returns."""
+    hoard_every: int = 0
+    """Takes memory until it is refused, 1 GB at most."""
+
+
 class Engine(Section, frozen=True, kw_only=True):
     """What runs the network on this box."""
 
@@ -94,6 +109,8 @@ class Engine(Section, frozen=True, kw_only=True):
     """0 = one less than the machine has cores, at least one."""
     null_delay_ms: float = 0.0
     """Null engine only: pretends to work for so long."""
+    faults: EngineFaults = EngineFaults()
+    """Null engine only."""
 
 
 class Plc(Section, frozen=True, kw_only=True):
@@ -130,6 +147,15 @@ class Hmi(Section, frozen=True, kw_only=True):
     port: int = 8080
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    """Figures for Prometheus, on a port of their own."""
+
+    host: str = "127.0.0.1"
+    """Plain HTTP without a password: beyond this machine, put a proxy in front of it."""
+    port: int = 0
+    """0 = off."""
+
+
 class Wire(Section, frozen=True, kw_only=True):
     """Channels that leave this box: "channel" or "channel-peer" → "tcp://host:port" with CURVE."""
 
@@ -153,6 +179,7 @@ class Config(Section, frozen=True, kw_only=True):
     bus: Bus = Bus()
     record: Record = Record()
     hmi: Hmi = Hmi()
+    metrics: Metrics = Metrics()
     wire: Wire = Wire()
     runtime: str = "run"
     """Sockets and locks, mode 0700, below root or absolute."""
@@ -322,6 +349,7 @@ def load_config(path: Path) -> Config:
         ("record.grace_ms", config.record.grace_ms, 0, 60_000),
         ("hmi.port", config.hmi.port, 1, 65_535),
         *ranges(config.bus),
+        ("metrics.port", config.metrics.port, 0, 65_535),
         *(
             (f"camera.{camera.name}.{key}", getattr(camera, key), low, high)
             for camera in config.camera

@@ -202,7 +202,7 @@ def open_engine(
     if settings.kind == "null":
         from appliance.engine_null import NullEngine
 
-        return NullEngine(spec, settings.null_delay_ms)
+        return NullEngine(spec, settings.null_delay_ms, settings.faults)
     adapter = _adapter(settings)
     model = _merged(bundle, _network_file(settings), spec, adapter.sums, cache)
     return adapter(spec, model, settings.precision, thread_count(settings))

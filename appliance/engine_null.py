@@ -15,26 +15,43 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
+from appliance.bundle import Bundle, GateLimits, InputContract, Manifest, finish_bundle
+from appliance.codes import Reason
+from appliance.config import EngineFaults
 from appliance.engine import Engine, Frame, Map, Spec
+from appliance.errors import PartError
 from appliance.segments import column_names
 
 _SIDE_PX = 64
 _SEGMENTS = ("all",)
 _DETECTORS = ("null",)
+_NO_FAULTS = EngineFaults()
+
+
+_HOARD_BYTES = 1 << 30
 
 
 class NullEngine(Engine):
-    """delay_ms: pretends to work for so long."""
+    """delay_ms: pretends to work for so long. faults: plays these, once it is warm."""
 
     kind = "null"
     runtime = "null 1"
     precisions = ("fp32",)
     is_simulated = True
 
-    def __init__(self, spec: Spec, delay_ms: float = 0.0) -> None:
+    def __init__(
+        self, spec: Spec, delay_ms: float = 0.0, faults: EngineFaults = _NO_FAULTS
+    ) -> None:
         super().__init__(spec, b"", "fp32", 1)
         self._delay_s = delay_ms / 1000
+        self._faults = faults
+        self._warm_calls: int | None = None
+
+    def warm_up(self) -> int:
+        """As every engine; faults come afterwards."""
+        p99_ns = super().warm_up()
+        self._warm_calls = self.calls
+        return p99_ns
 
     def _load(self, model: bytes) -> None:
         pass
@@ -45,7 +62,31 @@ class NullEngine(Engine):
         mean = cv2.mean(frame[0])[: frame.shape[3]]
         score = float(np.float32(sum(mean) / len(mean)))
         out.fill(score)
+        self._play(out)
         return score
+
+    def _play(self, out: Map) -> None:
+        """The faults that strike this frame."""
+        faults = self._faults
+        if self._strikes(faults.nan_every):
+            out[..., 0, 0] = np.nan
+        if self._strikes(faults.slow_every):
+            time.sleep(faults.slow_ms / 1000)
+        if self._strikes(faults.fail_every):
+            raise PartError(Reason.INFERENCE_ERROR, "the runtime fails, as the faults ask for")
+        if self._strikes(faults.hang_every):
+            while True:
+                time.sleep(60)
+        if self._strikes(faults.hoard_every):
+            hoard: list[bytes] = []
+            while len(hoard) << 20 < _HOARD_BYTES:
+                hoard.append(b"x" * (1 << 20))
+            raise MemoryError(f"{len(hoard)} MB, as the faults ask for")
+
+    def _strikes(self, every: int) -> bool:
+        if not every or self._warm_calls is None:
+            return False
+        return (self.calls - self._warm_calls) % every == 0
 
     def _release(self) -> None:
         pass
@@ -57,6 +98,7 @@ def write_null_bundle(
     height_px: int = 480,
     width_px: int = 640,
     channels: Literal[1, 3] = 1,
+    gates: GateLimits | None = None,
 ) -> Bundle:
     """A bundle for the null engine at `folder`: one segment "all", no forest, no golden frame.
 
@@ -68,6 +110,8 @@ def write_null_bundle(
     try:
         labels = np.zeros((_SIDE_PX, _SIDE_PX), np.uint8)
         cv2.imwrite(str(draft / "segments.png"), labels)
+        if gates is not None:
+            cv2.imwrite(str(draft / gates.mean_image), labels)
         manifest = Manifest(
             kind="null",
             product=product,
@@ -84,6 +128,7 @@ def write_null_bundle(
             detectors=_DETECTORS,
             segments=_SEGMENTS,
             columns=column_names(_SEGMENTS, _DETECTORS),
+            gates=gates,
         )
         return finish_bundle(draft, folder, manifest)
     finally:

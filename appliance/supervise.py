@@ -42,6 +42,7 @@ def process_table(config: Config) -> tuple[tuple[str, str], ...]:
         ("record", ""),
         *((("bus", ""),) if config.bus.is_used else ()),
         *((("hmi", ""),) if config.hmi.is_enabled else ()),
+        *((("metrics", ""),) if config.metrics.port else ()),
     )
 
 
@@ -229,6 +230,8 @@ def check_addresses(config: Config) -> None:
         wanted.append(("hmi.port", config.hmi.host, config.hmi.port))
     if config.bus.opcua is not None:
         wanted.append(("bus.opcua.port", config.bus.opcua.host, config.bus.opcua.port))
+    if config.metrics.port:
+        wanted.append(("metrics.port", config.metrics.host, config.metrics.port))
     for key, host, port in wanted:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -23,6 +23,7 @@ ONLY_IN = {
     "nicegui": ("appliance/hmi", "calibration/"),
     "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_runtimes.py"),
     "openvino": ("appliance/engine_openvino.py", "models/"),
+    "prometheus_client": ("appliance/metrics.py",),
     "pymodbus": ("appliance/plc_modbus.py", "tools/plc_"),
     "sqlalchemy": (
         "appliance/store.py",

@@ -75,7 +75,7 @@ def line() -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "stop"])
-@pytest.mark.parametrize("process", ["camera", "infer", "decide", "record"])
+@pytest.mark.parametrize("process", ["camera", "infer", "decide", "record", "decide"])
 def test_death_never_looks_like_a_verdict(
     line: tuple[Rig, Ear], process: str, number: signal.Signals
 ) -> None:

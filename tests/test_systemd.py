@@ -17,7 +17,10 @@ LINE = ("camera-top", "infer-0", "decide", "record")
 needs_analyze = pytest.mark.skipif(
     not shutil.which("systemd-analyze"), reason="systemd is not installed"
 )
-INSTANCES = (*(f"inspectd@{which}" for which in (*LINE, "hmi", "bus")), "inspectd-retry@decide")
+INSTANCES = (
+    *(f"inspectd@{which}" for which in (*LINE, "hmi", "metrics", "bus")),
+    "inspectd-retry@decide",
+)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import tomli_w
 
+from appliance.bundle import GateLimits
 from appliance.config import load_config
 from appliance.engine_null import write_null_bundle
 from appliance.messages import Health, Verdict, Words
@@ -55,7 +56,13 @@ def number_of(margin: float) -> float:
 class BenchLine:
     """One line of real processes below a directory of its own. A context manager."""
 
-    def __init__(self, picture: Picture, pictures: int, **changes: dict[str, Any] | str) -> None:
+    def __init__(
+        self,
+        picture: Picture,
+        pictures: int,
+        gates: GateLimits | None = None,
+        **changes: dict[str, Any] | str | int,
+    ) -> None:
         """`changes`: keys of config.toml; a table is merged, `camera` is the one camera."""
         self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
         self.port = _free_port()
@@ -76,13 +83,13 @@ class BenchLine:
         self.config_path = self.root / "config.toml"
         self.config_path.write_text(tomli_w.dumps(settings))
         self.config = load_config(self.config_path)
-        self._write(picture, pictures)
+        self._write(picture, pictures, gates)
         self._log_path = self.root / "log"
         self._log = self._log_path.open("wb")
         self._run: subprocess.Popen[bytes] | None = None
         self._plc: subprocess.Popen[bytes] | None = None
 
-    def _write(self, picture: Picture, pictures: int) -> None:
+    def _write(self, picture: Picture, pictures: int, gates: GateLimits | None) -> None:
         folder = self.root / "pictures"
         folder.mkdir()
         first = picture(0)
@@ -92,7 +99,7 @@ class BenchLine:
             if not done:
                 raise NotMeasuredError(f"{folder}: a picture could not be written")
         bundle = write_null_bundle(
-            self.config.bundles_dir / "null", "null", first.shape[0], first.shape[1]
+            self.config.bundles_dir / "null", "null", first.shape[0], first.shape[1], gates=gates
         )
         recipe = Recipe(
             id="bench",
@@ -107,10 +114,22 @@ class BenchLine:
 
     # ---- processes
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         """`inspectd run`."""
         command = [sys.executable, "-m", "appliance", "run", "--config", str(self.config_path)]
-        self._run = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self._run = subprocess.Popen(
+            command, stdout=self._log, stderr=self._log, env=os.environ | environment
+        )
+
+    def cut_power(self) -> None:
+        """SIGKILL for all of it at once: the supervisor may not see its processes die."""
+        if self._run is None:
+            raise RuntimeError("the line was not started")
+        self._run.send_signal(signal.SIGSTOP)
+        for pid in self.pids().values():
+            os.kill(pid, signal.SIGKILL)
+        self._run.kill()
+        self._run.wait()
 
     def start_plc(self, *options: str) -> None:
         """The desk PLC; see `inspectd plc-sim --help` for its options."""
@@ -165,8 +184,8 @@ class BenchLine:
         """The last lines that the processes wrote, for an error message."""
         return self._log_path.read_text(errors="replace")[-1500:]
 
-    def close(self) -> None:
-        """Stop what runs and remove all files."""
+    def stop(self) -> None:
+        """Stop what runs."""
         running = [p for p in (self._plc, self._run) if p is not None and p.poll() is None]
         for process in running:
             process.terminate()
@@ -176,6 +195,10 @@ class BenchLine:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def close(self) -> None:
+        """Stop what runs and remove all files."""
+        self.stop()
         if self._plc is not None and self._plc.stdout is not None:
             self._plc.stdout.close()
         self._log.close()

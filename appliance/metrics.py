@@ -1,0 +1,188 @@
+"""PROCESS: what everyone reports → Prometheus, on a port of its own; off unless configured.
+
+Enters: `health` of all processes, `live` of decide. Leaves: text on http://`metrics.host:port`/.
+Names and labels are made from the names in the messages, so that a new counter is there by itself.
+A process of its own, since no scrape may cost the line anything; its death is nobody's matter.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from appliance.codes import Reason, Status1, Status2, Word
+from appliance.config import Config
+from appliance.errors import AddressInUse
+from appliance.messages import Health, Verdict, Words
+from appliance.registers import REGISTERS
+from appliance.service import Service
+from appliance.wire import Inbox, Wiring
+
+_BEAT_NS = 100_000_000
+_BUCKETS_S = (
+    0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
+    1.0, 2.0,
+)  # fmt: skip
+_STATES = ("State", "OfflineReason", "FaultCode", "Epoch")
+
+
+def main(service: Service, config: Config, name: str) -> None:
+    """Serve until stopped. Raises ConfigError where the port is taken."""
+    others = (
+        *(f"camera:{camera.name}" for camera in config.camera),
+        "infer:0",
+        "decide",
+        "record",
+        *(("hmi",) if config.hmi.is_enabled else ()),
+    )
+    with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
+        live, healths = wiring.receiver("live"), wiring.receiver("health", *others)
+        own = wiring.sender("health", "metrics")
+        metrics = Metrics(service, others)
+        registry = CollectorRegistry()
+        registry.register(metrics)
+        settings = config.metrics
+        try:
+            server, thread = start_http_server(settings.port, settings.host, registry)
+        except OSError as err:
+            address = f"{settings.host}:{settings.port}"
+            raise AddressInUse("metrics.port", f"a free port {address}", str(err)) from err
+        inbox, beat_ns = Inbox(live, healths), 0
+        service.ready()
+        while not service.is_stopping:
+            for _, message in inbox.poll(100):
+                metrics.take(message)
+            if service.clock() - beat_ns >= _BEAT_NS:
+                beat_ns = service.clock()
+                foreign = live.foreign + healths.foreign
+                own.send(
+                    Health(
+                        process="metrics",
+                        pid=os.getpid(),
+                        is_serving=True,
+                        counters={"scrapes": metrics.scrapes, "foreign": foreign},
+                    )
+                )
+            service.turn()
+        server.shutdown()
+        thread.join(1)
+
+
+class Metrics(Collector):
+    """The newest of everything, as a scrape wants it. Scrapes come in a thread of their own."""
+
+    def __init__(self, service: Service, processes: Iterable[str]) -> None:
+        self._clock = service.clock
+        self._lock = threading.Lock()
+        self._health: dict[str, tuple[int, Health]] = {}
+        self._processes = tuple(processes)
+        self._words: Words | None = None
+        self.scrapes = 0
+        self._seen = CollectorRegistry()
+        self._verdicts = Counter(
+            "inspectd_verdicts_seen",
+            "Verdicts seen by this exporter since it started",
+            ("word", "reason"),
+            registry=self._seen,
+        )
+        self._latency = Histogram(
+            "inspectd_latency_seconds",
+            "Trigger to verdict",
+            buckets=_BUCKETS_S,
+            registry=self._seen,
+        )
+        self._stages = Histogram(
+            "inspectd_stage_seconds",
+            "Time of a part in one stage",
+            ("stage",),
+            buckets=_BUCKETS_S,
+            registry=self._seen,
+        )
+
+    def take(self, message: object) -> None:
+        """One message of `health` or `live`."""
+        match message:
+            case Health():
+                with self._lock:
+                    self._health[message.process] = self._clock(), message
+            case Words():
+                with self._lock:
+                    self._words = message
+            case Verdict():
+                self._verdicts.labels(Word(message.word).name, Reason(message.reason).name).inc()
+                if not message.is_rebuilt:
+                    self._latency.observe(message.latency_ns / 1e9)
+                for stage, took_ns in message.stages_ns.items():
+                    self._stages.labels(stage).observe(took_ns / 1e9)
+            case _:
+                pass
+
+    def collect(self) -> Iterator[Metric]:
+        """What a scrape gets."""
+        with self._lock:
+            health, words = dict(self._health), self._words
+            self.scrapes += 1
+        yield from self._of_processes(health)
+        if words is not None:
+            yield from _of_words(words)
+        yield from self._seen.collect()
+
+    def _of_processes(self, health: dict[str, tuple[int, Health]]) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "inspectd_up", "1 while health younger than 1 s was heard", labels=["process"]
+        )
+        serving = GaugeMetricFamily(
+            "inspectd_serving", "1 while device or engine are usable", labels=["process"]
+        )
+        age = GaugeMetricFamily(
+            "inspectd_health_age_seconds", "Since the last sign of life", labels=["process"]
+        )
+        events = CounterMetricFamily(
+            "inspectd_events", "Every counter of every process", labels=["process", "event"]
+        )
+        figures = GaugeMetricFamily(
+            "inspectd_figure", "Every figure of every process", labels=["process", "figure"]
+        )
+        now_ns = self._clock()
+        for process in dict.fromkeys((*self._processes, *health)):
+            heard_ns, message = health.get(process, (None, None))
+            since_s = float("inf") if heard_ns is None else (now_ns - heard_ns) / 1e9
+            up.add_metric([process], float(since_s < 1.0))
+            age.add_metric([process], since_s)
+            if message is None:
+                continue
+            serving.add_metric([process], float(message.is_serving))
+            for name, value in message.counters.items():
+                events.add_metric([process, name], value)
+            for name, value in message.gauges.items():
+                figures.add_metric([process, name], value)
+        yield from (up, serving, age, events, figures)
+
+
+def _of_words(words: Words) -> Iterator[Metric]:
+    counters = CounterMetricFamily(
+        "inspectd_parts", "Counters of the decision process, over restarts", labels=["counter"]
+    )
+    for name, value in words.counters.items():
+        counters.add_metric([name], value)
+    ledger = GaugeMetricFamily(
+        "inspectd_ledger", "The ledger; `unaccounted` must stay 0", labels=["figure"]
+    )
+    for name, value in words.ledger.items():
+        ledger.add_metric([name], value)
+    states = GaugeMetricFamily(
+        "inspectd_register", "State, OfflineReason, FaultCode, Epoch as the PLC reads them",
+        labels=["register"],
+    )  # fmt: skip
+    for name in _STATES:
+        states.add_metric([name], words.registers[REGISTERS[name].address])
+    bits = GaugeMetricFamily("inspectd_status", "Bits of HR 100 and 101", labels=["bit"])
+    for address, kind in ((100, Status1), (101, Status2)):
+        for bit in kind:
+            name = (bit.name or "").lower()
+            bits.add_metric([name], float(bool(words.registers[address] & bit)))
+    yield from (counters, ledger, states, bits)

@@ -1,0 +1,49 @@
+"""Every counter and stage for Prometheus, from a real line."""
+
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.rig import Rig, free_port, until
+
+
+def scrape(port: int) -> dict[str, float]:
+    """ "NAME VALUE-OF-LABEL …", by the names of the labels → value."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        " ".join((sample.name, *(v for _, v in sorted(sample.labels.items())))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_counters_stages_ledger_and_states_are_there() -> None:
+    port = free_port()
+    with Rig({"metrics": {"port": port}}) as rig:
+        rig.start()
+        with rig.ear("camera:top", "metrics") as ear:
+            until("Ready", lambda: ear.is_ready, 30)
+            until("exporter", lambda: "metrics" in ear.listen().health, 20)
+            rig.drive(parts=10)
+            until(
+                "ten verdicts",
+                lambda: scrape(port).get("inspectd_verdicts_seen_total NONE OK") == 10,
+            )
+            until("rows", lambda: scrape(port).get("inspectd_ledger rows_pending") == 0)
+            seen = scrape(port)
+            assert seen["inspectd_ledger unaccounted"] == 0
+            assert seen["inspectd_ledger accepted"] == 10
+            assert seen["inspectd_latency_seconds_count"] == 10
+            for stage in ("engine", "hand_over"):
+                assert seen[f"inspectd_stage_seconds_count {stage}"] == 10
+            for process in ("camera:top", "infer:0", "decide", "record"):
+                assert seen[f"inspectd_up {process}"] == 1
+            triggers = ear.listen().health["camera:top"].counters["triggers"]
+            assert seen["inspectd_events_total triggers camera:top"] == triggers == 10
+            assert seen["inspectd_events_total scored infer:0"] == 10
+            assert seen["inspectd_status online"] == 1
+            assert seen["inspectd_register FaultCode"] == 0
+            rig.kill("record")
+            until("its silence", lambda: scrape(port)["inspectd_health_age_seconds record"] > 0.3)
+        assert rig.stop() == 0
