@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "evaluate": Entry("models.evaluate:main", "AUROC and its kin of a bundle on labelled images."),
     "calibrate": Entry("calibration.calibrate:main", "Limits from evidence, and what it proves."),
     "users": Entry("calibration.users:main", "Who may log in to the operator's tool."),
+    "replay": Entry("appliance.replay_command:main", "Judge recorded frames once more; compare."),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "opcua-user": Entry("appliance.opcua_users:main", "Add, change or remove an OPC UA user."),
     "plc-conformance": Entry("tools.plc_conformance:main", "Check a box against the PLC contract."),

@@ -23,7 +23,7 @@ from appliance.pixels import Pixels
 from appliance.recipe import View
 from appliance.source import Counts, Frame, FrameIds, Incomplete, Mode
 
-_SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"})
 _CACHE_BYTES = 512 << 20
 _MS = 1_000_000
 
@@ -36,11 +36,11 @@ class Pictures:
 
     def __init__(self, folder: Path, cache_bytes: int = _CACHE_BYTES) -> None:
         try:
-            files = sorted(f for f in folder.iterdir() if f.suffix.lower() in _SUFFIXES)
+            files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
         except OSError as err:
             raise DeviceError(f"{folder}: expected a folder of pictures, got {err}") from err
         if not files:
-            kinds = " ".join(sorted(_SUFFIXES))
+            kinds = " ".join(sorted(SUFFIXES))
             raise DeviceError(f"{folder}: expected pictures ({kinds}), got none")
         self.files = files
         self._cached: dict[int, Pixels] = {}

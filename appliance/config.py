@@ -32,6 +32,8 @@ _CAMERA_RANGES = (
     ("height_px", 0, 1 << 16),
     ("backoff_max_s", 0, 3600),
     ("arrival_delay_ms", 0, 10_000),
+    ("record_every", 1, 1_000_000),
+    ("record_minutes", 0.01, 10_000),
 )
 _WINDOW_SHARE = 0.4
 
@@ -83,6 +85,13 @@ class Camera(Section, frozen=True, kw_only=True):
     part's clock starts so much before the picture came, with hardware and free trigger."""
     faults: Faults = Faults()
     backoff_max_s: float = 30.0
+    record: Literal["none", "ng", "sampled", "all", "ring"] = "none"
+    """Whose pictures go into the recording, beside all messages: of no part (and no recording at
+    all where every camera says so), of NG, UNCERTAIN and ERROR, of every `record_every`-th frame,
+    of all, or of all for `record_minutes`, kept for good when a part ends as ERROR or the box
+    has a fault."""
+    record_every: int = 10
+    record_minutes: float = 5.0
 
 
 class EngineFaults(Section, frozen=True, kw_only=True):
@@ -137,6 +146,10 @@ class Record(Section, frozen=True, kw_only=True):
     """Oldest images go first beyond this number."""
     grace_ms: int = 2000
     """How long after its deadline a frame stays in the ring for the recorder."""
+    compression: Literal["none", "zstd"] = "none"
+    """Of recordings; zstd is lossless, takes less disk and more of a core."""
+    maps: bool = True
+    """Whether recordings keep the anomaly map of each picture that they keep."""
 
 
 class Hmi(Section, frozen=True, kw_only=True):
@@ -242,6 +255,16 @@ class Config(Section, frozen=True, kw_only=True):
     def data_dir(self) -> Path:
         """Database, images, recordings."""
         return self.root_dir / "data"
+
+    @property
+    def recordings_dir(self) -> Path:
+        """One directory per recording."""
+        return self.data_dir / "recordings"
+
+    @property
+    def is_taped(self) -> bool:
+        """Some camera is recorded."""
+        return any(camera.record != "none" for camera in self.camera)
 
     @property
     def keys_dir(self) -> Path:
@@ -380,6 +403,9 @@ def _check_hardware(config: Config, path: Path) -> None:
             where = f"{path}: trigger_window_ms"
             expected = f"at most {longest_ms:g}, half the distance of parts at {camera.rate_hz:g}/s"
             raise ConfigError(where, expected, f"{config.window_ms:g}")
+def is_simulated(config: Config) -> bool:
+    """No verdict of this line may be believed: its pictures or its engine are none."""
+    return config.camera[0].kind == "files" or config.engine.kind == "null"
 
 
 def load_products(config: Config) -> dict[int, str]:

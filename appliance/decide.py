@@ -40,6 +40,7 @@ from appliance.parts import Judgement, Part
 from appliance.plc_modbus import ModbusPort
 from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
 from appliance.service import Service
+from appliance.tape import Tape
 from appliance.wire import AsyncReceiver, Sender, Wiring
 from appliance.words import Bank, PlcInput
 
@@ -113,6 +114,7 @@ class _Decide:
         }
         self._verdicts = wiring.sender("verdicts")
         self._live = wiring.sender("live")
+        self._tape = Tape(wiring.sender("tape").send) if config.is_taped else None
         health = wiring.sender("health", "decide")
         bank = Bank(config.plc.word_order, software_version(), os.uname().nodename)
         line = self._line = Line(
@@ -130,6 +132,7 @@ class _Decide:
             ),
             software_version(),
             clock(),
+            self._tape,
         )
         port = ModbusPort(config.plc, bank, self._plc_wrote, clock)
         await port.start()
@@ -170,6 +173,8 @@ class _Decide:
     # ---- messages --------------------------------------------------------------------------
 
     def _plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
+        if self._tape is not None:
+            self._tape.plc_wrote(plc, received_ns)
         self._line.plc_wrote(plc, received_ns)
         self._arm()
 
@@ -467,7 +472,12 @@ class _Decide:
                 pid=os.getpid(),
                 is_serving=True,
                 setup_hash=current.setup_hash if current else "",
-                counters={**line.counters, **port.counters, "unsent": self._verdicts.refused},
+                counters={
+                    **line.counters,
+                    **port.counters,
+                    "unsent": self._verdicts.refused,
+                    "tape_lost": self._tape.lost if self._tape else 0,
+                },
                 gauges={"loop_lag_ms": self._lag_ms, "largest_lag_ms": self._largest_lag_ms},
                 note=notes[0] if notes else "",
             )

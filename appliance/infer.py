@@ -21,7 +21,6 @@ from appliance.config import Config
 from appliance.engine import Engine, Frame
 from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.frames import INLINE, RingReader, RingWriter, inline_view, slots_for
-from appliance.gates import judge
 from appliance.hang_guard import HangGuard
 from appliance.infer_setup import DailyProof, Setup, prepare
 from appliance.messages import (
@@ -273,19 +272,10 @@ class Infer:
             else self._rings.view(frame.pixels)
         )
         try:
-            picture = camera.picture(pixels, frame.bits, gates)
+            picture = camera.look(pixels, frame, setup.gate_limits, gates, stages_ns)
         except PartError:
             self._check(frame)
             raise
-        if camera.finder is not None:
-            stages_ns["fixture"] = time.monotonic_ns() - begun
-        if camera.gates is not None and setup.gate_limits is not None:
-            gates.update(camera.gates.measure(picture))
-            fault = judge(gates, setup.gate_limits, may_repeat=frame.is_simulated)
-            stages_ns["gates"] = time.monotonic_ns() - begun
-            if fault is not None:
-                self._check(frame)
-                raise PartError(*fault)
         entered = time.monotonic_ns()
         classification = self._run(camera.engine, picture)
         left = time.monotonic_ns()

@@ -5,6 +5,7 @@ names the file, what was expected and what came. The set-up in force is not touc
 """
 
 import contextlib
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Literal
@@ -19,7 +20,8 @@ from appliance.config import Config
 from appliance.engine import Engine, Frame, open_engine, passport_of
 from appliance.errors import ArtefactError, PartError
 from appliance.fixture import Finder, finder_of
-from appliance.gates import Gates, gates_of
+from appliance.gates import Gates, gates_of, judge
+from appliance.messages import FrameReady
 from appliance.passport import (
     DAY_NS,
     Passport,
@@ -32,7 +34,7 @@ from appliance.passport import (
     write_record,
 )
 from appliance.pixels import Pixels, to_8_bit
-from appliance.recipe import load_recipe
+from appliance.recipe import LoadedRecipe, load_recipe
 
 HANG_LIMIT_NS = 500_000_000
 """Shortest limit of one call into an engine; a slow engine gets three times its warm-up p99."""
@@ -47,6 +49,31 @@ class CameraSetup(msgspec.Struct, frozen=True):
     gates: Gates | None
     roi: Roi | None
     finder: Finder | None = None
+
+    def look(
+        self,
+        pixels: Pixels,
+        frame: FrameReady,
+        limits: GateLimits | None,
+        gates: dict[str, float],
+        stages_ns: dict[str, int],
+    ) -> Frame:
+        """What the network will see, its image gates passed.
+
+        Fills `gates` and `stages_ns` as far as it gets. Raises PartError. The one way of the line
+        and of replay.
+        """
+        begun = time.monotonic_ns()
+        picture = self.picture(pixels, frame.bits, gates)
+        if self.finder is not None:
+            stages_ns["fixture"] = time.monotonic_ns() - begun
+        if self.gates is not None and limits is not None:
+            gates.update(self.gates.measure(picture))
+            fault = judge(gates, limits, may_repeat=frame.is_simulated)
+            stages_ns["gates"] = time.monotonic_ns() - begun
+            if fault is not None:
+                raise PartError(*fault)
+        return picture
 
     def picture(self, frame: Pixels, bits: int, figures: dict[str, float]) -> Frame:
         """What the network sees: 8 bits, the region of interest, the part where it belongs.
@@ -109,6 +136,11 @@ def prepare(config: Config, recipe: str, setup_hash: str, beat: Callable[[], Non
             f"{loaded.setup_hash[:12]}…",
             OfflineReason.NO_RECIPE,
         )
+    return prove(config, loaded, beat)
+
+
+def prove(config: Config, loaded: LoadedRecipe, beat: Callable[[], None]) -> Setup:
+    """See `prepare`: the same for a recipe that is read already."""
     bundle = load_bundle(config.bundles_dir / loaded.recipe.bundle_dir, loaded.recipe.bundle)
     beat()
     contract = bundle.manifest.input
@@ -154,7 +186,7 @@ def prepare(config: Config, recipe: str, setup_hash: str, beat: Callable[[], Non
             engine.close()
         raise
     setup = Setup(
-        setup_hash=setup_hash,
+        setup_hash=loaded.setup_hash,
         passport=passport,
         cameras=cameras,
         gate_limits=bundle.manifest.gates,

@@ -16,7 +16,7 @@ from appliance.codes import (
     Status2,
     Word,
 )
-from appliance.config import Config
+from appliance.config import Config, is_simulated
 from appliance.handshake import Conditions, Done, Handshake
 from appliance.hardware import HardwareTrigger, exposure_end_ns
 from appliance.journal import Journal, Opened
@@ -37,6 +37,7 @@ from appliance.recipe import LoadedRecipe
 from appliance.setups import Send, Setups
 from appliance.states import Event, next_state
 from appliance.tally import Tally
+from appliance.tape import Tape, TapedBook
 from appliance.words import Bank, PlcInput, decode_input
 
 _MS = 1_000_000
@@ -79,6 +80,7 @@ class Line:
         outlets: Outlets,
         software: str,
         now_ns: int,
+        tape: Tape | None = None,
     ) -> None:
         self._config, self._journal, self._out = config, journal, outlets
         self._started_ns = now_ns
@@ -87,12 +89,13 @@ class Line:
         self._is_continuous = config.trigger != "plc"
         camera = config.camera[0]
         self.camera_label, self.infer_label = f"camera:{camera.name}", "infer:0"
-        self._is_simulated = camera.kind == "files" or config.engine.kind == "null"
+        self._is_simulated = is_simulated(config)
         self.bank = bank
         self.ledger = Ledger()
         self.tally = Tally(journal.counters)
         self.setups = Setups((self.camera_label, self.infer_label), outlets.setup)
-        self.book = PartBook(journal, self.ledger, software, self._closed, self._is_simulated)
+        keeping = (journal, self.ledger, software, self._closed, self._is_simulated)
+        self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
         self.conditions = Conditions()
         self.handshake = Handshake(
             bank,

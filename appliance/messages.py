@@ -241,6 +241,114 @@ class Stored(Message, frozen=True, kw_only=True):
     is_writable: bool = True
 
 
+# ---- decide → record: the tape ------------------------------------------------------------
+
+
+class Taped(Message, frozen=True, kw_only=True):
+    """One thing that the parts of decide were told, with when: enough to tell them again."""
+
+    sequence: int
+    """Counts all that decide heard, taken or not by the recorder: a gap is a loss."""
+    at_ns: int
+    """Decide's monotonic clock."""
+    topic: str
+    """How it was told: a topic of recording.py without its prefix."""
+    data: bytes
+    """The message as it was sent."""
+
+
+class PartOpened(Message, frozen=True, kw_only=True):
+    """A part was accepted."""
+
+    part_id: int
+    epoch: int
+    zero_ns: int
+    deadline_ns: int
+    recipe: str
+    recipe_hash: str
+    setup_hash: str
+    bundle: str
+    part_tag: int = 0
+    part_text: str = ""
+    lot: str = ""
+    is_challenge: bool = False
+    expected_word: Word = Word.NONE
+    opened_utc_ns: int = 0
+    is_paired: bool = True
+
+
+class PartShown(Message, frozen=True, kw_only=True):
+    """The frame that is told next is of this part; the camera could not know."""
+
+    part_id: int
+
+
+class PartPaired(Message, frozen=True, kw_only=True):
+    """Hardware trigger: frame and step are both there; what the part then was."""
+
+    part_id: int
+    zero_ns: int
+    deadline_ns: int
+    part_tag: int
+    is_tag_known: bool
+    part_text: str
+    lot: str
+
+
+class UnpairedEnded(Message, frozen=True, kw_only=True):
+    """Hardware trigger: the association was lost."""
+
+    doubtful: tuple[int, ...]
+    detail: str
+
+
+class PartJudged(Message, frozen=True, kw_only=True):
+    """Features and forest were done with this part."""
+
+    part_id: int
+
+
+class PartEnded(Message, frozen=True, kw_only=True):
+    """Something outside frame and score ended this part."""
+
+    part_id: int
+    word: Word
+    reason: Reason
+    detail: str
+
+
+class AllEnded(Message, frozen=True, kw_only=True):
+    """Every open part was ended."""
+
+    reason: Reason
+    detail: str
+
+
+class Expired(Message, frozen=True, kw_only=True):
+    """Deadlines were looked at."""
+
+    guard_ns: int
+
+
+class CameraRestarted(Message, frozen=True, kw_only=True):
+    """A new life of the camera: it may number its frames anew."""
+
+
+class PlcWrote(Message, frozen=True, kw_only=True):
+    """What the PLC wants, where more than its heartbeat changed."""
+
+    control: int
+    ack_seq: int
+    command: int
+    argument: int
+    part_tag: int
+    deadline_ms: int
+    trigger_count: int
+    epoch_echo: int
+    part_text: str
+    lot: str
+
+
 # ---- people and slow buses → decide --------------------------------------------------------
 
 
@@ -292,6 +400,17 @@ AnyMessage: TypeAlias = (
     | LateResult
     | Words
     | Stored
+    | Taped
+    | PartOpened
+    | PartShown
+    | PartPaired
+    | UnpairedEnded
+    | PartJudged
+    | PartEnded
+    | AllEnded
+    | Expired
+    | CameraRestarted
+    | PlcWrote
     | Command
     | CommandResult
     | Health

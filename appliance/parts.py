@@ -7,9 +7,10 @@ once: by its score, by a named failure, or by its deadline.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from appliance.codes import Reason, Word
-from appliance.journal import Journal, Opened, acq_id, utc_ns
+from appliance.journal import Opened, acq_id, utc_ns
 from appliance.ledger import Ledger
 from appliance.messages import FrameReady, InferFailed, LateResult, NoFrame, Scored, Verdict
 from appliance.recipe import LoadedRecipe
@@ -68,6 +69,25 @@ class Part:
     verdict: Verdict | None = None
 
 
+class Keeper(Protocol):
+    """What a book asks of the journal."""
+
+    epoch: int
+    first_id: int
+
+    def take_id(self) -> int:
+        """The next part's id."""
+        ...
+
+    def opened(self, record: Opened) -> None:
+        """Kept before the part is acknowledged."""
+        ...
+
+    def closed(self, verdict: Verdict) -> None:
+        """Kept before the verdict is published."""
+        ...
+
+
 class PartBook:
     """All open parts and the recently closed ones.
 
@@ -76,7 +96,7 @@ class PartBook:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Keeper,
         ledger: Ledger,
         software: str,
         on_verdict: Callable[[Part, Verdict], None],

@@ -1,9 +1,10 @@
-"""PROCESS: verdicts and pixels → rows and images.
+"""PROCESS: verdicts and pixels → rows, images and recordings.
 
 Enters: `Verdict` (kept and sent again by decide until it is acknowledged) and `LateResult`.
 Leaves: rows in `parts.db`, one transaction for all that came within 50 ms; then `Stored`, which
-acknowledges them; images of parts worth a look. Nothing here delays or changes a verdict: while
-the store cannot be written, rows are held and not acknowledged, and the store is tried again.
+acknowledges them; images of parts worth a look; recordings of all that decide heard (deck.py).
+Nothing here delays or changes a verdict: while the store cannot be written, rows are held and not
+acknowledged, and the store is tried again.
 """
 
 import os
@@ -13,12 +14,13 @@ from pathlib import Path
 
 from appliance.archive import Archive
 from appliance.config import Config
+from appliance.deck import Deck
 from appliance.errors import ArtefactError, DeviceError
 from appliance.frames import RingReader
 from appliance.messages import Health, LateResult, Stored, Verdict
 from appliance.service import Service
 from appliance.store import Store
-from appliance.wire import Inbox, Wiring
+from appliance.wire import Inbox, Receiver, Wiring
 
 BATCH_ROWS = 64
 BATCH_NS = 50_000_000
@@ -33,18 +35,21 @@ _REMEMBER = 10_000
 
 def main(service: Service, config: Config, name: str) -> None:
     """One blocking poll loop until the service stops, then what has come is still written."""
-    archive = Archive(config.data_dir, config.record, RingReader(config.rings_dir), service.clock)
-    recorder = Recorder(config.data_dir / "parts.db", archive, service)
+    rings = RingReader(config.rings_dir)
+    archive = Archive(config.data_dir, config.record, rings, service.clock)
+    deck = Deck(config, rings, service.clock, lambda: archive.is_disk_low)
+    recorder = Recorder(config.data_dir / "parts.db", archive, service, deck)
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         verdicts = wiring.receiver("verdicts")
         stored = wiring.sender("stored")
         health = wiring.sender("health", "record")
-        inbox = Inbox(verdicts)
+        inbox = Inbox(verdicts, *_ears(config, wiring))
         reported_ns = 0
         service.ready()
         while not service.is_stopping:
-            for _, message in inbox.poll(recorder.patience_ms()):
-                recorder.take(message)
+            for receiver, message in inbox.poll(recorder.patience_ms()):
+                # `live` carries verdicts, too: a row is written for those sent for the record.
+                (recorder.take if receiver is verdicts else deck.heard)(message)
                 if recorder.is_due():
                     break
             recorder.collect()
@@ -57,16 +62,31 @@ def main(service: Service, config: Config, name: str) -> None:
                 stored.send(recorder.stored(()))
                 health.send(recorder.health(verdicts.foreign))
             service.turn()
-        for _, message in inbox.poll(0):
-            recorder.take(message)
+        for receiver, message in inbox.poll(0):
+            (recorder.take if receiver is verdicts else deck.heard)(message)
+        deck.close()
         stored.send(recorder.stored(recorder.close()))
+
+
+def _ears(config: Config, wiring: Wiring) -> list[Receiver]:
+    """What a recording holds beside the verdicts; nothing where nothing is recorded."""
+    if not config.is_taped:
+        return []
+    peers = (*(f"camera:{camera.name}" for camera in config.camera), "infer:0", "decide")
+    return [
+        wiring.receiver("tape"),
+        wiring.receiver("live"),
+        wiring.receiver("health", *peers),
+    ]
 
 
 class Recorder:
     """Rows in hand and what became of them; no sockets."""
 
-    def __init__(self, path: Path, archive: Archive, service: Service) -> None:
-        self._path, self._archive = path, archive
+    def __init__(
+        self, path: Path, archive: Archive, service: Service, deck: Deck | None = None
+    ) -> None:
+        self._path, self._archive, self._deck = path, archive, deck
         self._clock, self._log = service.clock, service.log
         self._store: Store | None = None
         self._rows: dict[int, Verdict] = {}
@@ -208,7 +228,7 @@ class Recorder:
 
     def health(self, foreign: int) -> Health:
         """Figures for everyone."""
-        archive = self._archive
+        archive, deck = self._archive, self._deck
         return Health(
             process="record",
             pid=os.getpid(),
@@ -216,17 +236,18 @@ class Recorder:
             counters={
                 **self._counters,
                 **archive.counters,
+                **(deck.figures() if deck else {}),
                 "rows_held": len(self._rows),
                 "images_queued": archive.queued,
                 "foreign": foreign,
             },
             gauges={"free_gb": archive.free_bytes / 1e9, "commit_ms": self._commit_ms},
-            note=self._failure or archive.note,
+            note=self._failure or archive.note or (deck.note if deck else ""),
         )
 
     def _is_lossy(self) -> bool:
-        dropped = self._archive.dropped_at_ns
-        recent = dropped is not None and self._clock() - dropped < LOSSY_NS
+        dropped = [self._archive.dropped_at_ns, self._deck.dropped_at_ns if self._deck else None]
+        recent = any(at is not None and self._clock() - at < LOSSY_NS for at in dropped)
         return recent or self._archive.is_disk_low or not self.is_writable
 
     @property

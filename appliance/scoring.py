@@ -4,7 +4,7 @@ Enters: a `Scored` whose map lies in a ring. Leaves: a `Judgement`. Limits are n
 """
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -14,11 +14,22 @@ from appliance.bundle import Bundle
 from appliance.codes import OfflineReason, Reason
 from appliance.errors import ArtefactError, PartError
 from appliance.forest import Forest
-from appliance.frames import RingReader
-from appliance.messages import Scored
+from appliance.messages import PixelRef, Scored
 from appliance.parts import Judgement
 from appliance.recipe import LoadedRecipe
 from appliance.segments import CLASSIFICATION, IGNORED, SegmentIndex, column_names
+
+
+class Maps(Protocol):
+    """Where the maps lie: rings on the line, memory in replay."""
+
+    def view(self, ref: PixelRef) -> npt.NDArray[Any]:
+        """The map; raises PartError where it is gone."""
+        ...
+
+    def check(self, ref: PixelRef) -> None:
+        """Raises PartError where it changed since `view`."""
+        ...
 
 
 class Scorer:
@@ -58,7 +69,7 @@ class Scorer:
             )
 
     def score(
-        self, scored: Scored, rings: RingReader, recipe: LoadedRecipe, frame: tuple[int, int]
+        self, scored: Scored, rings: Maps, recipe: LoadedRecipe, frame: tuple[int, int]
     ) -> Judgement:
         """The margin of one part.
 

@@ -44,6 +44,7 @@ CHANNELS: Mapping[str, Channel] = {
     "command": Channel(sender=zmq.DEALER, receiver=zmq.ROUTER, binds="receiver", high_water=100),
     "verdicts": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
     "stored": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
+    "tape": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=10_000),
     "live": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=1000),
     "health": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=100),
 }

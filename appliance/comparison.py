@@ -1,0 +1,136 @@
+"""Two verdicts of one part: which figures must be equal, how nearly, and which may differ.
+
+One table. On the engine passport that judged the part every figure is equal bit for bit. Another
+passport may move logits by the tolerance that the bundle states for its precision; a part whose
+margin lies that close to a limit is undecidable, never equal.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from appliance.codes import Word
+from appliance.messages import Verdict
+
+How: TypeAlias = Literal["equal", "logits", "ignored"]
+Outcome: TypeAlias = Literal["equal", "undecidable", "different"]
+
+FIELDS: Mapping[str, How] = {
+    # what went in, in the order in which it is made: the first difference names the stage
+    "camera": "equal",
+    "frame_id": "equal",
+    "source": "equal",
+    "part_tag": "equal",
+    "part_text": "equal",
+    "lot": "equal",
+    "is_tag_known": "equal",
+    "is_challenge": "equal",
+    "expected_word": "equal",
+    "is_simulated": "equal",
+    "acq_id": "equal",
+    "epoch": "equal",
+    "deadline_ns": "equal",
+    "bundle": "equal",
+    "recipe": "equal",
+    "recipe_hash": "equal",
+    "setup_hash": "equal",
+    "decides": "equal",
+    "t1": "equal",
+    "t2": "equal",
+    "gates": "equal",
+    "classification": "logits",
+    "map_max": "logits",
+    "features": "logits",
+    "margin": "logits",
+    "word": "equal",
+    "reason": "equal",
+    "latency_ns": "equal",  # virtual time: the recorded one
+    # words for people, made of the figures above: compared on the same passport alone
+    "detail": "logits",
+    "reasons": "logits",
+    "region_px": "logits",
+    "defects": "logits",
+    # of this run, not of the part
+    "part_id": "ignored",  # how the two were found
+    "passport": "ignored",  # decides which tolerance holds
+    "software": "ignored",  # an update is what is tried
+    "stages_ns": "ignored",  # real time of another run
+    "opened_utc_ns": "ignored",  # a label
+    "pixels": "ignored",
+    "map": "ignored",  # slots of rings; the map itself is compared where it was recorded
+    "is_rebuilt": "ignored",
+}
+"""Every field of a Verdict."""
+
+
+class Difference(NamedTuple):
+    """One figure that differs."""
+
+    field: str
+    recorded: Any
+    replayed: Any
+
+
+class Compared(NamedTuple):
+    """What became of one part."""
+
+    part_id: int
+    outcome: Outcome
+    differences: tuple[Difference, ...]
+
+
+def compare(recorded: Verdict, replayed: Verdict, tolerance: float) -> Compared:
+    """tolerance: largest difference of a logit; 0 = the same passport, bit for bit."""
+    differences = tuple(
+        Difference(field, getattr(recorded, field), getattr(replayed, field))
+        for field, how in FIELDS.items()
+        if not _is_same(how, getattr(recorded, field), getattr(replayed, field), tolerance)
+    )
+    outcome: Outcome = "different" if differences else "equal"
+    if tolerance and is_near_a_limit(recorded, replayed, tolerance):
+        others = {difference.field for difference in differences} - {"word", "reason"}
+        outcome = "undecidable" if not others else outcome
+    return Compared(recorded.part_id, outcome, differences)
+
+
+def is_near_a_limit(recorded: Verdict, replayed: Verdict, tolerance: float) -> bool:
+    """Whether another rounding of the same logits could have given another word."""
+    if recorded.word is Word.ERROR or replayed.word is Word.ERROR:
+        return False
+    return any(
+        abs(margin - limit) <= tolerance
+        for margin in (recorded.margin, replayed.margin)
+        for limit in (recorded.t1, recorded.t2)
+        if margin is not None and limit is not None
+    )
+
+
+def _is_same(how: How, old: Any, new: Any, tolerance: float) -> bool:
+    if how == "ignored":
+        return True
+    if how == "equal" or tolerance == 0:
+        return _is_equal(old, new)
+    if old is None or new is None:
+        return old is new
+    if isinstance(old, int | float):
+        return _is_close(old, new, tolerance)
+    if all(isinstance(value, float) for value in (*old, *new)):
+        return len(old) == len(new) and all(
+            _is_close(a, b, tolerance) for a, b in zip(old, new, strict=True)
+        )
+    return True  # sentences and places, made of figures that were compared
+
+
+def _is_equal(old: Any, new: Any) -> bool:
+    """Equal, a NaN being equal to a NaN."""
+    if isinstance(old, float) and isinstance(new, float):
+        return old == new or (math.isnan(old) and math.isnan(new))
+    if isinstance(old, tuple) and isinstance(new, tuple):
+        return len(old) == len(new) and all(map(_is_equal, old, new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_is_equal(old[key], new[key]) for key in old)
+    return bool(old == new)
+
+
+def _is_close(old: float, new: float, tolerance: float) -> bool:
+    return abs(old - new) <= tolerance or _is_equal(float(old), float(new))
