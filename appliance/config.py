@@ -403,6 +403,8 @@ def _check_hardware(config: Config, path: Path) -> None:
             where = f"{path}: trigger_window_ms"
             expected = f"at most {longest_ms:g}, half the distance of parts at {camera.rate_hz:g}/s"
             raise ConfigError(where, expected, f"{config.window_ms:g}")
+
+
 def is_simulated(config: Config) -> bool:
     """No verdict of this line may be believed: its pictures or its engine are none."""
     return config.camera[0].kind == "files" or config.engine.kind == "null"

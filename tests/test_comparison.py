@@ -1,6 +1,7 @@
 """The one table of replay: what must be equal, and when a part is undecidable."""
 
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from appliance.comparison import FIELDS, compare
 from appliance.messages import Verdict
 
 
-def verdict(margin: float | None = 1.0, word: Word = Word.OK, **changes: object) -> Verdict:
+def verdict(margin: float | None = 1.0, word: Word = Word.OK, **changes: Any) -> Verdict:
     made = Verdict(
         part_id=7, acq_id=7, epoch=1, word=word, reason=Reason.NONE, margin=margin, t1=2.0, t2=3.0,
         passport="a", features=(1.0, math.nan), gates={"mean": 4.0},
@@ -39,21 +40,26 @@ def test_equal_is_equal_nan_included() -> None:
         ({"region_px": (0, 0, 1, 1)}, "region_px"),
     ],
 )
-def test_on_the_same_passport_the_last_bit_counts(changes: dict[str, object], first: str) -> None:
+def test_on_the_same_passport_the_last_bit_counts(changes: dict[str, Any], first: str) -> None:
     found = compare(verdict(), verdict(**changes), 0.0)
     assert found.outcome == "different"
     assert found.differences[0].field == first
 
 
 def test_what_belongs_to_the_run_may_differ() -> None:
-    other = {"passport": "b", "software": "9", "stages_ns": {"engine": 5}, "opened_utc_ns": 3}
+    other: dict[str, Any] = {
+        "passport": "b",
+        "software": "9",
+        "stages_ns": {"engine": 5},
+        "opened_utc_ns": 3,
+    }
     assert compare(verdict(), verdict(**other), 0.0).outcome == "equal"
 
 
 def test_another_passport_may_move_logits_by_the_tolerance() -> None:
-    near = {"passport": "b", "margin": 1.0 + 5e-4, "features": (1.0004, math.nan)}
+    near: dict[str, Any] = {"passport": "b", "margin": 1.0 + 5e-4, "features": (1.0004, math.nan)}
     assert compare(verdict(), verdict(**near), 1e-3).outcome == "equal"
-    far = {"passport": "b", "margin": 1.1}
+    far: dict[str, Any] = {"passport": "b", "margin": 1.1}
     assert compare(verdict(), verdict(**far), 1e-3).outcome == "different"
 
 
