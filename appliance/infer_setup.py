@@ -179,7 +179,7 @@ def prove(config: Config, loaded: LoadedRecipe, beat: Callable[[], None]) -> Set
         golden, deviation, how_many = None, 0.0, "all"
         if bundle.manifest.kind != "null":
             golden = GoldenFrames(engine_for(source), bundle, passport.precision)
-            how_many = golden_due(passport.folder(config.engines_dir), setup_hash)
+            how_many = golden_due(passport.folder(config.engines_dir), loaded.setup_hash)
             deviation = golden.check(how_many, beat)
     except BaseException:
         for engine in engines.values():
