@@ -428,10 +428,11 @@ class _Stage:
         if is_accident or frame is None or seen is None or recipe is None or not has_picture:
             # What infer said then is all that there is.
             now = msgspec.structs.replace(then, setup_hash=self._translated(then.setup_hash))
+            if not is_accident:
+                self._blind.add(key)
             if isinstance(now, InferFailed):
                 self._book.failed(now, now_ns)
             else:
-                self._blind.add(key)
                 self._book.scored(now, now_ns)
             return
         answer = self._look(frame, seen, then, recipe, entry)
