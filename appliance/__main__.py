@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Entry] = {
     "chaos": Entry("tools.chaos:main", "The failure table, brought about for real."),
     "bench": Entry("tools.bench:main", "Measure the budgets on this machine."),
     "audit": Entry("appliance.audit:main", "Who changed what, and whether anybody altered that."),
+    "reset-failed": Entry("appliance.commands:reset_failed", "Try again what systemd gave up."),
     "doctor": Entry("appliance.doctor:main", "What is installed, missing or broken, and why."),
 }
 

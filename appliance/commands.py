@@ -1,6 +1,7 @@
 """Commands of the line itself: run, one process, check the configuration."""
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,28 @@ def process(
     raise typer.Exit(run_process(module.main, which, config, name, supervised))
 
 
+def reset_failed(config: ConfigPath = Path("config.toml")) -> None:
+    """Try again at once what systemd gave up: after a repair, as root. Exit 1 where it cannot."""
+    names = [unit_name(*row) for row in supervise.process_table(load_config(config))]
+    for command in (
+        ("stop", *(name.replace("inspectd@", "inspectd-retry@") for name in names)),
+        ("reset-failed", *names),
+        ("start", *names),
+    ):
+        try:
+            done = subprocess.run(["systemctl", *command], check=False)
+        except FileNotFoundError:
+            sys.stderr.write("inspectd: no systemd here; `inspectd run` tries once a minute\n")
+            raise typer.Exit(1) from None
+        if done.returncode:
+            raise typer.Exit(1)
+
+
+def unit_name(process: str, name: str) -> str:
+    """What systemd calls one row of the process table."""
+    return f"inspectd@{process}-{name}.service" if name else f"inspectd@{process}.service"
+
+
 config = typer.Typer(add_completion=False, rich_markup_mode=None, help="The configuration.")
 
 
@@ -57,10 +80,8 @@ def _group() -> None:
 @config.command()
 def units(config: ConfigPath = Path("config.toml")) -> None:
     """Print the instances of inspectd@.service that this configuration needs, one a line."""
-    for which, name in supervise.process_table(load_config(config)):
-        sys.stdout.write(
-            f"inspectd@{which}-{name}.service\n" if name else f"inspectd@{which}.service\n"
-        )
+    for row in supervise.process_table(load_config(config)):
+        sys.stdout.write(f"{unit_name(*row)}\n")
 
 
 @config.command()

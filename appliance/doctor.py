@@ -1,4 +1,7 @@
-"""`inspectd doctor`: what is installed, what is missing or broken, and why. Changes nothing."""
+"""`inspectd doctor`: what is installed, what is missing or broken, and why. Changes nothing.
+
+With `--bundle` it writes an archive for support: `support.py`.
+"""
 
 import importlib
 import importlib.metadata
@@ -18,6 +21,7 @@ from appliance.bundle import load_bundle
 from appliance.config import Config, load_config, load_products
 from appliance.errors import ConfigError
 from appliance.recipe import load_recipe
+from appliance.support import write_bundle
 
 Grade = Literal["good", "missing", "broken"]
 
@@ -123,20 +127,31 @@ def main(
     config: Annotated[
         Path | None, typer.Option(help="Check this config.toml and what hangs off it, too.")
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Write a support archive (.tar.gz) without secrets; needs --config."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """What is installed, missing or broken, and why. Exit 1 where something is broken."""
+    if bundle is not None and config is None:
+        raise typer.BadParameter("--bundle needs --config")
     findings = [*machine(), *packages()]
     if config is not None:
         findings += installation(config)
     is_good = all(finding.grade != "broken" for finding in findings)
-    if json:
-        report = {
+    report = msgspec.json.encode(
+        {
             "version": importlib.metadata.version("inspectd"),
             "good": is_good,
             "findings": [finding._asdict() for finding in findings],
         }
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    )
+    if bundle is not None and config is not None:
+        names = write_bundle(bundle, load_config(config), config, report)
+        sys.stderr.write(f"inspectd: {bundle}: {len(names)} files, no secrets\n")
+    if json:
+        sys.stdout.write(report.decode() + "\n")
     else:
         for finding in findings:
             sys.stdout.write(f"{finding.grade:8} {finding.what:15} {finding.detail}\n")
