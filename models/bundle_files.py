@@ -100,6 +100,8 @@ def provenance(data: Dataset, trained: Trained) -> dict[str, str]:
         "data": data.name,
         "notes": "; ".join(data.notes),
         "regime": trained.plan.regime,
+        "fold": str(data.fold),
+        "stretch": str(data.stretch),
         **described(trained),
         **counts,
     }

@@ -9,7 +9,7 @@ one set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class Dataset:
     """Bad images that the network learns from, in every regime but the unsupervised one."""
     stretch: bool = False
     """Whether images of another size are brought to `source` instead of refused."""
+    fold: int = 0
+    """Of a set that is dealt out in folds."""
 
     def sets(self) -> dict[str, tuple[Sample, ...]]:
         """Name of each set → its samples."""
@@ -120,7 +122,8 @@ def open_dataset(
         found = _with_test_defects(found, seed)
     for_network = max(1, round(len(found.good) * ELPV_COUNTS[0] / sum(ELPV_COUNTS[:2])))
     counts = (for_network, len(found.good) - for_network, len(found.bad))
-    return _split(found, counts, seed, learn_bad=learn_bad, stretch=stretch, official=official)
+    data = _split(found, counts, seed, learn_bad=learn_bad, stretch=stretch, official=official)
+    return replace(data, fold=fold)
 
 
 def elpv(seed: int = 0, *, learn_bad: bool | None = False) -> Dataset:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple, cast
 
+import cv2
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,11 @@ from appliance.bundle import Bundle, InputContract, load_bundle, merged_network
 from appliance.errors import ConfigError
 from appliance.forest import Forest
 from appliance.segments import CLASSIFICATION, SegmentIndex
-from models import progress
-from models.dataset import open_dataset
+from models import progress, protocols
+from models.dataset import Dataset, open_dataset
 from models.export import session
-from models.metrics import image_metrics
+from models.metrics import ap_of, auroc_of, image_metrics, interval, pixel_metrics
+from models.papers import TABLES
 from models.segad import SCORES
 
 Frames = npt.NDArray[np.uint8]
@@ -80,14 +82,21 @@ class Scorer:
         return maps[0], scores[0]
 
     def score(
-        self, frames: Iterable[Frames], report: Callable[[int], None] = lambda count: None
+        self,
+        frames: Iterable[Frames],
+        report: Callable[[int], None] = lambda count: None,
+        keep: Callable[[npt.NDArray[np.float32]], None] = lambda amap: None,
     ) -> Answers:
-        """All frames, one at a time as on the line; `report` is told how many are done."""
+        """All frames, one at a time as on the line; `report` is told how many are done.
+
+        keep: is given each map of the first detector, (h, w).
+        """
         rows: list[npt.NDArray[np.float32]] = []
         largest: list[np.float32] = []
         scores: list[np.float32] = []
         for frame in frames:
             amap, score = self.answer(frame)
+            keep(amap[0])
             rows.append(self._index.features(amap))
             largest.append(rows[-1][-len(amap)])
             scores.append(score)
@@ -133,47 +142,141 @@ def evaluate(
     return {name: image_metrics(labels, margins[name]) for name in SCORES if name in margins}
 
 
-def main(
-    bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
-    data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
-    seed: Annotated[int, typer.Option(help="Seed of the split; that of the training.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-) -> None:
-    """Image AUROC, AP and FPR at 95 % recall of a bundle on the held-out images."""
-    manifest = load_bundle(bundle).manifest
-    dataset = open_dataset(data, seed)
-    held_out = dataset.held_out
-    learnt = set(_split_of(bundle))
+def judge(
+    bundle: Bundle, data: Dataset, report: Callable[[int], None] = lambda count: None
+) -> Judgement:
+    """All figures of a bundle on the held-out images. Raises ConfigError where it knows any."""
+    held_out = data.held_out
+    learnt = set(_split_of(bundle.folder))
     leaked = [sample for sample in held_out if sample.sha256 in learnt]
     if leaked:
         raise ConfigError(
             leaked[0].path,
             "held-out images that the bundle has not learnt from",
-            f"{len(leaked)} that it has; was the seed {seed} that of the training?",
+            f"{len(leaked)} that it has; were seed and split those of the training?",
         )
+    maps: list[npt.NDArray[np.float32]] = []
+    answers = scorer_of(bundle).score(
+        (data.pixels([sample])[0] for sample in held_out), report, maps.append
+    )
+    margins = margins_of(bundle, answers)
+    labels = np.array([sample.label for sample in held_out])
+    parts = [sample.part or str(sample.path) for sample in held_out]
+    kinds = np.array([sample.kind for sample in held_out])
+    scores = {name: image_metrics(labels, margins[name]) for name in SCORES if name in margins}
+    return Judgement(
+        scores=scores,
+        intervals={
+            name: {
+                figure: interval(metric, labels, margins[name], parts)[1:]
+                for figure, metric in (("auroc", auroc_of), ("ap", ap_of))
+            }
+            for name in scores
+        },
+        kinds={
+            name: {
+                str(kind): auroc_of(
+                    labels[(labels == 0) | (kinds == kind)],
+                    margins[name][(labels == 0) | (kinds == kind)].astype(np.float64),
+                )
+                for kind in sorted(set(kinds[labels == 1]))
+            }
+            for name in scores
+        },
+        pixels=pixels(data, maps),
+    )
+
+
+class Judgement(NamedTuple):
+    """Figures of one bundle on images that nothing of it has seen."""
+
+    scores: dict[str, dict[str, float]]
+    """Score → figures of `image_metrics`."""
+    intervals: dict[str, dict[str, tuple[float, ...]]]
+    """Score → AUROC and AP → 95 % interval over parts."""
+    kinds: dict[str, dict[str, float]]
+    """Score → kind of defect → AUROC of that kind against all good images."""
+    pixels: dict[str, float]
+    """Figures of `pixel_metrics`; empty where no mask is known."""
+
+    def flat(self) -> dict[str, float]:
+        """`SCORE_FIGURE` and the pixels' figures."""
+        named = {
+            f"{score}_{figure}": value
+            for score, figures in self.scores.items()
+            for figure, value in figures.items()
+        }
+        return named | self.pixels
+
+
+def pixels(data: Dataset, maps: Sequence[npt.NDArray[np.float32]]) -> dict[str, float]:
+    """Of the good images and the bad ones with a mask, at network size, masks nearest."""
+    chosen: list[npt.NDArray[np.float32]] = []
+    masks: list[npt.NDArray[np.uint8]] = []
+    for sample, amap in zip(data.held_out, maps, strict=True):
+        mask = data.mask(sample)
+        if mask is not None:
+            size = (amap.shape[1], amap.shape[0])
+            masks.append(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8))
+            chosen.append(amap)
+    if not any(mask.any() for mask in masks):
+        return {}
+    return pixel_metrics(np.stack(chosen), np.stack(masks))
+
+
+def main(
+    bundle: Annotated[
+        Path, typer.Argument(help="Bundle directory; with --protocol, or a folder of bundles.")
+    ],
+    data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
+    seed: Annotated[int, typer.Option(help="Seed of the split; that of the training.")] = 0,
+    official: Annotated[bool, typer.Option(help="The layout's own test set.")] = False,
+    stretch: Annotated[bool, typer.Option(help="Bring images of other sizes to one.")] = False,
+    protocol: Annotated[
+        str, typer.Option(help=f"Table beside the papers': {', '.join(TABLES)}.")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """How well a bundle separates good from bad held-out images, and finds the defects."""
+    if protocol:
+        with progress.shown() as report:
+            table = protocols.measure(
+                protocol, bundle, Path(data),
+                lambda one, images: judge(
+                    one, images, lambda count: report(one.folder.name, count / len(images.held_out))
+                ).flat(),
+            )  # fmt: skip
+        text = msgspec.json.encode(table).decode() + "\n" if json else protocols.as_text(table)
+        sys.stdout.write(text)
+        return
+    loaded = load_bundle(bundle)
+    dataset = open_dataset(data, seed, official=official, stretch=stretch or None)
+    held_out = dataset.held_out
     with progress.shown() as report:
-        frames = (dataset.pixels([sample])[0] for sample in held_out)
-        scores = evaluate(
-            bundle,
-            frames,
-            [sample.label for sample in held_out],
-            lambda count: report("scoring", count / len(held_out)),
-        )
+        judged = judge(loaded, dataset, lambda count: report("scoring", count / len(held_out)))
+    manifest = loaded.manifest
     decides = manifest.suggested.decides if manifest.suggested else None
     answer = {
         "product": manifest.product,
         "images": len(held_out),
         "bad": sum(sample.label for sample in held_out),
         "suggested": decides,
-        "scores": scores,
+        **judged._asdict(),
     }
     if json:
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         return
     sys.stdout.write(f"{answer['product']}: {answer['images']} held out, {answer['bad']} bad\n")
-    for name, values in scores.items():
+    for name, values in judged.scores.items():
         figures = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())
-        sys.stdout.write(f"{name:15} {figures}{'  (suggested)' if name == decides else ''}\n")
+        low, high = judged.intervals[name]["auroc"]
+        sys.stdout.write(f"{name:15} {figures}  auroc 95 % {low:.3f} to {high:.3f}")
+        sys.stdout.write(f"{'  (suggested)' if name == decides else ''}\n")
+    for kind, value in judged.kinds[decides or "map_max"].items():
+        sys.stdout.write(f"  {kind:13} auroc {value:.3f}\n")
+    if judged.pixels:
+        figures = "  ".join(f"{metric} {value:.3f}" for metric, value in judged.pixels.items())
+        sys.stdout.write(f"{'pixels':15} {figures}\n")
 
 
 def _split_of(bundle: Path) -> list[str]:

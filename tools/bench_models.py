@@ -13,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import typer
 
 from models import progress
 from models.dataset import Dataset, open_dataset
-from models.evaluate import Scorer
+from models.evaluate import Scorer, pixels
 from models.export import export_exact
-from models.metrics import ap_of, auroc_of, image_metrics, interval, pixel_metrics
+from models.metrics import ap_of, auroc_of, image_metrics, interval
 from models.network_training import Wishes, train_network
 from models.targets import REGIMES, Regime
 from models.train import contract_of, one_of
@@ -109,7 +108,7 @@ def measure(
         row |= {f"{score}_{key}": value for key, value in image_metrics(labels, values).items()}
         for key, metric in (("auroc", auroc_of), ("ap", ap_of)):
             row[f"{score}_{key}_95"] = interval(metric, labels, values, parts)[1:]
-    row |= _pixels(data, maps)
+    row |= pixels(data, list(maps))
     np.savez_compressed(
         name.with_suffix(".npz"),
         labels=labels,
@@ -130,23 +129,6 @@ def _answers(
         amap, scores[index] = scorer.answer(data.pixels([sample])[0])
         maps[index] = amap[0]
     return maps, scores
-
-
-def _pixels(data: Dataset, maps: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Over the good images and the bad ones whose masks are known."""
-    size = (maps.shape[1], maps.shape[2])
-    chosen: list[int] = []
-    masks: list[npt.NDArray[np.uint8]] = []
-    for index, sample in enumerate(data.held_out):
-        mask = data.mask(sample)
-        if mask is not None:
-            chosen.append(index)
-            masks.append(
-                cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.uint8)
-            )
-    if not any(mask.any() for mask in masks):
-        return {}
-    return pixel_metrics(maps[chosen], np.stack(masks))
 
 
 if __name__ == "__main__":
