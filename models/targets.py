@@ -136,6 +136,12 @@ def core_weights(mask: Mask) -> npt.NDArray[np.float32]:
     return np.where(labels > 0, weights, 1).astype(np.float32)
 
 
+def defect_sides(mask: Mask) -> list[float]:
+    """Side of a square of the same area, in pixels, for each defect of a (H, W) uint8 0/1 mask."""
+    found = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask), connectivity=8)
+    return [float(area) ** 0.5 for area in found[2][1:, cv2.CC_STAT_AREA]]
+
+
 def on_grid(mask: Mask, grid: tuple[int, int], published: tuple[int, int] | None = None) -> Tensor:
     """(H, W) uint8 0/1 → (h, w) float32 of 0 and 1: a cell that a defect touches is defective.
 

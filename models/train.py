@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -35,19 +36,23 @@ from appliance.bundle import (
 )
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
-from models import bundle_files, progress, segad
+from models import bundle_files, progress, report, segad
 from models.checkpoints import HEADS, save_heads
 from models.dataset import ENOUGH_BAD, Dataset, Sample, open_dataset
-from models.evaluate import Scorer
+from models.evaluate import Scorer, pixels
 from models.export import export_exact
 from models.learn import PLANS
 from models.metrics import image_metrics
 from models.network_training import Trained, Wishes, train_network
+from models.pictures import Shape
 from models.supersimplenet import Wiring
-from models.targets import REGIMES, Regime
+from models.targets import REGIMES, Regime, defect_sides
 
 Resize = Literal["area", "authors"]
 DETECTORS = ("supersimplenet",)
+
+_GATE_BYTES = 1 << 30
+"""Most memory for the good frames that the image gates learn from."""
 
 _STAGES = {"features": 0.08, "network": 0.68, "export": 0.07, "forest": 0.12, "bundle": 0.05}
 """Shares of the time on two cores, for the progress report alone."""
@@ -81,6 +86,9 @@ def train_bundle(
             "size and epochs", "32x32 or more, 1 or more", f"{size} and {wishes.epochs}"
         )
     contract = contract_of(data, size, resize)
+    lost = small_defects(data, contract)
+    if lost:
+        sys.stderr.write(f"inspectd: {lost}\n")
     stages = Stages(progress)
     with workplace(out) as work:
         draft = work / "draft"
@@ -155,6 +163,24 @@ class Stages:
             self._began = now
 
 
+def small_defects(data: Dataset, contract: InputContract) -> str:
+    """Where known defects are smaller than what survives the resize: a warning; else ""."""
+    sides = [
+        side
+        for sample in (*data.network_bad, *data.limits_bad)
+        if sample.mask is not None and (mask := data.mask(sample)) is not None
+        for side in defect_sides(mask)
+    ]
+    small = [side for side in sides if side < contract.smallest_defect_px]
+    if not small:
+        return ""
+    return (
+        f"{len(small)} of {len(sides)} known defects are smaller than "
+        f"{contract.smallest_defect_px:.0f} pixels (the smallest {min(small):.0f}), which is 3 "
+        f"pixels of the network's input: a larger --size would show them"
+    )
+
+
 def write_draft(
     data: Dataset,
     draft: Path,
@@ -193,16 +219,26 @@ def write_draft(
     bundle_files.write_features(draft, answers, truth, known, margins)
 
     metrics = {f"limits_{name}": value for name, value in suggested.evidence.items()}
-    held_out = scorer.score(_frames(data, data.held_out)) if data.held_out else None
-    if held_out is not None:
+    scored = report.Scored(known, margins, suggested.decides, suggested.t1, suggested.t2)
+    if data.held_out:
+        maps: list[npt.NDArray[np.float32]] = []
+        held_out = scorer.score(_frames(data, data.held_out), keep=maps.append)
         scores = {"map_max": held_out.map_max, "classification": held_out.classification}
         if forest is not None:
             rows = [forest.margin(row) for row in held_out.features]
             scores["segad"] = np.array(rows, np.float32)
         metrics |= held_out_metrics(scores, [s.label for s in data.held_out], suggested)
+        metrics |= pixels(data, maps)
+        scored = replace(scored, samples=data.held_out, margins=scores)
     stages("forest", 1.0)
 
-    limits, mean_image = gates.learn(list(_frames(data, (*data.network_good, *data.limits_good))))
+    provenance = bundle_files.provenance(data, trained)
+    report.write_report(
+        draft / "report.html", product or data.name, _facts(provenance, metrics, suggested),
+        trained.history, scored, data, scorer,
+    )  # fmt: skip
+    frames = _frames(data, _thinned((*data.network_good, *data.limits_good), data.source))
+    limits, mean_image = gates.learn(list(frames))
     bundle_files.write_png(draft / limits.mean_image, mean_image)
     golden = bundle_files.write_golden(draft, data, scorer)
     (draft / "split.json").write_bytes(
@@ -223,8 +259,31 @@ def write_draft(
         golden=golden,
         suggested=suggested,
         metrics=metrics | {name: round(value, 2) for name, value in stages.seconds.items()},
-        provenance=bundle_files.provenance(data, trained),
+        provenance=provenance,
     )
+
+
+def _facts(
+    provenance: dict[str, str], metrics: dict[str, float], suggested: Suggested
+) -> dict[str, str]:
+    """What stands at the top of the report."""
+    told = ("data", "notes", "regime", "warnings", "backbone", "wiring", "feature_spread",
+            "plan_epochs", "plan_noise", "images_network_good", "images_network_bad",
+            "images_limits_good", "images_limits_bad", "images_held_out")  # fmt: skip
+    facts = {name.replace("_", " "): provenance.get(name, "") for name in told}
+    facts["decides"] = f"{suggested.decides}, OK below {suggested.t1:.3f}, NG from "
+    facts["decides"] += f"{suggested.t2:.3f}"
+    return facts | {
+        name.replace("_", " "): f"{value:.4f}"
+        for name, value in metrics.items()
+        if not name.startswith("limits_")
+    }
+
+
+def _thinned(samples: tuple[Sample, ...], source: Shape) -> tuple[Sample, ...]:
+    """So many of them, evenly, that their frames stay below `_GATE_BYTES`."""
+    fit = max(2, _GATE_BYTES // (source[0] * source[1] * source[2]))
+    return samples[:: -(-len(samples) // fit)]
 
 
 def held_out_metrics(
@@ -344,10 +403,10 @@ def main(
     )
     for note in dataset.notes:
         sys.stderr.write(f"{note}\n")
-    with progress.shown() as report:
+    with progress.shown() as shown:
         train_bundle(
             dataset, out, size=size, product=product, wishes=wishes, resize=resizing,
-            progress=report,
+            progress=shown,
         )  # fmt: skip
     bundle = load_bundle(out)
     manifest = bundle.manifest

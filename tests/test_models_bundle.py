@@ -12,7 +12,7 @@ import pytest
 from appliance.bundle import Suggested, golden_outputs, hash_file, load_bundle
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
-from models import evaluate, segad, train
+from models import evaluate, report, segad, train
 from models.dataset import Dataset, open_dataset
 from models.metrics import image_metrics
 
@@ -71,6 +71,48 @@ def test_bundle_loads_and_is_complete(bundle_dir, data):
     assert tuple(colour["name"] for colour in colours) == manifest.segments
     stored = {path.relative_to(bundle_dir).as_posix() for path in bundle_dir.rglob("*.*")}
     assert stored == {*manifest.files, "manifest.json"}
+
+
+def test_the_report_shows_scores_and_the_worst_pictures(bundle_dir, data):
+    page = (bundle_dir / "report.html").read_text()
+    assert page.count("<svg") == 2 + 3 + 1  # losses and gap, three histograms, ROC
+    bad = sum(sample.label for sample in data.held_out)
+    assert page.count("<img") == 6 + min(6, bad)
+    assert "Images that nothing of the bundle has seen: 7 good, 6 bad" in page
+    assert 'src="http' not in page and "<script" not in page
+    lowest = page.index("Bad, and most like a good part")
+    shown = [s for s in data.held_out if s.label and f"bad/{s.path.name}:" in page[lowest:]]
+    assert len(shown) == min(6, bad)
+
+
+def test_names_in_the_report_are_text():
+    assert "<b>" not in report.chart({"<b>": [(0, 1), (1, 2)]}, "x", "y")
+    nothing = np.zeros(0, np.float32)
+    assert report.histogram(nothing, nothing) == ""
+    assert "nan" not in report.chart({"a": [(1, float("nan")), (2, 1.0)]}, "x", "y")
+
+
+def test_heat_is_red_where_the_map_is_high():
+    amap = np.zeros((8, 8), np.float32)
+    amap[:4] = 5
+    picture = report.overlay(np.full((600, 300, 1), 100, np.uint8), amap, 0, 5)
+    assert picture.shape == (300, 150, 3)
+    assert picture[10, 75, 0] > 150 > picture[290, 75, 0]
+
+
+def test_known_defects_that_the_network_cannot_see_are_told(tmp_path):
+    write_parts(tmp_path / "good", 12, is_bad=False, seed=0)
+    write_parts(tmp_path / "bad", 4, is_bad=True, seed=1)
+    (tmp_path / "ground_truth" / "bad").mkdir(parents=True)
+    for index in range(4):
+        mask = np.zeros((80, 100), np.uint8)
+        mask[10:13, 10:13] = 255
+        mask[30:50, 30:50] = 255
+        cv2.imwrite(str(tmp_path / "ground_truth" / "bad" / f"{index}_mask.png"), mask)
+    data = open_dataset(tmp_path)
+    told = train.small_defects(data, train.contract_of(data, (40, 50), "area"))
+    assert told.startswith("2 of 4 known defects are smaller than 6 pixels (the smallest 3)")
+    assert train.small_defects(data, train.contract_of(data, (80, 100), "area")) == ""
 
 
 def test_golden_frames_come_out_as_they_went_in(bundle_dir):
