@@ -38,6 +38,9 @@ COMMANDS: Mapping[str, Entry] = {
     "calibrate": Entry("calibration.calibrate:main", "Limits from evidence, and what it proves."),
     "users": Entry("calibration.users:main", "Who may log in to the operator's tool."),
     "replay": Entry("appliance.replay_command:main", "Judge recorded frames once more; compare."),
+    "engine": Entry(
+        "appliance.engine_command:main", "Build and prove the engine of a bundle on this device."
+    ),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "opcua-user": Entry("appliance.opcua_users:main", "Add, change or remove an OPC UA user."),
     "plc-conformance": Entry("tools.plc_conformance:main", "Check a box against the PLC contract."),

@@ -269,7 +269,8 @@ def head_model(
     size = (whole[0] // cell[0], whole[1])
     if cell[0] > 1:
         # Rows first: they lie in memory as they are added, and what is left is small.
-        last = step("Reshape", [last, shape("bands_of", -1, cell[0], size[1] * channels)], "bands")
+        bands = shape("bands_of", 0, size[0], cell[0], size[1] * channels)
+        last = step("Reshape", [last, bands], "bands")
         if is_integer:
             constants.append(
                 helper.make_tensor("ones", TensorProto.UINT8, [1, cell[0]], [1] * cell[0])
@@ -277,10 +278,10 @@ def head_model(
             last = step("MatMulInteger", ["ones", last], "sums")
             last = step("Cast", [last], "sums_as_float", to=TensorProto.FLOAT)
         else:
-            last = step("ReduceSum", [last, shape("rows", 1)], "sums", keepdims=1)
-        last = step("Reshape", [last, shape("rows_of", -1, *size, channels)], "summed")
+            last = step("ReduceSum", [last, shape("rows", 2)], "sums", keepdims=1)
+        last = step("Reshape", [last, shape("rows_of", 0, *size, channels)], "summed")
     if channels == 1:
-        last = step("Reshape", [last, shape("plane_of", -1, 1, *size)], "planes")
+        last = step("Reshape", [last, shape("plane_of", 0, 1, *size)], "planes")
     else:
         last = step("Transpose", [last], "planes", perm=[0, 3, 1, 2])
     if cell[1] > 1:
@@ -292,13 +293,15 @@ def head_model(
         constants.append(helper.make_tensor("cell_rows", TensorProto.FLOAT, [], [float(cell[0])]))
         last = step("Div", [last, "cell_rows"], "means")
     if size != net:
+        # Scales, as TensorRT takes no sizes beside a free batch; they must not round down.
+        scales = [1.0, 1.0, *(_scale(*pair) for pair in zip(size, net, strict=True))]
+        constants.append(helper.make_tensor("scales", TensorProto.FLOAT, [4], scales))
         last = step(
             "Resize",
-            [last, "", "", shape("planes_of", *net)],
+            [last, "", "scales"],
             "resized",
             mode="linear",
             coordinate_transformation_mode="half_pixel",
-            axes=[2, 3],
         )
     if channels == 1:
         step("Concat", [last, last, last], "network_input", axis=1)
@@ -316,6 +319,14 @@ def head_model(
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
+
+
+def _scale(size: int, target: int) -> float:
+    """target ÷ size in float32, such that floor(size · scale) is `target` there."""
+    scale = np.float32(target) / np.float32(size)
+    while int(np.float32(size) * scale) < target:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return float(scale)
 
 
 def merged_network(

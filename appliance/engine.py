@@ -20,10 +20,10 @@ from google.protobuf.message import DecodeError
 
 from appliance import config
 from appliance.bundle import Bundle, Sums, head_model, merged_network
-from appliance.codes import Reason
+from appliance.codes import OfflineReason, Reason
 from appliance.config import Section, write_atomically
 from appliance.errors import ArtefactError, DeviceError, PartError
-from appliance.passport import Passport, cpu_name
+from appliance.passport import Passport, cpu_name, read_record
 
 Frame = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
@@ -61,6 +61,8 @@ class Engine(ABC):
     sums: ClassVar[Sums] = "integer"
     """How the pre-processing head adds pixels here; see `bundle.head_model`."""
     is_simulated: ClassVar[bool] = False
+    uses_threads: ClassVar[bool] = True
+    """Computes on the processor: the number of threads is part of who it is."""
 
     def __init__(self, spec: Spec, model: bytes, precision: str, threads: int) -> None:
         if precision not in self.precisions:
@@ -168,7 +170,7 @@ def passport_of(settings: config.Engine, bundle: Bundle) -> Passport:
         kind=adapter.kind,
         runtime=adapter.runtime,
         precision=settings.precision,
-        threads=thread_count(settings),
+        threads=thread_count(settings) if adapter.uses_threads else 0,
         device=device,
         driver=driver,
     )
@@ -193,19 +195,60 @@ def open_engine(
             f"a bundle for the engine kind {settings.kind}",
             f"kind {manifest.kind}",
         )
-    spec = Spec(
-        height_px=height_px,
-        width_px=width_px,
-        channels=channels,
-        map_shape=(len(manifest.detectors), manifest.input.height_px, manifest.input.width_px),
-    )
+    spec = spec_for(bundle, height_px, width_px, channels)
     if settings.kind == "null":
         from appliance.engine_null import NullEngine
 
         return NullEngine(spec, settings.null_delay_ms, settings.faults)
     adapter = _adapter(settings)
+    if settings.kind == "tensorrt":
+        plan = read_plan(passport_of(settings, bundle), spec, cache)
+        return adapter(spec, plan, settings.precision, 0)
     model = _merged(bundle, _network_file(settings), spec, adapter.sums, cache)
     return adapter(spec, model, settings.precision, thread_count(settings))
+
+
+def spec_for(bundle: Bundle, height_px: int, width_px: int, channels: int) -> Spec:
+    """What a bundle's engine takes and gives for frames of this size."""
+    manifest = bundle.manifest
+    return Spec(
+        height_px=height_px,
+        width_px=width_px,
+        channels=channels,
+        map_shape=(len(manifest.detectors), manifest.input.height_px, manifest.input.width_px),
+    )
+
+
+def plan_name(spec: Spec) -> str:
+    """File of the plan for frames of this size, beside its passport."""
+    return f"{spec.height_px}x{spec.width_px}.plan"
+
+
+def read_plan(passport: Passport, spec: Spec, cache: Path) -> bytes:
+    """The engine that was built here under this passport. Raises ArtefactError.
+
+    A line builds none: an hour of building is no way to start, and what was never proved is no
+    engine.
+    """
+    folder = passport.folder(cache)
+    path = folder / plan_name(spec)
+    if not path.exists():
+        command = f"inspectd engine --precision {passport.precision}"
+        expected = f"an engine for {spec.frame_shape}, built here by `{command}`"
+        raise ArtefactError(path, expected, "none")
+    built = read_record(folder, passport).engines.get(path.name)
+    if built is None:
+        raise ArtefactError(folder / "passport.json", f"an entry for {path.name}", "none")
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise ArtefactError(path, "a readable engine", err.strerror or str(err)) from err
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != built.sha256:
+        raise ArtefactError(
+            path, f"SHA-256 {built.sha256[:12]}…", f"{digest[:12]}…", OfflineReason.PASSPORT
+        )
+    return data
 
 
 def _adapter(settings: config.Engine) -> type[Engine]:
@@ -215,6 +258,8 @@ def _adapter(settings: config.Engine) -> type[Engine]:
             from appliance.engine_onnx import OnnxEngine as Adapter
         elif settings.kind == "openvino":
             from appliance.engine_openvino import OpenVinoEngine as Adapter
+        elif settings.kind == "tensorrt":
+            from appliance.engine_tensorrt_sdk import InstalledTensorRt as Adapter
         else:
             from appliance.engine_null import NullEngine as Adapter
     except ImportError as err:

@@ -19,8 +19,10 @@ from appliance.codes import Reason
 from appliance.engine import Engine, Spec, open_engine, passport_of
 from appliance.engine_null import NullEngine, write_null_bundle
 from appliance.engine_onnx import OnnxEngine
+from appliance.engine_tensorrt import TensorRtEngine
 from appliance.errors import ArtefactError, DeviceError, PartError
 from appliance.passport import Passport
+from tests.fake_tensorrt import FakeGpu, FakeSdk
 
 openvino = pytest.importorskip("appliance.engine_openvino")
 OpenVinoEngine = openvino.OpenVinoEngine
@@ -73,9 +75,16 @@ def graph(poison=0.0, is_always=False, outputs=("map", "score"), height=HEIGHT) 
     return model.SerializeToString()
 
 
+def tensorrt(**how) -> TensorRtEngine:
+    """The real engine on a TensorRT that is none: everything but the SDK's own twenty calls."""
+    gpu = FakeGpu()
+    return TensorRtEngine(SPEC, graph(**how), "fp32", FakeSdk(gpu), gpu)
+
+
 KINDS = {
     "onnx": lambda **kw: OnnxEngine(SPEC, graph(**kw), "fp32", 1),
     "openvino": lambda **kw: OpenVinoEngine(SPEC, graph(**kw), "fp32", 1),
+    "tensorrt": tensorrt,
     "null": lambda **_: NullEngine(SPEC),
 }
 NETWORKS: tuple[Literal["onnx", "openvino"], ...] = ("onnx", "openvino")
@@ -88,7 +97,7 @@ def engine(request):
     opened.close()
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=[*NETWORKS, "tensorrt"])
 def network(request):
     return KINDS[request.param]
 
@@ -197,6 +206,20 @@ def test_closing_twice_is_fine_and_use_after_it_is_an_error(engine):
     engine.close()
     with pytest.raises(DeviceError, match="closed"):
         engine.infer(frame(), room())
+
+
+def test_after_a_failure_the_next_frame_is_answered_as_ever(network):
+    """Re-entry: an error in one call leaves nothing behind for the next."""
+    engine = network(poison=np.nan)
+    engine.warm_up()
+    white, out, again = frame(), room(), room()
+    score = engine.infer(frame(), out)
+    white[0, 0] = 255
+    for _ in range(3):
+        with pytest.raises(PartError):
+            engine.infer(white, room())
+    assert engine.infer(frame(), again) == score
+    np.testing.assert_array_equal(out, again)
 
 
 def test_health_counts(engine):

@@ -24,6 +24,9 @@ ONLY_IN = {
     "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_runtimes.py"),
     "openvino": ("appliance/engine_openvino.py", "models/"),
     "prometheus_client": ("appliance/metrics.py",),
+    "cuda": ("appliance/engine_tensorrt_memory.py",),
+    "pycuda": ("appliance/engine_tensorrt_memory.py",),
+    "tensorrt": ("appliance/engine_tensorrt_sdk.py",),
     "pymodbus": ("appliance/plc_modbus.py", "tools/plc_"),
     "sqlalchemy": (
         "appliance/store.py",

@@ -1,0 +1,205 @@
+"""`inspectd engine`: the engine of a bundle on this device, built where one is built, and proved.
+
+ONNX Runtime and OpenVINO take the network as it is; TensorRT takes a plan that only this device,
+driver and version can run. Nothing is kept before it was loaded, warmed up, and has reproduced all
+golden frames; what fails leaves no file behind. The line itself never builds.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+import onnx
+import typer
+
+from appliance import config as settings_of
+from appliance.bundle import Bundle, load_bundle, merged_network
+from appliance.config import load_config, write_atomically
+from appliance.engine import Engine, Spec, open_engine, passport_of, plan_name, spec_for
+from appliance.errors import ArtefactError, ConfigError, PartError
+from appliance.half import to_half
+from appliance.infer_setup import GoldenFrames
+from appliance.passport import Built, Passport, Record, read_record, write_record
+
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Kind = Literal["onnx", "openvino", "tensorrt"]
+Report = Callable[[str], None]
+
+
+class Plan(NamedTuple):
+    """What a builder makes."""
+
+    data: bytes
+    layers: dict[str, int]
+
+
+class Toolchain(NamedTuple):
+    """How plans are built and opened: TensorRT's, or a test's."""
+
+    build: Callable[[onnx.ModelProto, str, int], Plan]
+    """Graph, precision, batch → plan. Raises ArtefactError."""
+    open: Callable[[Spec, bytes, str], Engine]
+
+
+def build_plan(
+    bundle: Bundle,
+    spec: Spec,
+    passport: Passport,
+    batch: int,
+    cache: Path,
+    tools: Toolchain,
+) -> dict[str, float]:
+    """Build, prove and keep the plan for frames of this size; returns what was measured.
+
+    cache: `config.engines_dir`. Raises ArtefactError; then nothing was written.
+    """
+    network = _network(bundle, passport.precision)
+    graph = merged_network(network, bundle.manifest.input, *spec.frame_shape, "float")
+    plan = tools.build(graph, passport.precision, batch)
+    engine = tools.open(spec, plan.data, passport.precision)
+    try:
+        measured = prove(engine, bundle, passport.precision)
+    finally:
+        engine.close()
+    folder = passport.folder(cache)
+    built = Built(
+        sha256=hashlib.sha256(plan.data).hexdigest(),
+        batch=batch,
+        layers=plan.layers,
+        built_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    try:
+        others = read_record(folder, passport).engines
+    except ArtefactError:  # none yet, or one that proves nothing: its engines are no loss
+        others = {}
+    # The plan first: a passport that names a plan which is not there yet would be refused.
+    write_atomically(folder / plan_name(spec), plan.data)
+    engines = {**others, plan_name(spec): built}
+    write_record(folder, Record(id=passport.id, passport=passport, engines=engines))
+    return measured
+
+
+def prove(engine: Engine, bundle: Bundle, precision: str) -> dict[str, float]:
+    """Warm up and, at the size of the golden frames, reproduce them all. Raises ArtefactError."""
+    try:
+        p99_ms = engine.warm_up() / 1e6
+    except PartError as err:
+        raise ArtefactError("engine", "finite maps", err.detail) from err
+    measured = {"warm_up_p99_ms": round(p99_ms, 3)}
+    contract = bundle.manifest.input
+    source = (contract.source_height_px, contract.source_width_px)
+    if engine.spec.frame_shape[:2] == source:
+        golden = GoldenFrames(engine, bundle, precision)
+        measured["golden_deviation"] = golden.check("all", lambda: None)
+        measured["golden_tolerance"] = golden.tolerance
+        measured["golden_frames"] = len(golden.frames)
+    return measured
+
+
+def _network(bundle: Bundle, precision: str) -> onnx.ModelProto:
+    file = "network.int8.onnx" if precision == "int8" else "network.onnx"
+    if file not in bundle.manifest.files:
+        raise ArtefactError(bundle.path(file), f"{file} in the bundle", "none")
+    network = onnx.load(str(bundle.path(file)))
+    return to_half(network) if precision == "fp16" else network
+
+
+def _tensorrt(cache: Path, report: Report) -> Toolchain:
+    """The installed TensorRT and the first GPU. Raises ArtefactError where there is none."""
+    try:
+        from appliance.engine_tensorrt_sdk import InstalledTensorRt, build
+    except ImportError as err:
+        expected = "TensorRT 10.3 or later (extra `tensorrt`, or the system's on a Jetson)"
+        raise ArtefactError("engine.kind", expected, str(err)) from err
+
+    def make(graph: onnx.ModelProto, precision: str, batch: int) -> Plan:
+        return Plan(*build(graph, precision, batch, cache / "timing.cache", report))
+
+    def open_plan(spec: Spec, plan: bytes, precision: str) -> Engine:
+        return InstalledTensorRt(spec, plan, precision, 0)
+
+    return Toolchain(make, open_plan)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"inspectd: {line}\n")
+
+
+def _sizes(bundle: Bundle, asked: list[str]) -> list[tuple[int, int]]:
+    contract = bundle.manifest.input
+    sizes = [(contract.source_height_px, contract.source_width_px)]
+    for word in asked:
+        height, sign, width = word.partition("x")
+        if not (sign and height.isdecimal() and width.isdecimal()):
+            raise ConfigError("--size", "HEIGHTxWIDTH such as 480x640", repr(word))
+        sizes.append((int(height), int(width)))
+    return list(dict.fromkeys(sizes))
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
+    config: Annotated[Path, typer.Option("--config", help="The integrator's config.toml.")] = Path(
+        "config.toml"
+    ),
+    kind: Annotated[
+        Kind | None, typer.Option(help="Runtime; default: engine.kind of config.toml.")
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Default: engine.precision of config.toml.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, max=64, help="TensorRT: frames at once, 1 to this; 1 = fixed.")
+    ] = 1,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="Also for regions of interest of HEIGHTxWIDTH; may be repeated."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Build the engine of a bundle for this device, prove it with the golden frames, keep it."""
+    loaded = load_config(config)
+    engine = msgspec.structs.replace(
+        loaded.engine,
+        kind=kind or loaded.engine.kind,
+        precision=precision or loaded.engine.precision,
+    )
+    found = load_bundle(bundle)
+    passport = passport_of(engine, found)
+    rows = [
+        {
+            "size": f"{height}x{width}",
+            **_one(engine, found, passport, (height, width), batch, loaded),
+        }
+        for height, width in _sizes(found, size or [])
+    ]
+    if json:
+        answer = {"bundle": found.id, "passport": passport.id, "engines": rows}
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        return
+    sys.stdout.write(f"{bundle}: {passport.runtime}, {passport.precision}, {passport.device}\n")
+    for row in rows:
+        figures = ", ".join(f"{name} {value}" for name, value in row.items())
+        sys.stdout.write(f"{figures}\n")
+
+
+def _one(
+    engine: settings_of.Engine,
+    bundle: Bundle,
+    passport: Passport,
+    size: tuple[int, int],
+    batch: int,
+    config: settings_of.Config,
+) -> dict[str, float]:
+    channels, cache = bundle.manifest.input.channels, config.engines_dir
+    if engine.kind == "tensorrt":
+        tools = _tensorrt(cache, _say)
+        return build_plan(bundle, spec_for(bundle, *size, channels), passport, batch, cache, tools)
+    opened = open_engine(engine, bundle, *size, channels, cache)
+    try:
+        return prove(opened, bundle, passport.precision)
+    finally:
+        opened.close()

@@ -1,0 +1,172 @@
+"""TensorRT and a GPU that are none: plans are ONNX graphs, device memory is a dictionary.
+
+As on a GPU nothing that is queued happens before the stream is waited for, so that a host buffer
+that is touched too early, or read too early, gives wrong numbers here too. `fail` says which call
+gives None, False or an error, and `calls` in which order they came.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from appliance.engine_tensorrt import Tensor
+from appliance.errors import DeviceError
+
+
+class FakeGpu:
+    """`Gpu`. fail: method → DeviceError is raised there; `late` is raised by synchronize."""
+
+    def __init__(self, fail: set[str] | None = None, has_graphs: bool = True) -> None:
+        self.has_graphs = has_graphs
+        self.fail = fail or set()
+        self.calls: list[str] = []
+        self.memory: dict[int, np.ndarray] = {}
+        self.queue: list[Callable[[], None]] = []
+        self.captured: list[Callable[[], None]] | None = None
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.closed = 0
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fail:
+            raise DeviceError(f"{name}: an illegal memory access was encountered (700)")
+
+    def name(self) -> str:
+        return "Fake, 8.7"
+
+    def driver(self) -> str:
+        return "12.6"
+
+    def stream(self) -> int:
+        self._call("stream")
+        return 77
+
+    def allocate(self, size: int) -> int:
+        self._call("allocate")
+        address = 4096 * (1 + len(self.memory))
+        self.memory[address] = np.full(size, 0xA5, np.uint8)
+        return address
+
+    def pinned(self, size: int) -> np.ndarray:
+        self._call("pinned")
+        return np.full(size, 0x5A, np.uint8)
+
+    def upload(self, address: int, source: np.ndarray, stream: int) -> None:
+        self._call("upload")
+        self.put(lambda: np.copyto(self.memory[address], source), stream)
+
+    def download(self, target: np.ndarray, address: int, stream: int) -> None:
+        self._call("download")
+        self.put(lambda: np.copyto(target, self.memory[address]), stream)
+
+    def put(self, work: Callable[[], None], stream: int) -> None:
+        assert stream == 77
+        (self.queue if self.captured is None else self.captured).append(work)
+
+    def synchronize(self, stream: int) -> None:
+        assert stream == 77 and self.captured is None
+        work, self.queue = self.queue, []
+        for step in work:
+            step()
+        self._call("synchronize")
+
+    def begin_capture(self, stream: int) -> None:
+        self._call("begin_capture")
+        assert not self.queue
+        self.captured = []
+
+    def end_capture(self, stream: int) -> int:
+        noted, self.captured = self.captured, None
+        self._call("end_capture")
+        assert noted is not None
+        self.graphs[9] = noted
+        return 9
+
+    def launch(self, graph: int, stream: int) -> None:
+        self._call("launch")
+        self.queue.extend(self.graphs[graph])
+
+    def close(self) -> None:
+        assert not self.queue, "memory was given back while work was in flight"
+        self.closed += 1
+        self._call("close")
+        self.memory.clear()
+
+
+class FakeSdk:
+    """`Sdk` on a `FakeGpu`. fail: method → what it gives instead.
+
+    Further words: "late" = enqueue is accepted, and what it queued writes nothing and complains;
+    "silent" = it writes nothing and says nothing.
+    """
+
+    def __init__(self, gpu: FakeGpu, fail: set[str] | None = None) -> None:
+        self.gpu, self.fail = gpu, fail or set()
+        self.said: list[str] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+
+    def _fails(self, name: str) -> bool:
+        self.gpu.calls.append(name)
+        if name in self.fail:
+            self.said.append(f"{name}: Error Code 4: Internal Error")
+        return name in self.fail
+
+    def deserialize(self, plan: bytes) -> Any | None:
+        if self._fails("deserialize"):
+            return None
+        try:
+            return ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
+        except Exception as err:  # noqa: BLE001 - a plan that cannot be read gives None
+            self.said.append(str(err).splitlines()[0])
+            return None
+
+    def tensors(self, engine: Any) -> tuple[Tensor, ...]:
+        kinds = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+        return tuple(
+            Tensor(
+                value.name,
+                is_input,
+                kinds.get(value.type, "other"),
+                tuple(d if isinstance(d, int) else -1 for d in value.shape),
+            )
+            for is_input, values in ((True, engine.get_inputs()), (False, engine.get_outputs()))
+            for value in values
+        )
+
+    def context(self, engine: Any) -> Any | None:
+        return None if self._fails("context") else engine
+
+    def set_shape(self, context: Any, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = shape
+        return not self._fails("set_shape")
+
+    def set_address(self, context: Any, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return not self._fails("set_address")
+
+    def enqueue(self, context: Any, stream: int) -> bool:
+        if self._fails("enqueue"):
+            return False
+
+        def run() -> None:
+            if "late" in self.fail:
+                self.said.append("late: Error Code 1: Cuda Runtime")
+            if self.fail & {"late", "silent"}:
+                return
+            memory = self.gpu.memory
+            frame = memory[self.addresses["frame"]].reshape(self.shapes["frame"])
+            names = ["map", "score"]
+            for name, answer in zip(names, context.run(names, {"frame": frame}), strict=True):
+                memory[self.addresses[name]][:] = (
+                    np.ascontiguousarray(answer).view(np.uint8).ravel()
+                )
+
+        self.gpu.put(run, stream)
+        return True
+
+    def complaints(self) -> list[str]:
+        taken, self.said = self.said, []
+        return taken

@@ -1,0 +1,311 @@
+"""TensorRT's runtime without a GPU: the order of its calls, and every way in which they fail."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+from appliance import config
+from appliance.bundle import Bundle
+from appliance.codes import OfflineReason, Reason
+from appliance.engine import Engine, Spec, open_engine, plan_name, read_plan, spec_for
+from appliance.engine_command import Plan, Toolchain, build_plan
+from appliance.engine_tensorrt import TensorRtEngine
+from appliance.engine_tensorrt_build import count_precisions, require_precision
+from appliance.errors import ArtefactError, PartError
+from appliance.passport import Passport, read_record
+from tests.fake_tensorrt import FakeGpu, FakeSdk
+from tests.networks import write_network_bundle
+from tests.test_contract_engine import SPEC, frame, graph, room
+
+
+def opened(
+    fail_gpu: set[str] | None = None, fail_sdk: set[str] | None = None, has_graphs: bool = True
+) -> tuple[TensorRtEngine, FakeGpu, FakeSdk]:
+    """Everything works while it is opened and warmed up; then what is told fails."""
+    gpu = FakeGpu(has_graphs=has_graphs)
+    sdk = FakeSdk(gpu)
+    engine = TensorRtEngine(SPEC, graph(), "fp32", sdk, gpu)
+    gpu.fail, sdk.fail = fail_gpu or set(), fail_sdk or set()
+    return engine, gpu, sdk
+
+
+# ---- order ---------------------------------------------------------------------------------
+
+
+def test_before_the_graph_every_frame_is_uploaded_run_downloaded_and_waited_for() -> None:
+    engine, gpu, _ = opened()
+    gpu.calls.clear()
+    engine.infer(frame(), room())
+    assert gpu.calls == ["upload", "enqueue", "download", "download", "synchronize"]
+
+
+def test_after_the_warm_up_a_frame_is_one_launch() -> None:
+    engine, gpu, _ = opened()
+    engine.warm_up()
+    capture = gpu.calls[gpu.calls.index("begin_capture") :]
+    assert capture[:5] == ["begin_capture", "upload", "enqueue", "download", "download"]
+    assert capture[5] == "end_capture"
+    gpu.calls.clear()
+    out = room()
+    assert engine.infer(frame(3), out) == pytest.approx(frame(3).mean(), rel=1e-5)
+    assert gpu.calls == ["launch", "synchronize"]
+    assert engine.health()["engine_cuda_graph"] == 1
+
+
+def test_a_binding_without_graphs_runs_call_by_call() -> None:
+    engine, gpu, _ = opened(has_graphs=False)
+    engine.warm_up()
+    assert "begin_capture" not in gpu.calls
+    assert engine.infer(frame(), room()) == pytest.approx(frame().mean(), rel=1e-5)
+    assert engine.health()["engine_cuda_graph"] == 0
+
+
+def test_closing_waits_for_what_is_in_flight_and_gives_everything_back_once() -> None:
+    engine, gpu, _ = opened()
+    engine.warm_up()
+    gpu.calls.clear()
+    engine.close()
+    engine.close()
+    assert gpu.calls == ["synchronize", "close"]
+    assert gpu.memory == {}
+
+
+# ---- failures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["deserialize", "context", "set_shape", "set_address"])
+def test_a_none_or_false_while_loading_is_refused_with_tensorrts_words(call: str) -> None:
+    gpu = FakeGpu()
+    with pytest.raises(ArtefactError, match=f"{call}: Error Code 4"):
+        TensorRtEngine(SPEC, graph(), "fp32", FakeSdk(gpu, {call}), gpu)
+    assert gpu.closed == 1
+
+
+@pytest.mark.parametrize("call", ["stream", "allocate", "pinned"])
+def test_a_cuda_error_while_loading_is_refused_and_nothing_is_kept(call: str) -> None:
+    gpu = FakeGpu({call})
+    with pytest.raises(ArtefactError, match=f"{call}: an illegal memory access"):
+        TensorRtEngine(SPEC, graph(), "fp32", FakeSdk(gpu), gpu)
+    assert gpu.closed == 1
+    assert gpu.memory == {}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [b"", b"no plan", graph()[:200], graph(outputs=("heat", "score")), graph(height=33)],
+    ids=["empty", "text", "cut", "other names", "other size"],
+)
+def test_a_plan_that_cannot_be_used_is_refused_in_one_line(model: bytes) -> None:
+    gpu = FakeGpu()
+    with pytest.raises(ArtefactError, match="engine: expected") as caught:
+        TensorRtEngine(SPEC, model, "fp32", FakeSdk(gpu), gpu)
+    assert "\n" not in str(caught.value)
+    assert gpu.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("fail_gpu", "fail_sdk", "text"),
+    [
+        ({"upload"}, None, "CUDA: upload: an illegal"),
+        ({"download"}, None, "CUDA: download: an illegal"),
+        ({"synchronize"}, None, "CUDA: synchronize: an illegal"),
+        (None, {"enqueue"}, "TensorRT: enqueue: Error Code 4"),
+        (None, {"late"}, "TensorRT: late: Error Code 1"),
+    ],
+)
+def test_a_failure_is_an_error_of_this_part_and_never_a_map(
+    fail_gpu: set[str] | None, fail_sdk: set[str] | None, text: str
+) -> None:
+    engine, gpu, sdk = opened(fail_gpu, fail_sdk)
+    with pytest.raises(PartError, match=text) as caught:
+        engine.infer(frame(), room())
+    assert caught.value.reason is Reason.INFERENCE_ERROR
+    gpu.fail, sdk.fail = set(), set()
+    gpu.queue.clear()
+    assert engine.infer(frame(1), room()) == pytest.approx(frame(1).mean(), rel=1e-5)
+
+
+def test_a_run_that_writes_nothing_does_not_leave_the_part_before() -> None:
+    engine, gpu, sdk = opened()
+    engine.infer(frame(), room())
+    for buffer in gpu.memory.values():
+        buffer[:] = 0xFF  # a device that lost its memory: NaN as float32
+    sdk.fail = {"silent"}
+    with pytest.raises(PartError, match="not finite") as caught:
+        engine.infer(frame(1), room())
+    assert caught.value.reason is Reason.INVALID_NUMBER
+
+
+@pytest.mark.parametrize("call", ["begin_capture", "end_capture", "launch"])
+def test_a_graph_that_cannot_be_made_or_launched_is_no_engine(call: str) -> None:
+    engine, _, _ = opened({call})
+    with pytest.raises(PartError, match=f"{call}: an illegal"):
+        engine.warm_up()
+
+
+def test_a_graph_that_answers_otherwise_is_no_engine() -> None:
+    engine, gpu, _ = opened()
+    end = gpu.end_capture
+
+    def forgetful(stream: int) -> int:
+        made = end(stream)
+        gpu.graphs[made].pop(0)  # the upload
+        gpu.memory[4096][:] = 7  # and what lies there is another frame
+        return made
+
+    gpu.end_capture = forgetful  # type: ignore[method-assign]
+    with pytest.raises(PartError, match="the CUDA graph answers otherwise"):
+        engine.warm_up()
+
+
+# ---- plans, passports ----------------------------------------------------------------------
+
+
+def tools() -> Toolchain:
+    """A builder whose plans are the graphs themselves."""
+
+    def build(model: onnx.ModelProto, precision: str, batch: int) -> Plan:
+        del precision, batch
+        return Plan(model.SerializeToString(), {"fp32": 3})
+
+    def open_plan(spec: Spec, plan: bytes, precision: str) -> Engine:
+        gpu = FakeGpu()
+        return TensorRtEngine(spec, plan, precision, FakeSdk(gpu), gpu)
+
+    return Toolchain(build, open_plan)
+
+
+def passport_of(bundle: Bundle) -> Passport:
+    return Passport(
+        bundle=bundle.id, network=bundle.manifest.files["network.onnx"], kind="tensorrt",
+        runtime="tensorrt 10.3.0", precision="fp32", threads=0, device="Fake, 8.7", driver="12.6",
+    )  # fmt: skip
+
+
+def test_a_plan_is_built_proved_kept_and_read_back(tmp_path: Path) -> None:
+    bundle = write_network_bundle(tmp_path / "b")
+    passport, cache = passport_of(bundle), tmp_path / "engines"
+    small, large = spec_for(bundle, 64, 96, 1), spec_for(bundle, 80, 120, 1)
+    measured = build_plan(bundle, small, passport, 1, cache, tools())
+    assert measured["golden_frames"] == 2
+    assert measured["golden_deviation"] <= 1e-3
+    assert "golden_frames" not in build_plan(bundle, large, passport, 1, cache, tools())
+    record = read_record(passport.folder(cache), passport)
+    assert set(record.engines) == {"64x96.plan", "80x120.plan"}
+    gpu = FakeGpu()
+    engine = TensorRtEngine(large, read_plan(passport, large, cache), "fp32", FakeSdk(gpu), gpu)
+    out = np.empty(large.map_shape, np.float32)
+    assert engine.infer(np.full((80, 120), 50, np.uint8), out) == pytest.approx(50, rel=1e-5)
+    engine.close()
+
+
+def test_a_plan_that_does_not_reproduce_the_golden_frames_is_not_kept(tmp_path: Path) -> None:
+    bundle = write_network_bundle(tmp_path / "b")
+    other = write_network_bundle(tmp_path / "c", bias=1.0)
+    bundle.folder = other.folder  # its network with the first one's golden frames
+    for name in ("0.npz", "1.npz"):
+        (other.folder / "golden" / name).write_bytes((tmp_path / "b/golden" / name).read_bytes())
+    with pytest.raises(ArtefactError, match="expected the stored map"):
+        spec = spec_for(bundle, 64, 96, 1)
+        build_plan(bundle, spec, passport_of(bundle), 1, tmp_path / "engines", tools())
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize("damage", ["byte", "missing", "no passport", "foreign", "no entry"])
+def test_an_engine_that_is_not_the_one_that_was_proved_is_refused_by_name(
+    tmp_path: Path, damage: str
+) -> None:
+    bundle = write_network_bundle(tmp_path / "b")
+    passport, cache = passport_of(bundle), tmp_path / "engines"
+    spec = spec_for(bundle, 64, 96, 1)
+    build_plan(bundle, spec, passport, 1, cache, tools())
+    folder = passport.folder(cache)
+    plan, note = folder / plan_name(spec), folder / "passport.json"
+    offline, name = OfflineReason.ENGINE, "passport.json"
+    if damage == "byte":
+        data = plan.read_bytes()
+        plan.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+        offline, name = OfflineReason.PASSPORT, r"64x96\.plan: expected SHA-256"
+    elif damage == "missing":
+        plan.unlink()
+        name = r"64x96\.plan: expected an engine .*inspectd engine --precision fp32"
+    elif damage == "no passport":
+        note.unlink()
+    elif damage == "foreign":
+        note.write_bytes(note.read_bytes().replace(b"10.3.0", b"10.9.0"))
+    else:
+        note.write_bytes(note.read_bytes().replace(b"64x96.plan", b"65x96.plan"))
+    with pytest.raises(ArtefactError, match=name) as caught:
+        read_plan(passport, spec, cache)
+    assert caught.value.offline is offline
+
+
+def test_a_driver_update_asks_for_a_new_engine(tmp_path: Path) -> None:
+    bundle = write_network_bundle(tmp_path / "b")
+    passport, cache = passport_of(bundle), tmp_path / "engines"
+    spec = spec_for(bundle, 64, 96, 1)
+    build_plan(bundle, spec, passport, 1, cache, tools())
+    updated = msgspec.structs.replace(passport, driver="12.8")
+    with pytest.raises(ArtefactError, match="built here by `inspectd engine"):
+        read_plan(updated, spec, cache)
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed here")
+def test_without_tensorrt_a_bundle_is_refused_by_the_extra(tmp_path: Path) -> None:
+    bundle = write_network_bundle(tmp_path / "b")
+    settings = config.Engine(kind="tensorrt")
+    with pytest.raises(ArtefactError, match="the extra `tensorrt` installed"):
+        open_engine(settings, bundle, 64, 96, 1, tmp_path / "engines")
+
+
+# ---- what the inspector says ---------------------------------------------------------------
+
+
+def told(*types: str) -> str:
+    layers = [{"Name": "l", "Outputs": [{"Name": "t", "Format/Datatype": word}]} for word in types]
+    return msgspec.json.encode({"Layers": layers, "Bindings": []}).decode()
+
+
+def test_the_inspectors_words_are_counted() -> None:
+    answer = count_precisions(
+        told(
+            "Row major linear FP32",
+            "Channel major FP16 format where channel % 8 == 0",
+            "Half",
+            "Thirty-two wide channel vectorized row major Int8 format",
+            "Int32",
+        )
+    )
+    assert answer == {"fp32": 1, "fp16": 2, "int8": 1}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": []}', '{"Layers": ["a", "b"]}'])
+def test_an_inspector_that_says_nothing_proves_nothing(text: str) -> None:
+    with pytest.raises(ArtefactError, match="engine: expected"):
+        count_precisions(text)
+
+
+@pytest.mark.parametrize(
+    ("precision", "layers", "is_fit"),
+    [
+        ("fp16", {"fp16": 90, "fp32": 8}, True),
+        ("fp16", {"fp32": 98}, False),
+        ("fp16", {"fp16": 3, "fp32": 98}, False),
+        ("int8", {"int8": 40, "fp32": 60}, True),
+        ("int8", {"fp16": 90, "fp32": 60}, False),
+        ("fp32", {"fp32": 98}, True),
+        ("fp32", {"fp16": 98}, False),
+    ],
+)
+def test_a_builder_that_fell_back_fails(
+    precision: str, layers: dict[str, int], is_fit: bool
+) -> None:
+    if is_fit:
+        require_precision(precision, layers)
+    else:
+        with pytest.raises(ArtefactError, match=f"a plan whose layers are {precision}"):
+            require_precision(precision, layers)
