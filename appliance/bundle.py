@@ -322,9 +322,10 @@ def head_model(
 
 
 def _scale(size: int, target: int) -> float:
-    """target ÷ size in float32, such that floor(size · scale) is `target` there."""
+    """target ÷ size as a float32 whose product with `size`, in single and in double precision,
+    is not below `target`: libraries differ in how they compute it, and all of them cut it off."""
     scale = np.float32(target) / np.float32(size)
-    while int(np.float32(size) * scale) < target:
+    while int(np.float32(size) * scale) < target or int(size * float(scale)) < target:
         scale = np.nextafter(scale, np.float32(np.inf))
     return float(scale)
 

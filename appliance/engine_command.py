@@ -108,7 +108,7 @@ def _network(bundle: Bundle, precision: str) -> onnx.ModelProto:
     return to_half(network) if precision == "fp16" else network
 
 
-def _tensorrt(cache: Path, report: Report) -> Toolchain:
+def tensorrt_tools(cache: Path, report: Report) -> Toolchain:
     """The installed TensorRT and the first GPU. Raises ArtefactError where there is none."""
     try:
         from appliance.engine_tensorrt_sdk import InstalledTensorRt, build
@@ -196,7 +196,7 @@ def _one(
 ) -> dict[str, float]:
     channels, cache = bundle.manifest.input.channels, config.engines_dir
     if engine.kind == "tensorrt":
-        tools = _tensorrt(cache, _say)
+        tools = tensorrt_tools(cache, _say)
         return build_plan(bundle, spec_for(bundle, *size, channels), passport, batch, cache, tools)
     opened = open_engine(engine, bundle, *size, channels, cache)
     try:

@@ -45,8 +45,10 @@ class Builder:
         # The parser's memory holds the weights until the plan is built.
         self._parser = parser
         got = network_precisions(trt, network)
-        # The last product, 258 numbers to the score, stays float32.
-        if precision not in got or (precision == "fp16" and got.get("fp32", 0) > 1):
+        others = {"fp32": ("fp16", "int8"), "fp16": ("fp32", "int8"), "int8": ()}[precision]
+        # The last product, 258 numbers to the score, stays float32 in a float16 network.
+        spare = 1 if precision == "fp16" else 0
+        if precision not in got or sum(got.get(other, 0) for other in others) > spare:
             raise ArtefactError("network", f"convolutions in {precision}", f"{got}")
         return network
 

@@ -99,32 +99,37 @@ def write_network_bundle(
     mean_image: np.ndarray | None = None,
     bias: float = 0.0,
     net: tuple[int, int] = NET,
+    size: tuple[int, int] = (64, 96),
+    network: onnx.ModelProto | None = None,
     change: dict[str, Any] | None = None,
 ) -> Bundle:
-    """A bundle for frames of 64x96 with two segments. `change`: further fields of the manifest."""
+    """A bundle for frames of `size` with two segments. `change`: further fields of the manifest.
+
+    network: another one than `network_model(bias, net)`.
+    """
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "golden").mkdir(parents=True)
     contract = InputContract(
         height_px=net[0],
         width_px=net[1],
-        source_height_px=64,
-        source_width_px=96,
+        source_height_px=size[0],
+        source_width_px=size[1],
         channels=channels,
         smallest_defect_px=12,
     )
-    network = network_model(bias, net)
+    network = network or network_model(bias, net)
     onnx.save(network, str(draft / "network.onnx"))
     labels = np.zeros(net, np.uint8)
     labels[8:] = 1
     cv2.imwrite(str(draft / "segments.png"), labels)
     if mean_image is not None:
         cv2.imwrite(str(draft / "gates.png"), mean_image)
-    merged = merged_network(network, contract, 64, 96, channels)
+    merged = merged_network(network, contract, *size, channels)
     session = ort.InferenceSession(merged.SerializeToString(), providers=["CPUExecutionProvider"])
     written: list[Golden] = []
     for seed in range(golden):
-        frame = np.repeat(picture(seed)[:, :, None], channels, axis=2)
+        frame = np.repeat(picture(seed, *size)[:, :, None], channels, axis=2)
         amap, score = session.run(["map", "score"], {"frame": frame[None]})
         cv2.imwrite(str(draft / f"golden/{seed}.png"), frame)
         np.savez(draft / f"golden/{seed}.npz", map=np.asarray(amap)[0], score=np.asarray(score)[0])
@@ -141,3 +146,14 @@ def write_network_bundle(
         golden=tuple(written),
     )
     return finish_bundle(draft, folder, msgspec.structs.replace(manifest, **(change or {})))
+
+
+def trained_like_bundle(folder: Path) -> Bundle:
+    """The exact graph of a real backbone with random heads, for frames of 200x300; golden frames
+    from ONNX Runtime. Needs torch."""
+    from models.comparison import Heads, random_network
+    from models.export import export_exact
+
+    net = (64, 96)
+    network = export_exact(random_network("efficientnet_lite0", net, Heads(64, 1)), net)
+    return write_network_bundle(folder, network=network, net=net, size=(200, 300))

@@ -399,3 +399,13 @@ def test_a_foreign_network_is_refused(whole, network, message):
     with pytest.raises(ArtefactError, match=message) as caught:
         merged_network(network, whole.manifest.input, 64, 96, 1)
     assert "network.onnx" in str(caught.value)
+
+
+def test_no_runtime_rounds_the_resized_frame_down():
+    """ONNX's own inference of shapes and ONNX Runtime multiply in different precisions."""
+    for height in range(64, 700, 7):
+        model = head_model(contract(64, 96), height, 2 * height, 1)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        sizes = {v.name: v.type.tensor_type.shape.dim for v in inferred.graph.value_info}
+        if "resized" in sizes:
+            assert [axis.dim_value for axis in sizes["resized"]][2:] == [64, 96], height

@@ -3,7 +3,6 @@
 Weights are random: time does not depend on them. Torch is needed for the network alone.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from appliance.config import Engine
 from appliance.engine import thread_count
 from tools.bench_row import NotMeasuredError, Row, Value, figure, quantiles
 from tools.bench_runtimes import RUNTIMES, SHORTEST_S, caller, in_turn, ratio
-from tools.bench_score import time_ms
 
 _SIDE_PX = 256
 _SIZES = (("5 MP", 2048, 2448, 3.0), ("12 MP", 3000, 4096, 8.0))
@@ -56,7 +54,8 @@ def resize(seconds: float) -> list[Row]:
         )
         run = caller(head_model(contract, height, width, 1), RUNTIMES[0], threads)
         frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 1), np.uint8)
-        found = quantiles(time_ms(partial(run, frame), seconds))
+        times = in_turn({"resize": run}, frame, seconds)["resize"]
+        found = {**quantiles(times.wall), "CPU p50": quantiles(times.cpu)["p50"]}
         rows.append(
             Row(
                 bench="resize",

@@ -1,0 +1,120 @@
+"""Our graphs under a strongly typed TensorRT-family parser and builder, on a machine without a GPU.
+
+TensorRT for RTX builds real plans anywhere; only running one needs a GPU.
+"""
+
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from appliance.bundle import InputContract, merged_network
+from appliance.engine_tensorrt_build import Builder, fix_batch, network_precisions
+from appliance.errors import ArtefactError
+from appliance.half import to_half
+from models.comparison import Heads, random_network
+from models.export import export_exact, session
+
+trt = pytest.importorskip(
+    "tensorrt_rtx_bindings", reason="tensorrt-rtx-cu13 has wheels for Linux on x86-64 alone"
+)
+
+SIZE = (64, 96)
+CONTRACT = InputContract(
+    height_px=SIZE[0],
+    width_px=SIZE[1],
+    source_height_px=200,
+    source_width_px=300,
+    channels=1,
+    smallest_defect_px=9,
+)
+
+
+def for_ampere(config) -> None:
+    """Without a GPU to ask, the builder must be told what to build for."""
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+
+
+@cache
+def network(precision: str) -> onnx.ModelProto:
+    plain = random_network("efficientnet_lite0", SIZE, Heads(hidden=64, grid=1))
+    whole = export_exact(plain, SIZE)
+    return to_half(whole) if precision == "fp16" else whole
+
+
+def merged(precision: str) -> onnx.ModelProto:
+    return merged_network(network(precision), CONTRACT, 200, 300, 1, "float")
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_graph_that_runs_is_parsed_and_built(precision: str, batch: int) -> None:
+    phases: list[str] = []
+    builder = Builder(trt, phases.append)
+    graph = merged(precision)
+    parsed = builder.network(fix_batch(graph, 1) if batch == 1 else graph, precision)
+    assert network_precisions(trt, parsed)[precision] > 40
+    plan, _ = builder.plan(parsed, batch, configure=for_ampere)
+    assert len(plan) > 1_000_000
+    assert phases
+
+
+def test_half_is_half_the_size() -> None:
+    sizes = [
+        len(Builder(trt).plan(*_parsed(precision), configure=for_ampere)[0])
+        for precision in ("fp32", "fp16")
+    ]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+def _parsed(precision: str):
+    return Builder(trt).network(fix_batch(merged(precision), 1), precision), 1
+
+
+def test_another_precision_than_asked_for_fails_before_anything_is_built() -> None:
+    for asked, given in (("fp16", "fp32"), ("fp32", "fp16"), ("int8", "fp32")):
+        with pytest.raises(ArtefactError, match=f"convolutions in {asked}"):
+            Builder(trt).network(fix_batch(merged(given), 1), asked)
+
+
+def test_an_operator_that_tensorrt_has_not_fails_by_name() -> None:
+    """The head of the CPU runtimes pads and multiplies bytes: TensorRT does neither."""
+    graph = merged_network(network("fp32"), CONTRACT, 200, 300, 1, "integer")
+    with pytest.raises(ArtefactError, match=r"operators that TensorRT has, got .*UINT8"):
+        Builder(trt).network(graph, "fp32")
+    with pytest.raises(ArtefactError, match="operators that TensorRT has"):
+        foreign = helper.make_graph(
+            [helper.make_node("Telepathy", ["x"], ["y"], domain="nobody")],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        )
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("nobody", 1)]
+        model = helper.make_model(foreign, opset_imports=opsets, ir_version=10)
+        Builder(trt).network(model, "fp32")
+
+
+def test_a_batch_that_the_network_has_not_is_refused() -> None:
+    builder = Builder(trt)
+    with pytest.raises(ArtefactError, match="a batch of 4, got 1"):
+        builder.plan(builder.network(fix_batch(merged("fp32"), 1), "fp32"), 4)
+
+
+def test_half_precision_answers_nearly_the_same() -> None:
+    """On the CPU, where ONNX Runtime rounds every result to half precision."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 200, 300, 1), np.uint8)
+    answers = [
+        [
+            np.asarray(out)
+            for out in session(merged_network(network(precision), CONTRACT, 200, 300, 1)).run(
+                ["map", "score"], {"frame": frames}
+            )
+        ]
+        for precision in ("fp32", "fp16")
+    ]
+    for whole, half in zip(*answers, strict=True):
+        assert half.dtype == np.float32
+        assert np.abs(whole - half).max() < 0.02 * np.ptp(answers[0][0])
