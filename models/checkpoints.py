@@ -68,14 +68,16 @@ def hidden_of(heads: dict[str, Tensor]) -> int:
 def put_heads(network: SuperSimpleNet, heads: dict[str, Tensor], path: Path) -> None:
     """Load the weights into `network`. Raises ConfigError where one is missing or misshapen."""
     wanted = _heads_of(network)
-    for name, value in wanted.items():
+    # The adaptor first: its shape tells best that a checkpoint belongs to another backbone.
+    for name in ("feature_adaptor.projection.weight", *wanted):
+        value = wanted[name]
         if name not in heads:
             if name.startswith(_STANDARDISATION) or name.endswith("num_batches_tracked"):
                 continue  # the authors' features are as the backbone gives them
             raise ConfigError(path, f"the parameter {name}", _first_names(list(heads)))
         if heads[name].shape != value.shape:
             hint = ""
-            if name == "feature_adaptor.projection.weight":
+            if name.startswith("feature_adaptor."):
                 hint = f" ({len(heads[name])} feature channels; is it another backbone?)"
             raise ConfigError(
                 path, f"{name} of {tuple(value.shape)}", f"{tuple(heads[name].shape)}{hint}"

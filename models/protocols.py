@@ -128,4 +128,7 @@ def _test_set(protocol: str, bundle: Bundle, data: Path) -> tuple[str, Dataset]:
     )
     if dataset.name != said.get("data", dataset.name):
         raise ConfigError(folder, f"the images of {said.get('data')}", dataset.name)
-    return (said.get("regime", name) if protocol == "ksdd2" else name), dataset
+    if protocol == "ksdd2":
+        return said.get("regime", name), dataset
+    row = (key for key in TABLES[protocol] if name.endswith((f"_{key}", f"-{key}")))
+    return next(row, name), dataset

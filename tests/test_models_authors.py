@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from appliance.__main__ import main
 from appliance.bundle import golden_outputs, load_bundle
 from appliance.errors import ArtefactError, ConfigError
 from models import evaluate, export_model, weights
@@ -54,17 +55,17 @@ def test_checkpoints_give_what_the_naive_network_gives(files, size):
 
 def test_a_checkpoint_becomes_a_bundle(files, tmp_path, capsys):
     out = tmp_path / "bundle"
-    export_model.main(
-        files[0], out, backbone="wide_resnet50_2", backbone_weights=files[1], wiring="jims",
-        size=(96, 64), source=(200, 130), product="capsule",
-    )  # fmt: skip
+    with pytest.raises(SystemExit, match="0"):
+        main(["export-model", str(files[0]), "--backbone-weights", str(files[1]), "--wiring",
+              "jims", "--size", "96", "64", "--source", "200", "130", "--product", "capsule",
+              "--out", str(out)])  # fmt: skip
     said = capsys.readouterr()
     assert "bundle" in said.out
     assert "is not torchvision's V1 file" in said.err
     bundle = load_bundle(out)
     assert bundle.manifest.input.resize == "authors"
     assert bundle.manifest.provenance["wiring"] == "jims"
-    assert bundle.manifest.suggested is None
+    assert (bundle.manifest.product, bundle.manifest.suggested) == ("capsule", None)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     scorer = evaluate.scorer_of(bundle)
     network = load_network(files[0], "wide_resnet50_2", files[1]).network

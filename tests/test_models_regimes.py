@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from appliance.errors import ConfigError
-from models import losses
-from models.checkpoints import HEADS
+from models import backbones, losses
+from models.checkpoints import HEADS, save_heads
 from models.dataset import open_dataset
 from models.features import ComputedTaps, KeptTaps, fit_standardisation, taps_of
 from models.learn import IDLE_LOSS, PLANS, Epoch, Plan, train_heads, troubles
@@ -245,6 +245,22 @@ def test_known_bad_images_are_shared_between_network_and_limits(tmp_path):
     assert result.spread > 0.1
     weak = train_network(shared, contract, Wishes(epochs=1, regime="weak"))
     assert weak.plan.regime == "weak"
+
+
+def test_a_training_starts_from_given_heads(tmp_path):
+    write_plates(tmp_path, 24, is_bad=False)
+    data = open_dataset(tmp_path)
+    contract = contract_of(data, (64, 64), "area")
+    network, _ = small_network()
+    network.discriminator.fc_score.bias.data.fill_(7.0)
+    save_heads(network, tmp_path / HEADS)
+    result = train_network(data, contract, Wishes(epochs=1, init=tmp_path))
+    assert result.plan.hidden == 32  # of the file, not of the backbone's plan
+    assert result.network.discriminator.fc_score.bias.item() == pytest.approx(7.0, abs=0.1)
+    other = SuperSimpleNet(backbones.untrained("resnet18"), hidden=32)
+    save_heads(other, tmp_path / HEADS)
+    with pytest.raises(ConfigError, match="384 feature channels; is it another backbone"):
+        train_network(data, contract, Wishes(epochs=1, init=tmp_path))
 
 
 def test_useless_masks_are_named(tmp_path):
