@@ -93,7 +93,7 @@ def train_network(
     bad = () if regime == "unsupervised" else data.network_bad
     taps = taps_of(
         network,
-        _reader(data, contract, bad),
+        _reader(data, contract),
         len(data.network_good) + FLIPS * len(bad),
         cache_bytes=wishes.cache_bytes,
         progress=lambda done: progress("features", done, ""),
@@ -107,7 +107,7 @@ def train_network(
     grid = (taps.shape[0] * network.grid, taps.shape[1] * network.grid)
     targets = Targets.of_good(len(good), grid)
     if bad:
-        targets = targets.joined(_bad_targets(data, contract, grid))
+        targets = targets.joined(_bad_targets(data, contract, grid, regime))
     told: set[str] = set()
 
     def report(done: float, history: list[Epoch]) -> None:
@@ -151,7 +151,7 @@ def _plan(
 
 
 def _reader(
-    data: Dataset, contract: InputContract, bad: Sequence[object]
+    data: Dataset, contract: InputContract
 ) -> Callable[[Sequence[int]], npt.NDArray[np.float32]]:
     """Example number → network input: the good images, then four flips of each bad one."""
     preprocess = Preprocessor(contract)
@@ -170,11 +170,13 @@ def _reader(
     return read
 
 
-def _bad_targets(data: Dataset, contract: InputContract, grid: tuple[int, int]) -> Targets:
+def _bad_targets(
+    data: Dataset, contract: InputContract, grid: tuple[int, int], regime: Regime
+) -> Targets:
     published = (contract.height_px, contract.width_px) if contract.resize == "authors" else None
     masks: list[npt.NDArray[np.uint8] | None] = []
     for sample in data.network_bad:
-        mask = data.mask(sample)
+        mask = None if regime == "weak" else data.mask(sample)
         if mask is not None and not mask.any():
             raise ConfigError(
                 sample.mask or sample.path, "a mask with defects, or none at all", "a black one"

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -245,6 +246,9 @@ def test_known_bad_images_are_shared_between_network_and_limits(tmp_path):
     assert result.spread > 0.1
     weak = train_network(shared, contract, Wishes(epochs=1, regime="weak"))
     assert weak.plan.regime == "weak"
+    # Weak means without masks, also where there are some.
+    bare = replace(shared, network_bad=tuple(replace(s, mask=None) for s in shared.network_bad))
+    assert train_network(bare, contract, Wishes(epochs=1)).history == weak.history
 
 
 def test_a_training_starts_from_given_heads(tmp_path):
@@ -281,6 +285,7 @@ def test_useless_masks_are_named(tmp_path):
 
 TRAIN = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from models.checkpoints import save_heads
 from models.dataset import open_dataset
