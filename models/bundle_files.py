@@ -17,7 +17,7 @@ from appliance.bundle import Golden
 from appliance.errors import ConfigError
 from models import segad
 from models.dataset import Dataset, Sample
-from models.evaluate import Answers, Scorer
+from models.evaluate import Scorer
 from models.network_training import Trained
 
 _BUILT = ("plan_grid", "plan_hidden")
@@ -37,7 +37,7 @@ def write_segments(draft: Path, labels: npt.NDArray[np.uint8], names: tuple[str,
 
 def write_features(
     draft: Path,
-    answers: Answers,
+    features: npt.NDArray[np.float32],
     truth: npt.NDArray[np.int64],
     known: tuple[Sample, ...],
     margins: dict[str, npt.NDArray[np.float32]],
@@ -46,7 +46,7 @@ def write_features(
     (draft / "features").mkdir()
     np.savez_compressed(
         draft / "features" / "limits.npz",
-        features=answers.features,
+        features=features,
         labels=truth.astype(np.uint8),
         sha256=np.array([sample.sha256 for sample in known]),
     )

@@ -26,7 +26,7 @@ from appliance import forest
 from appliance.bundle import Bundle, Golden, Manifest, Suggested, finish_bundle, load_bundle
 from appliance.errors import ArtefactError, ConfigError
 from appliance.recipe import Decides
-from appliance.segments import column_names
+from appliance.segments import CLASSIFICATION, column_names
 from models import bundle_files, memory, progress, segad
 from models.dataset import Dataset, Sample, open_dataset, read_image
 from models.detectors import Adapter, described, read_adapters, with_detector
@@ -53,7 +53,8 @@ class Wish:
     """Add the nearest-neighbour memory as a detector."""
     detectors: tuple[Adapter, ...] = ()
     classification: bool = False
-    """The forest reads the classification logit too (the paper's g)."""
+    """The forest reads the classification logit too (the paper's g), as it does where the bundle's
+    forest did."""
     bad: int | None = None
     """Labelled bad images that may be used, drawn by the seed; None = all."""
     generated: bool = False
@@ -110,7 +111,8 @@ def _write_draft(
     order = _order(answers, truth, names, detectors)
     before = column_names(names, detectors)
     model, detectors = in_order(model, order), tuple(detectors[i] for i in order)
-    columns = column_names(names, detectors, classification=wish.classification)
+    classification = wish.classification or CLASSIFICATION in old.columns
+    columns = column_names(names, detectors, classification=classification)
     answers = _reordered(answers, before, column_names(names, detectors))
     scorer = Scorer(model, contract, labels, len(names))
     margins = {"map_max": answers.map_max, "classification": answers.classification}
@@ -128,7 +130,7 @@ def _write_draft(
     bundle_files.write_segments(draft, labels, names)
     if fitted is not None:
         fitted.save(draft / "segad.ubj")
-    bundle_files.write_features(draft, answers, truth, known, margins)
+    bundle_files.write_features(draft, answers.rows(columns), truth, known, margins)
     golden = old.golden
     if detectors != old.detectors:
         golden = _golden(bundle, draft, data, scorer)

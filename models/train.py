@@ -36,11 +36,12 @@ from appliance.bundle import (
 )
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
-from models import bundle_files, progress, report, segad
+from models import backbones, bundle_files, progress, report, segad
 from models.checkpoints import HEADS, save_heads
+from models.classifier import Classifier, WithClassifier, fine_tune
 from models.dataset import ENOUGH_BAD, Dataset, Sample, open_dataset
 from models.evaluate import Scorer, pixels
-from models.export import export_exact
+from models.export import Preprocessor, export_exact, to_onnx
 from models.learn import PLANS
 from models.metrics import image_metrics
 from models.network_training import Trained, Wishes, train_network
@@ -69,12 +70,14 @@ def train_bundle(
     product: str = "",
     wishes: Wishes | None = None,
     resize: Resize = "area",
+    classifier: bool = False,
     progress: progress.Report = progress.ignore,
 ) -> Path:
     """Train and write the bundle directory `out`; returns `out`.
 
     size: network input (H, W), at least 32 each. product: "" = the data's name. wishes: all that
-    may be asked of the network's training, in place of backbone, epochs and seed. A training that
+    may be asked of the network's training, in place of backbone, epochs and seed. classifier: fine-
+    tune a backbone on good and bad images as the score, which the forest reads too. A training that
     was killed goes on where it was, from `.NAME.training` beside `out`. Raises ConfigError on
     unusable images or settings, ArtefactError where `out` exists.
     """
@@ -96,7 +99,8 @@ def train_bundle(
         trained = train_network(
             data, contract, wishes, checkpoint=work / "checkpoint.pt", progress=stages
         )
-        manifest = write_draft(data, draft, contract, trained, product, stages)
+        supervised = _classifier(data, contract, wishes, trained, stages) if classifier else None
+        manifest = write_draft(data, draft, contract, trained, product, stages, supervised)
         finish_bundle(draft, out, manifest)
         (work / "checkpoint.pt").unlink(missing_ok=True)
     progress("done", 1.0)
@@ -181,6 +185,23 @@ def small_defects(data: Dataset, contract: InputContract) -> str:
     )
 
 
+def _classifier(
+    data: Dataset, contract: InputContract, wishes: Wishes, trained: Trained, stages: Stages
+) -> Classifier:
+    """Fine-tuned on what the network may learn from, and on nothing else."""
+    samples = (*data.network_good, *data.network_bad)
+    labels = np.array([sample.label for sample in samples], np.int64)
+    if not labels.any():
+        raise ConfigError("--classifier", "bad images that the network may learn from", "none")
+    preprocess = Preprocessor(contract)
+    model = Classifier(backbones.build(wishes.backbone, trained.weights.path))
+    fine_tune(
+        model, lambda numbers: preprocess(data.pixels([samples[n] for n in numbers])), labels,
+        seed=wishes.seed, progress=lambda done: stages("export", 0.5 * done),
+    )  # fmt: skip
+    return model
+
+
 def write_draft(
     data: Dataset,
     draft: Path,
@@ -188,17 +209,21 @@ def write_draft(
     trained: Trained,
     product: str,
     stages: Stages,
+    classifier: Classifier | None = None,
 ) -> Manifest:
     """All files of a bundle but its manifest, which is returned; `draft` is an empty directory."""
     network, size = trained.network, (contract.height_px, contract.width_px)
     stages("export", 0.0)
-    model = export_exact(network, size)
+    if classifier is None:
+        model = export_exact(network, size)
+    else:
+        model = to_onnx(WithClassifier(network, classifier, size), size)
     onnx.save(model, draft / "network.onnx")
     save_heads(network, draft / HEADS)
     stages("export", 1.0)
 
     labels, names = segad.grid_segments(size)
-    columns = column_names(names, DETECTORS)
+    columns = column_names(names, DETECTORS, classification=classifier is not None)
     bundle_files.write_segments(draft, labels, names)
     scorer = Scorer(model, contract, labels, len(names))
     known = (*data.limits_good, *data.limits_bad)
@@ -211,12 +236,12 @@ def write_draft(
     forest = None
     if int(truth.sum()) >= segad.FOLDS <= int((1 - truth).sum()):
         forest, margins["segad"] = segad.fit_with_margins(
-            answers.features, truth, columns, trained.plan.seed,
+            answers.rows(columns), truth, columns, trained.plan.seed,
             lambda done: stages("forest", 0.5 * len(known) / total + 0.3 * done),
         )  # fmt: skip
         forest.save(draft / "segad.ubj")
     suggested = segad.suggest(margins, truth)
-    bundle_files.write_features(draft, answers, truth, known, margins)
+    bundle_files.write_features(draft, answers.rows(columns), truth, known, margins)
 
     metrics = {f"limits_{name}": value for name, value in suggested.evidence.items()}
     scored = report.Scored(known, margins, suggested.decides, suggested.t1, suggested.t2)
@@ -225,7 +250,7 @@ def write_draft(
         held_out = scorer.score(_frames(data, data.held_out), keep=maps.append)
         scores = {"map_max": held_out.map_max, "classification": held_out.classification}
         if forest is not None:
-            rows = [forest.margin(row) for row in held_out.features]
+            rows = [forest.margin(row) for row in held_out.rows(columns)]
             scores["segad"] = np.array(rows, np.float32)
         metrics |= held_out_metrics(scores, [s.label for s in data.held_out], suggested)
         metrics |= pixels(data, maps)
@@ -259,7 +284,8 @@ def write_draft(
         golden=golden,
         suggested=suggested,
         metrics=metrics | {name: round(value, 2) for name, value in stages.seconds.items()},
-        provenance=provenance,
+        provenance=provenance
+        | ({} if classifier is None else {"classifier": f"{trained.backbone}, focal loss"}),
     )
 
 
@@ -372,6 +398,9 @@ def main(
     stretch: Annotated[
         bool, typer.Option(help="Bring images of other sizes to the median size.")
     ] = False,
+    classifier: Annotated[
+        bool, typer.Option("--classifier", help="Fine-tune a classifier on bad images, too.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     cache_gb: Annotated[
@@ -384,6 +413,8 @@ def main(
     them; forest and limits on labelled images that the network has not seen."""
     wanted = one_of("--regime", regime, ("auto", *REGIMES))
     learn_bad = None if wanted == "auto" else wanted != "unsupervised"
+    if classifier:
+        learn_bad = True
     wishes = Wishes(
         backbone=backbone,
         backbone_weights=backbone_weights,
@@ -406,7 +437,7 @@ def main(
     with progress.shown() as shown:
         train_bundle(
             dataset, out, size=size, product=product, wishes=wishes, resize=resizing,
-            progress=shown,
+            classifier=classifier, progress=shown,
         )  # fmt: skip
     bundle = load_bundle(out)
     manifest = bundle.manifest
