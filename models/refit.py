@@ -261,6 +261,7 @@ def _unknown_to(bundle: Bundle, data: Dataset) -> Dataset:
 def _copy(bundle: Bundle, draft: Path, *, keeps_networks: bool) -> None:
     """All files but those that are written anew."""
     anew = ("segments.", "segad.ubj", "features/", "baseline.npz", "manifest.json")
+    anew = (*anew, "report.html")  # of the training: its figures are those of the old forest
     for name in bundle.manifest.files:
         changes = name in _NETWORKS and not keeps_networks
         changes = changes or (name.startswith("golden/") and not keeps_networks)
