@@ -76,6 +76,10 @@ def train_network(
     progress: the stages "features" and "network", share of each, and a word on the losses. Raises
     ConfigError on unusable images, masks, labels or weights.
     """
+    if wishes.device == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("--device cuda", "an NVIDIA device that torch can use", "none")
+        torch.backends.cudnn.deterministic = True
     torch.manual_seed(wishes.seed)
     found = weights.find_weights(wishes.backbone, wishes.backbone_weights, download=wishes.download)
     regime = regime_of([s.mask is not None for s in data.network_bad], wishes.regime)

@@ -180,7 +180,7 @@ def _losses(history: Sequence[Epoch]) -> str:
     ) + chart(
         {"gap": [(number, epoch["gap"]) for number, epoch in numbered]},
         "epoch",
-        "logit of synthetic and known defects above normal pixels",
+        "defects above normal pixels, logits",
     )
 
 

@@ -267,6 +267,14 @@ def test_a_training_starts_from_given_heads(tmp_path):
         train_network(data, contract, Wishes(epochs=1, init=tmp_path))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    write_plates(tmp_path, 24, is_bad=False)
+    data = open_dataset(tmp_path)
+    with pytest.raises(ConfigError, match="--device cuda: expected an NVIDIA device"):
+        train_network(data, contract_of(data, (64, 64), "area"), Wishes(device="cuda"))
+
+
 def test_useless_masks_are_named(tmp_path):
     write_plates(tmp_path, 24, is_bad=False)
     write_plates(tmp_path, 20, is_bad=True, masks=True)

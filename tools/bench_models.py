@@ -67,8 +67,39 @@ def main(
                 )
             with (out / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({"name": name} | row) + "\n")
-            sys.stdout.write(json.dumps({"name": name} | row) + "\n")
-            sys.stdout.flush()
+            sys.stderr.write(json.dumps({"name": name} | row) + "\n")
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    sys.stdout.write(table(rows))
+
+
+FIGURES = {
+    "map_max_auroc": "AUROC map",
+    "classification_auroc": "AUROC class",
+    "map_max_ap": "AP map",
+    "classification_ap": "AP class",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "pixel_ap": "AP-loc",
+}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: one line for each regime, mean ± deviation over seeds; of one seed its interval."""
+    lines = [f"| | seeds | {' | '.join(FIGURES.values())} |", f"|---|---:|{'---:|' * len(FIGURES)}"]
+    for regime in dict.fromkeys(row["regime"] for row in rows):
+        of_it = [row for row in rows if row["regime"] == regime]
+        cells: list[str] = []
+        for name in FIGURES:
+            values = [row[name] for row in of_it if name in row]
+            cell = f"{np.mean(values):.3f}" if values else "–"
+            if len(values) > 1:
+                cell += f" ± {np.std(values, ddof=1):.3f}"
+            elif values and f"{name}_95" in of_it[0]:
+                low, high = of_it[0][f"{name}_95"]
+                cell += f" ({low:.3f} to {high:.3f})"
+            cells.append(cell)
+        lines.append(f"| {regime} | {len(of_it)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def measure(
