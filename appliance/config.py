@@ -139,6 +139,10 @@ class Plc(Section, frozen=True, kw_only=True):
 class Record(Section, frozen=True, kw_only=True):
     """What is kept."""
 
+    database: str = ""
+    """"" = SQLite, `data/parts.db`; or "postgresql+psycopg://user@host/database"."""
+    central: str = ""
+    """Another PostgreSQL that gets every row of this box, too, and may be away for days."""
     images: Literal["none", "ng", "all"] = "ng"
     """"ng" keeps NG, UNCERTAIN and ERROR."""
     min_free_gb: float = 2.0

@@ -26,7 +26,7 @@ from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.hmi_view import STRIP, LiveView
 from appliance.messages import Health, Verdict, Words
 from appliance.service import Service
-from appliance.store import Store
+from appliance.store import Store, where
 from appliance.wire import AsyncReceiver, Wiring
 
 T = TypeVar("T")
@@ -166,7 +166,7 @@ class Hmi:
     def _open_store(self) -> None:
         """Leaves the store None where it cannot be read yet: its process may not have made it."""
         try:
-            store = Store(self._config.data_dir / "parts.db", is_reader=True)
+            store = Store(where(self._config), is_reader=True)
             rows = store.last(STRIP, [Word.NG])
         except (DeviceError, ArtefactError):
             return

@@ -8,18 +8,19 @@ acknowledged, and the store is tried again.
 """
 
 import os
+import socket
 import time
 from collections import OrderedDict
-from pathlib import Path
 
 from appliance.archive import Archive
 from appliance.config import Config
 from appliance.deck import Deck
 from appliance.errors import ArtefactError, DeviceError
+from appliance.forward import Forwarder
 from appliance.frames import RingReader
 from appliance.messages import Health, LateResult, Stored, Verdict
 from appliance.service import Service
-from appliance.store import Store
+from appliance.store import Store, Where, where
 from appliance.wire import Inbox, Receiver, Wiring
 
 BATCH_ROWS = 64
@@ -38,7 +39,12 @@ def main(service: Service, config: Config, name: str) -> None:
     rings = RingReader(config.rings_dir)
     archive = Archive(config.data_dir, config.record, rings, service.clock)
     deck = Deck(config, rings, service.clock, lambda: archive.is_disk_low)
-    recorder = Recorder(config.data_dir / "parts.db", archive, service, deck)
+    recorder = Recorder(where(config), archive, service, deck, bool(config.record.central))
+    forwarder = None
+    if config.record.central:
+        forwarder = Forwarder(where(config), config.record.central, socket.gethostname())
+        recorder.forwarder = forwarder
+        forwarder.start()
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         verdicts = wiring.receiver("verdicts")
         stored = wiring.sender("stored")
@@ -66,6 +72,8 @@ def main(service: Service, config: Config, name: str) -> None:
             (recorder.take if receiver is verdicts else deck.heard)(message)
         deck.close()
         stored.send(recorder.stored(recorder.close()))
+    if forwarder is not None:
+        forwarder.close()
 
 
 def _ears(config: Config, wiring: Wiring) -> list[Receiver]:
@@ -84,9 +92,16 @@ class Recorder:
     """Rows in hand and what became of them; no sockets."""
 
     def __init__(
-        self, path: Path, archive: Archive, service: Service, deck: Deck | None = None
+        self,
+        where: Where,
+        archive: Archive,
+        service: Service,
+        deck: Deck | None = None,
+        is_forwarding: bool = False,
     ) -> None:
-        self._path, self._archive, self._deck = path, archive, deck
+        self._where, self._archive, self._deck = where, archive, deck
+        self._is_forwarding = is_forwarding
+        self.forwarder: Forwarder | None = None
         self._clock, self._log = service.clock, service.log
         self._store: Store | None = None
         self._rows: dict[int, Verdict] = {}
@@ -175,7 +190,7 @@ class Recorder:
         began = time.perf_counter_ns()
         try:
             if self._store is None:
-                self._store = Store(self._path)
+                self._store = Store(self._where, is_forwarding=self._is_forwarding)
             if not self.is_writable:
                 self._store.prove()
             added = self._store.add(
@@ -237,12 +252,16 @@ class Recorder:
                 **self._counters,
                 **archive.counters,
                 **(deck.figures() if deck else {}),
+                **({"forwarded": self.forwarder.forwarded} if self.forwarder else {}),
                 "rows_held": len(self._rows),
                 "images_queued": archive.queued,
                 "foreign": foreign,
             },
             gauges={"free_gb": archive.free_bytes / 1e9, "commit_ms": self._commit_ms},
-            note=self._failure or archive.note or (deck.note if deck else ""),
+            note=self._failure
+            or archive.note
+            or (deck.note if deck else "")
+            or (self.forwarder.note if self.forwarder else ""),
         )
 
     def _is_lossy(self) -> bool:

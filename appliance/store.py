@@ -1,4 +1,4 @@
-"""`parts.db`: one row per part with everything that explains its verdict.
+"""`parts.db`, or a PostgreSQL: one row per part with everything that explains its verdict.
 
 The only room that knows SQL. One process writes (`record`), any other may read. Rows are
 idempotent by part id: the same verdict twice is one row; a full verdict fills in a row that was
@@ -12,22 +12,27 @@ import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError
 
 from appliance.codes import OfflineReason, Reason, Word
+from appliance.config import Config
 from appliance.errors import ArtefactError, DeviceError
 from appliance.messages import LateResult, Verdict
 from appliance.migrations import REVISION, known_revisions, migrate, revision_of
-from appliance.migrations.tables import parts
+from appliance.migrations.tables import line_parts, outbox, parts
 
 BUSY_S = 0.25
 """How long a write waits for another process's lock before the store counts as unwritable."""
+CONNECT_S = 2
+"""How long a PostgreSQL may take to answer."""
+Where: TypeAlias = Path | str
+"""A file, or `postgresql+psycopg://user@host/database`."""
 
 TRANSIENT = frozenset({"pixels", "map", "is_tag_known"})
 """Fields of a Verdict that no row keeps: slots of rings, gone when the row is read, and a flag for
@@ -60,18 +65,31 @@ class Added(msgspec.Struct, frozen=True, kw_only=True):
     """Parts whose stored row says another word or another time of opening: the first one stays."""
 
 
+class Outgoing(NamedTuple):
+    """A row on its way to the central database."""
+
+    part_id: int
+    version: int
+    """Grows with every change of the row while it waits."""
+    values: dict[str, Any]
+
+
 class Store:
     """The database, opened and of the right version.
 
     Raises ArtefactError where the file is no database, damaged, or of a newer software; DeviceError
-    where it cannot be opened or migrated now.
+    where it cannot be opened or migrated now. is_forwarding: note every change for the central
+    database.
     """
 
-    def __init__(self, path: Path, is_reader: bool = False) -> None:
-        self.path = path
-        self._engine = _connect(path, is_reader)
+    def __init__(self, where: Where, is_reader: bool = False, is_forwarding: bool = False) -> None:
+        self.where = where
+        self._is_forwarding = is_forwarding
+        self._name = place(where)
+        self._engine = _connect(where, is_reader)
+        self._say = _Statements(self._engine.dialect.name)
         try:
-            with _translated(path):
+            with _translated(self._name):
                 if is_reader:
                     self._expect_revision()
                 else:
@@ -94,11 +112,11 @@ class Store:
         unique = {verdict.part_id: verdict for verdict in verdicts}
         written: set[int] = set()
         stored: dict[int, tuple[str, int]] = {}
-        with _translated(self.path), self._engine.begin() as connection:
+        with _translated(self._name), self._engine.begin() as connection:
             if unique:
                 now = time.time_ns()
                 rows = [_to_row(verdict, now) for verdict in unique.values()]
-                written = set(connection.execute(_UPSERT, rows).scalars())
+                written = set(connection.execute(self._say.upsert, rows).scalars())
                 if doubtful := unique.keys() - written:
                     query = sa.select(parts.c.part_id, parts.c.word, parts.c.opened_utc_ns)
                     query = query.where(parts.c.part_id.in_(doubtful))
@@ -112,6 +130,9 @@ class Store:
             if images:
                 paths = [{"of": part_id, "path": path} for part_id, path in images.items()]
                 connection.execute(_SET_IMAGE, paths)
+            touched = unique.keys() | {result.part_id for result in late} | (images or {}).keys()
+            if self._is_forwarding and touched:
+                connection.execute(self._say.post, [{"part_id": n} for n in sorted(touched)])
         wrong = [
             part_id for part_id, known in stored.items() if not _agrees(unique[part_id], *known)
         ]
@@ -121,7 +142,7 @@ class Store:
 
     def prove(self) -> None:
         """Write without changing anything. Raises DeviceError where the disk takes no write."""
-        with _translated(self.path), self._engine.begin() as connection:
+        with _translated(self._name), self._engine.begin() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
 
     def part(self, part_id: int) -> PartRow | None:
@@ -143,7 +164,7 @@ class Store:
         if last is not None:
             query = query.where(parts.c.part_id <= last)
         found: dict[Word, int] = {word: 0 for word in Word if word is not Word.NONE}
-        with _translated(self.path), self._engine.connect() as connection:
+        with _translated(self._name), self._engine.connect() as connection:
             for word, count in connection.execute(query):
                 found[Word[word]] = count
         return found
@@ -164,19 +185,93 @@ class Store:
             .order_by(inside.c.part_id)
         )
         lowest = sa.select(sa.func.min(parts.c.part_id)).where(parts.c.part_id.between(first, last))
-        with _translated(self.path), self._engine.connect() as connection:
+        with _translated(self._name), self._engine.connect() as connection:
             begin = connection.execute(lowest).scalar()
             if begin is None:
                 return (range(first, last + 1),)
             found = [range(start, stop) for start, stop in connection.execute(gaps)]
         return tuple([range(first, begin), *found] if begin > first else found)
 
+    # ---- store and forward ------------------------------------------------------------------
+
+    def outgoing(self, count: int) -> list[Outgoing]:
+        """Rows that the central database has not confirmed, the oldest parts first."""
+        query = (
+            sa.select(outbox.c.part_id.label("of"), outbox.c.version, parts)
+            .join(parts, parts.c.part_id == outbox.c.part_id)
+            .order_by(outbox.c.part_id)
+            .limit(count)
+        )
+        with _translated(self._name), self._engine.connect() as connection:
+            return [
+                Outgoing(row["of"], row["version"], {c.name: row[c.name] for c in parts.c})
+                for row in connection.execute(query).mappings()
+            ]
+
+    def confirm(self, sent: Sequence[Outgoing]) -> None:
+        """The central database has these; a row that changed meanwhile stays owed."""
+        if sent:
+            values = [{"of": out.part_id, "as_of": out.version} for out in sent]
+            with _translated(self._name), self._engine.begin() as connection:
+                connection.execute(_CONFIRM, values)
+
+    def owed(self) -> int:
+        """Rows that wait for the central database."""
+        query = sa.select(sa.func.count()).select_from(outbox)
+        with _translated(self._name), self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def take_in(self, box: str, rows: Sequence[Outgoing]) -> None:
+        """As the central database: the newest state of each row of a box, once."""
+        values = [{"box": box, **row.values} for row in rows]
+        with _translated(self._name), self._engine.begin() as connection:
+            connection.execute(self._say.take_in, values)
+
+    def of_boxes(self) -> dict[str, int]:
+        """Box → rows that came from it."""
+        query = sa.select(line_parts.c.box, sa.func.count()).group_by(line_parts.c.box)
+        with _translated(self._name), self._engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    # ---- reports ----------------------------------------------------------------------------
+
+    def tallied(self, first_utc_ns: int, end_utc_ns: int) -> list[tuple[Word, Reason, int]]:
+        """Parts opened in [first, end) by word and reason."""
+        query = (
+            sa.select(parts.c.word, parts.c.reason, sa.func.count())
+            .where(parts.c.opened_utc_ns >= first_utc_ns, parts.c.opened_utc_ns < end_utc_ns)
+            .group_by(parts.c.word, parts.c.reason)
+        )
+        with _translated(self._name), self._engine.connect() as connection:
+            rows = connection.execute(query)
+            return [(Word[word], Reason[reason], count) for word, reason, count in rows]
+
+    def latencies_ns(self, first_utc_ns: int, end_utc_ns: int) -> list[int]:
+        """Of the parts opened in [first, end), in no order; rebuilt rows have none."""
+        query = sa.select(parts.c.latency_ns).where(
+            parts.c.opened_utc_ns >= first_utc_ns,
+            parts.c.opened_utc_ns < end_utc_ns,
+            parts.c.latency_ns > 0,
+        )
+        with _translated(self._name), self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    def strongest_reasons(self, first_utc_ns: int, end_utc_ns: int) -> list[str]:
+        """First reason of every NG and UNCERTAIN part opened in [first, end)."""
+        query = sa.select(parts.c.reasons).where(
+            parts.c.opened_utc_ns >= first_utc_ns,
+            parts.c.opened_utc_ns < end_utc_ns,
+            parts.c.word.in_(("NG", "UNCERTAIN")),
+        )
+        with _translated(self._name), self._engine.connect() as connection:
+            return [reasons[0] for reasons in connection.execute(query).scalars() if reasons]
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
     def _read(self, query: sa.Select[Any]) -> tuple[PartRow, ...]:
-        with _translated(self.path), self._engine.connect() as connection:
+        with _translated(self._name), self._engine.connect() as connection:
             return tuple(_from_row(row) for row in connection.execute(query).mappings())
 
     def _migrate(self) -> None:
@@ -195,28 +290,60 @@ class Store:
 
     def _foreign(self, got: str) -> ArtefactError:
         return ArtefactError(
-            self.path,
+            self._name,
             f"a database of revision {REVISION} or older",
             f"revision {got}, written by another version of inspectd",
             OfflineReason.STORAGE_POLICY,
         )
 
 
-def _connect(path: Path, is_reader: bool) -> sa.Engine:
-    """An engine whose transactions are real: the driver alone would not open one before DDL."""
-    if is_reader:
-        address = f"sqlite:///file:{path}?mode=ro&uri=true"
-    else:
-        address = f"sqlite:///{path}"
+def where(config: Config) -> Where:
+    """The database of this installation."""
+    return config.record.database or config.data_dir / "parts.db"
+
+
+def place(where: Where) -> str:
+    """For messages: without a password."""
+    if isinstance(where, Path):
+        return str(where)
+    try:
+        return sa.make_url(where).render_as_string(hide_password=True)
+    except ArgumentError as err:
+        expected = "postgresql+psycopg://user@host/database"
+        raise ArtefactError("record.database", expected, "another text") from err
+
+
+def _connect(where: Where, is_reader: bool) -> sa.Engine:
+    """An engine whose transactions are real: SQLite's driver alone opens none before DDL."""
+    serializers: dict[str, Any] = {
+        "json_serializer": lambda value: msgspec.json.encode(value).decode(),
+        "json_deserializer": msgspec.json.decode,
+    }
+    if isinstance(where, str):
+        address = sa.make_url(where)
+        if address.drivername != "postgresql+psycopg":
+            expected = "postgresql+psycopg://user@host/database"
+            raise ArtefactError("record.database", expected, address.drivername)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            return sa.create_engine(
+                address, connect_args={"connect_timeout": CONNECT_S}, pool_size=1, **serializers
+            )
+        except ImportError as err:
+            raise ArtefactError(
+                "record.database", "the extra `postgres` installed", str(err)
+            ) from err
+    if is_reader:
+        address = f"sqlite:///file:{where}?mode=ro&uri=true"
+    else:
+        address = f"sqlite:///{where}"
+        try:
+            where.parent.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            raise DeviceError(f"{path.parent}: expected a directory to write, got {err}") from err
+            raise DeviceError(f"{where.parent}: expected a directory to write, got {err}") from err
     engine = sa.create_engine(
         address,
         connect_args={"timeout": BUSY_S, "check_same_thread": False},
-        json_serializer=lambda value: msgspec.json.encode(value).decode(),
-        json_deserializer=msgspec.json.decode,
+        **serializers,
     )
 
     @event.listens_for(engine, "connect")
@@ -234,16 +361,16 @@ def _connect(path: Path, is_reader: bool) -> sa.Engine:
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Generator[None]:
+def _translated(name: str) -> Generator[None]:
     try:
         yield
-    except OperationalError as err:
-        raise DeviceError(f"{path}: expected a usable database, got {err.orig}") from err
+    except (OperationalError, InterfaceError) as err:
+        raise DeviceError(f"{name}: expected a usable database, got {err.orig}") from err
     except DatabaseError as err:
         if type(err) is not DatabaseError:
             raise  # integrity, programming: a bug of ours
         raise ArtefactError(
-            path, "an SQLite database", str(err.orig), OfflineReason.STORAGE_POLICY
+            name, "an SQLite database", str(err.orig), OfflineReason.STORAGE_POLICY
         ) from err
 
 
@@ -251,6 +378,12 @@ def _to_row(verdict: Verdict, now_utc_ns: int) -> dict[str, Any]:
     fields = msgspec.structs.asdict(verdict)
     row = {name: value for name, value in fields.items() if name not in TRANSIENT}
     row.update({name: fields[name].name for name in ("word", "reason", "expected_word")})
+    # What one database keeps and the other does not: NUL in a text, NaN in a number.
+    for name, value in row.items():
+        if isinstance(value, str):
+            row[name] = value.replace("\0", "\ufffd")
+        elif isinstance(value, float) and math.isnan(value):
+            row[name] = None
     return row | _OWN | {"stored_utc_ns": now_utc_ns}
 
 
@@ -282,25 +415,45 @@ def _agrees(verdict: Verdict, word: str, opened_utc_ns: int) -> bool:
     return is_one_part and (verdict.is_rebuilt or verdict.word.name == word)
 
 
-_insert = insert(parts)
-_UPSERT = _insert.on_conflict_do_update(
-    index_elements=[parts.c.part_id],
-    set_={
-        column.name: _insert.excluded[column.name]
-        for column in parts.c
-        if column.name != "part_id" and column.name not in _OWN
-    },
-    where=sa.and_(
-        parts.c.is_rebuilt,
-        sa.not_(_insert.excluded.is_rebuilt),
-        parts.c.word == _insert.excluded.word,
-        parts.c.opened_utc_ns == _insert.excluded.opened_utc_ns,
-    ),
-).returning(parts.c.part_id)
+class _Statements:
+    """What the dialects say in words of their own."""
+
+    def __init__(self, dialect: str) -> None:
+        insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        new = insert(parts)
+        self.upsert = new.on_conflict_do_update(
+            index_elements=[parts.c.part_id],
+            set_={
+                column.name: new.excluded[column.name]
+                for column in parts.c
+                if column.name != "part_id" and column.name not in _OWN
+            },
+            where=sa.and_(
+                parts.c.is_rebuilt,
+                sa.not_(new.excluded.is_rebuilt),
+                parts.c.word == new.excluded.word,
+                parts.c.opened_utc_ns == new.excluded.opened_utc_ns,
+            ),
+        ).returning(parts.c.part_id)
+        posted = insert(outbox)
+        self.post = posted.values(version=1).on_conflict_do_update(
+            index_elements=[outbox.c.part_id], set_={"version": outbox.c.version + 1}
+        )
+        come = insert(line_parts)
+        keys = [column.name for column in line_parts.primary_key]
+        self.take_in = come.on_conflict_do_update(
+            index_elements=keys,
+            set_={c.name: come.excluded[c.name] for c in line_parts.c if c.name not in keys},
+        )
+
+
 _of = parts.c.part_id == sa.bindparam("of")
 _SET_IMAGE = sa.update(parts).where(_of).values(image=sa.bindparam("path"))
 _SET_LATE = (
     sa.update(parts)
     .where(_of)
     .values(late_word=sa.bindparam("as_word"), late_margin=sa.bindparam("by"))
+)
+_CONFIRM = sa.delete(outbox).where(
+    outbox.c.part_id == sa.bindparam("of"), outbox.c.version == sa.bindparam("as_of")
 )

@@ -27,7 +27,7 @@ from appliance.config import Config, load_config
 from appliance.engine_null import write_null_bundle
 from appliance.messages import Health, Words
 from appliance.recipe import Limits, Recipe, View, write_recipe
-from appliance.store import PartRow, Store
+from appliance.store import PartRow, Store, where
 from appliance.supervise import process_table
 from appliance.wire import Wiring
 from tools.plc_program import Part, PlcOptions
@@ -196,7 +196,7 @@ class Rig:
 
     def rows(self, count: int = 100_000) -> list[PartRow]:
         """The newest rows, newest first."""
-        store = Store(self.config.data_dir / "parts.db", is_reader=True)
+        store = Store(where(self.config), is_reader=True)
         try:
             return list(store.last(count))
         finally:

@@ -262,7 +262,7 @@ def test_a_part_of_yesterday_comes_from_the_archive(box: Box) -> None:
     assert wait(lambda: box.get("/part/3.jpg")[0] == 200)
     assert grey_of(box.get("/part/3.jpg")[1]) == 123
     assert box.get("/part/3/heat.png")[0] == 404  # maps are not archived
-    with sqlite3.connect(store.path, timeout=1) as writer:  # the reader blocks no writer
+    with sqlite3.connect(store.where, timeout=1) as writer:  # the reader blocks no writer
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("ROLLBACK")
     writer.close()

@@ -114,7 +114,7 @@ def test_a_row_gives_back_the_whole_verdict(store: Store) -> None:
 
 def test_people_can_read_the_row_without_our_code(store: Store) -> None:
     store.add([full(5)])
-    with sqlite3.connect(store.path) as plain:
+    with sqlite3.connect(store.where) as plain:
         row = plain.execute(
             "SELECT word, reason, expected_word, json_extract(reasons, '$[0]'),"
             " json_extract(stages_ns, '$.infer') FROM parts"
@@ -234,7 +234,7 @@ def test_rows_missing_between_two_ids(
 
 def test_a_reader_sees_what_was_written_and_writes_nothing(store: Store) -> None:
     store.add([verdict(1)])
-    reader = Store(store.path, is_reader=True)
+    reader = Store(store.where, is_reader=True)
     store.add([verdict(2)])
     assert [row.verdict.part_id for row in reader.last(9)] == [2, 1]
     with pytest.raises(DeviceError, match="readonly"):
@@ -264,7 +264,7 @@ def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> N
     migrate(store._engine, "base")
     assert tables() == {"alembic_version"}
     migrate(store._engine, REVISION)
-    assert tables() == {"alembic_version", "parts"}
+    assert tables() == {"alembic_version", "line_parts", "outbox", "parts"}
     assert difference() == []
     assert store.last(1) == ()
 
@@ -272,7 +272,7 @@ def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> N
 def test_opening_again_keeps_the_rows(store: Store) -> None:
     store.add([verdict(1)])
     store.close()
-    again = Store(store.path)
+    again = Store(store.where)
     assert again.part(1) is not None
     again.close()
 
@@ -293,15 +293,15 @@ def test_a_migration_that_is_cut_off_leaves_no_table(tmp_path: Path) -> None:
 def test_a_database_of_a_newer_software_is_refused_untouched(store: Store) -> None:
     store.add([verdict(1)])
     store.close()
-    with sqlite3.connect(store.path) as plain:
+    with sqlite3.connect(store.where) as plain:
         plain.execute("UPDATE alembic_version SET version_num = '9001'")
     plain.close()
     for is_reader in (False, True):
         with pytest.raises(ArtefactError) as caught:
-            Store(store.path, is_reader=is_reader)
-        assert str(store.path) in str(caught.value)
+            Store(store.where, is_reader=is_reader)
+        assert str(store.where) in str(caught.value)
         assert "9001" in str(caught.value)
-    with sqlite3.connect(store.path) as plain:
+    with sqlite3.connect(store.where) as plain:
         assert plain.execute("SELECT count(*) FROM parts").fetchone() == (1,)
     plain.close()
 
@@ -324,8 +324,8 @@ def test_a_locked_database_is_a_device_error_and_recovers(
 ) -> None:
     store.close()
     monkeypatch.setattr(store_module, "BUSY_S", 0.05)
-    quick = Store(store.path)
-    other = sqlite3.connect(store.path, isolation_level=None)
+    quick = Store(store.where)
+    other = sqlite3.connect(store.where, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(DeviceError, match="locked"):
         quick.add([verdict(1)])

@@ -27,7 +27,7 @@ from appliance.config import load_config
 from appliance.engine_null import write_null_bundle
 from appliance.messages import Health, Verdict, Words
 from appliance.recipe import Limits, Recipe, write_recipe
-from appliance.store import Store
+from appliance.store import Store, where
 from appliance.supervise import process_table
 from appliance.wire import Wiring
 from tools.bench_row import NotMeasuredError
@@ -174,7 +174,7 @@ class BenchLine:
 
     def verdicts(self, count: int) -> list[Verdict]:
         """The newest rows, oldest first."""
-        store = Store(self.config.data_dir / "parts.db", is_reader=True)
+        store = Store(where(self.config), is_reader=True)
         try:
             return [row.verdict for row in reversed(store.last(count))]
         finally:

@@ -12,7 +12,7 @@ import numpy as np
 from appliance.bundle import Bundle
 from appliance.codes import Reason, Word
 from appliance.config import Config
-from appliance.store import Store
+from appliance.store import Store, where
 from models.metrics import image_metrics
 
 
@@ -61,7 +61,7 @@ def summarise(
 
 
 def _rows(config: Config, count: int) -> list[Any]:
-    store = Store(config.data_dir / "parts.db", is_reader=True)
+    store = Store(where(config), is_reader=True)
     try:
         return [row.verdict for row in store.last(count)]
     finally:

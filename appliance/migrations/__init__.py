@@ -1,4 +1,4 @@
-"""Steps of `parts.db` from revision to revision, forward and back; run by store.py at start.
+"""Steps of the database from revision to revision, forward and back; run by store.py at start.
 
 Each step is one transaction: a power cut leaves the old tables or the new ones.
 """
@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-REVISION = "0001"
+REVISION = "0002"
 """Of tables.py; the newest file in versions/."""
 
 _FOLDER = Path(__file__).parent

@@ -1,0 +1,74 @@
+"""Store and forward: every row of this box to a central database that may be away for days.
+
+A change of a row and the note that it is owed are one transaction of the local store. What the
+central database has confirmed is struck off, unless the row changed meanwhile. Sending twice writes
+the same row again: nothing is lost and nothing is there twice. Runs in a thread of its own.
+"""
+
+import threading
+
+from appliance.errors import ArtefactError, DeviceError
+from appliance.store import Store, Where
+
+ROWS = 500
+IDLE_S = 1.0
+AWAY_S = 5.0
+
+
+class Forwarder:
+    """From one database to the other. `turn` by itself, or `start` for a thread."""
+
+    def __init__(self, local: Where, central: Where, box: str) -> None:
+        self._local_at, self._central_at, self._box = local, central, box
+        self._local: Store | None = None
+        self._central: Store | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.forwarded = 0
+        self.note = ""
+        """Why nothing goes; "" while all is well."""
+
+    def start(self) -> None:
+        """Go on by itself until `close`."""
+        self._thread = threading.Thread(target=self._run, name="forward", daemon=True)
+        self._thread.start()
+
+    def turn(self) -> int:
+        """One batch; how many rows went. Raises DeviceError or ArtefactError."""
+        if self._local is None:
+            self._local = Store(self._local_at)
+        rows = self._local.outgoing(ROWS)
+        if not rows:
+            return 0
+        if self._central is None:
+            self._central = Store(self._central_at)
+        self._central.take_in(self._box, rows)
+        self._local.confirm(rows)
+        self.forwarded += len(rows)
+        return len(rows)
+
+    def close(self) -> None:
+        """What was not sent is owed still."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(5)
+        self._let_go()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            wait_s = 0.0
+            try:
+                if not self.turn():
+                    wait_s = IDLE_S
+                self.note = ""
+            except (DeviceError, ArtefactError) as err:
+                self.note = f"central database: {err}"
+                self._let_go()
+                wait_s = AWAY_S
+            self._stopping.wait(wait_s)
+
+    def _let_go(self) -> None:
+        for store in (self._local, self._central):
+            if store is not None:
+                store.close()
+        self._local = self._central = None

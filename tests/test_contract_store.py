@@ -1,0 +1,251 @@
+"""What every database owes the recorder: SQLite and PostgreSQL through the same suite."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from typer.testing import CliRunner
+
+from appliance.__main__ import app
+from appliance.codes import Reason, Word
+from appliance.errors import ArtefactError, ConfigError, DeviceError
+from appliance.forward import Forwarder
+from appliance.messages import LateResult
+from appliance.migrations import REVISION, migrate
+from appliance.migrations.tables import metadata
+from appliance.report import rows as rows_of
+from appliance.report import shift_report
+from appliance.store import Store, Where
+from tests.postgres import Postgres, running_postgres
+from tests.rig import until
+from tests.test_store import full, verdict
+
+HOUR_NS = 3_600_000_000_000
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    if request.param == "sqlite":
+        return tmp_path / "parts.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    server.drop_tables()
+    return server.address
+
+
+@pytest.fixture
+def store(where: Where) -> Iterator[Store]:
+    opened = Store(where, is_forwarding=True)
+    yield opened
+    opened.close()
+
+
+def test_a_row_gives_back_the_whole_verdict(store: Store) -> None:
+    sent = full((1 << 63) - 1)
+    store.add([sent], images={sent.part_id: "images/x/1.png"})
+    row = store.part(sent.part_id)
+    assert row is not None
+    assert row.verdict == msgspec.structs.replace(sent, pixels=None, map=None, is_tag_known=False)
+    assert row.image == "images/x/1.png"
+
+
+def test_rows_are_written_once_and_contradictions_named(store: Store) -> None:
+    assert store.add([verdict(1), verdict(2, Word.NG), verdict(1)]).new == 2
+    added = store.add([verdict(2, Word.OK), verdict(3), verdict(1)])
+    assert (added.new, added.known, added.contradictions) == (1, 1, (2,))
+    store.add([], late=[LateResult(part_id=3, word=Word.NG, margin=2.5)])
+    row = store.part(3)
+    assert row is not None
+    assert (row.late_word, row.late_margin) == (Word.NG, 2.5)
+
+
+def test_a_full_row_fills_in_a_rebuilt_one(store: Store) -> None:
+    opened = full(8).opened_utc_ns
+    store.add([verdict(8, Word.NG, is_rebuilt=True, opened_utc_ns=opened)])
+    assert store.add([full(8)]).new == 1
+    assert store.add([verdict(8, Word.NG, is_rebuilt=True, opened_utc_ns=opened)]).known == 1
+    row = store.part(8)
+    assert row is not None and not row.verdict.is_rebuilt
+
+
+def test_odd_texts_and_numbers_are_kept(store: Store) -> None:
+    nan, inf = float("nan"), float("inf")
+    store.add([verdict(1, part_text="a\0b ü '", margin=nan, map_max=inf, features=(1.0, nan))])
+    row = store.part(1)
+    assert row is not None
+    assert row.verdict.part_text == "a\ufffdb ü '"
+    assert row.verdict.margin is None
+    assert row.verdict.map_max == inf
+    assert row.verdict.features[1] != row.verdict.features[1]
+
+
+def test_questions_of_pages_and_ledger(store: Store) -> None:
+    store.add([verdict(n, Word.NG if n % 3 == 0 else Word.OK) for n in (1, 2, 3, 6, 7)])
+    assert [row.verdict.part_id for row in store.last(2)] == [7, 6]
+    assert [row.verdict.part_id for row in store.last(9, [Word.NG])] == [6, 3]
+    assert store.counts()[Word.NG] == 2
+    assert list(store.missing(1, 8)) == [range(4, 6), range(8, 9)]
+
+
+def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> None:
+    def difference() -> list[Any]:
+        with store._engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            return compare_metadata(context, metadata)
+
+    assert difference() == []
+    store.add([verdict(1, Word.NG)])
+    migrate(store._engine, "0001")
+    assert set(sa.inspect(store._engine).get_table_names()) == {"alembic_version", "parts"}
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT word FROM parts").scalar() == "NG"
+    migrate(store._engine, REVISION)
+    assert difference() == []
+    assert store.counts()[Word.NG] == 1
+
+
+def test_reports_count_what_was_opened_in_the_shift(store: Store) -> None:
+    shift = 100 * HOUR_NS
+    rows = [
+        verdict(
+            n,
+            word,
+            opened_utc_ns=shift + at,
+            latency_ns=n * 1_000_000,
+            reasons=(why,),
+            reason=reason,
+        )
+        for n, (word, at, why, reason) in enumerate(
+            [
+                (Word.OK, -1, "", Reason.NONE),
+                (Word.OK, 0, "", Reason.NONE),
+                (Word.NG, 5, "busbar q99.5 +2.10", Reason.SEGAD),
+                (Word.NG, 6, "busbar max +1.00", Reason.SEGAD),
+                (Word.UNCERTAIN, 7, "rim mean +0.63", Reason.UNCERTAIN_BAND),
+                (Word.ERROR, 8, "", Reason.LATE),
+                (Word.OK, 8 * HOUR_NS, "", Reason.NONE),
+            ],
+            1,
+        )
+    ]
+    store.add(rows)
+    tally = store.tallied(shift, shift + 8 * HOUR_NS)
+    assert sorted((w.name, r.name, n) for w, r, n in tally) == [
+        ("ERROR", "LATE", 1), ("NG", "SEGAD", 2), ("OK", "NONE", 1),
+        ("UNCERTAIN", "UNCERTAIN_BAND", 1),
+    ]  # fmt: skip
+    assert sorted(store.latencies_ns(shift, shift + 8 * HOUR_NS)) == [
+        n * 1_000_000 for n in (2, 3, 4, 5, 6)
+    ]
+    begun = datetime.fromtimestamp(shift / 1e9, timezone.utc)
+    report = shift_report(store, begun, begun + timedelta(hours=8), 200)
+    assert report["counts"] == {
+        "parts": 5, "good": 1, "rejected": 2, "uncertain": 1, "error": 1,
+        "parts_per_hour": 0.6, "quality": 0.25, "inspected": 0.8,
+    }  # fmt: skip
+    assert report["reasons"] == {"SEGAD": 2, "UNCERTAIN_BAND": 1, "LATE": 1}
+    assert report["regions"] == {"busbar": 2, "rim": 1}
+    assert report["latency_ms"]["p50"] == 4.0
+    assert report["latency_ms"]["max"] == 6.0
+    empty = shift_report(store, begun - timedelta(days=9), begun - timedelta(days=8), 200)
+    assert empty["counts"]["quality"] is None
+    assert empty["latency_ms"]["p99"] is None
+    table = list(rows_of(report))
+    assert ("regions", "busbar", 2) in table
+    assert table[0][:2] == ("shift", "from")
+
+
+def test_every_row_reaches_the_central_database_once_and_in_its_last_state(
+    store: Store, postgres: Postgres, where: Where, tmp_path: Path
+) -> None:
+    central_where = postgres.address if isinstance(where, Path) else tmp_path / "central.db"
+    if isinstance(where, Path):
+        postgres.drop_tables()
+    store.add([verdict(n, opened_utc_ns=n) for n in range(1, 1201)])
+    forwarder = Forwarder(where, central_where, "box-1")
+    while forwarder.turn():
+        pass
+    store.add([], images={5: "images/5.png"})
+    assert store.owed() == 1
+    forwarder.turn()
+    assert store.owed() == 0
+    central = Store(central_where)
+    try:
+        assert central.of_boxes() == {"box-1": 1200}
+        with central._engine.connect() as connection:
+            query = "SELECT image FROM line_parts WHERE part_id = 5"
+            assert connection.exec_driver_sql(query).scalar() == "images/5.png"
+    finally:
+        central.close()
+        forwarder.close()
+
+
+def test_a_central_database_that_is_away_and_back_loses_and_doubles_nothing(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    postgres.drop_tables()
+    local = Store(tmp_path / "parts.db", is_forwarding=True)
+    forwarder = Forwarder(tmp_path / "parts.db", postgres.address, "box-1")
+    forwarder.start()
+    try:
+        local.add([verdict(n, opened_utc_ns=n) for n in range(1, 101)])
+        until("the first rows", lambda: local.owed() == 0)
+        postgres.stop()
+        for first in range(101, 601, 100):
+            local.add([verdict(n, opened_utc_ns=n) for n in range(first, first + 100)])
+        local.add([], images={50: "images/50.png"})
+        until("a note of the failure", lambda: forwarder.note != "")
+        assert local.owed() == 501
+        postgres.start()
+        until("all rows", lambda: local.owed() == 0, 20)
+        assert forwarder.note == ""
+    finally:
+        forwarder.close()
+        local.close()
+    central = Store(postgres.address)
+    assert central.of_boxes() == {"box-1": 600}
+    central.close()
+
+
+def test_the_report_command_prints_csv(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\nfolder = "x"\n'
+    )
+    store = Store(tmp_path / "data" / "parts.db")
+    store.add([verdict(1, Word.NG, opened_utc_ns=time.time_ns() - 10**9, latency_ns=5_000_000)])
+    store.close()
+    arguments = ["report", "--config", str(tmp_path / "config.toml"), "--csv"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "counts,rejected,1" in done.stdout.splitlines()
+    done = CliRunner().invoke(app, [*arguments, "--from", "soon"])
+    assert isinstance(done.exception, ConfigError)
+    assert "expected an ISO time" in str(done.exception)
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(ArtefactError, match=r"record\.database"):
+        Store("mysql://somewhere/else")
+    with pytest.raises(ArtefactError, match=r"record\.database"):
+        Store("nonsense")
+
+
+def test_a_server_that_is_not_there_is_a_device_error_without_the_password() -> None:
+    pytest.importorskip("psycopg")
+    begun = time.monotonic()
+    with pytest.raises(DeviceError) as caught:
+        Store("postgresql+psycopg://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+    assert time.monotonic() - begun < 30
