@@ -50,7 +50,8 @@ class GenicamSource:
     """See `source.Source`."""
 
     def __init__(self, camera: Camera, mode: Mode, clock: Callable[[], int]) -> None:
-        self._camera, self._mode, self._clock = camera, mode, clock
+        self._camera, self._clock = camera, clock
+        self._mode: Mode = mode
         self._label = f"camera {camera.name}"
         self._counts = Counts()
         self._ids = FrameIds()
@@ -82,6 +83,11 @@ class GenicamSource:
     def counts(self) -> Counts:
         """Live figures."""
         return self._counts
+
+    @property
+    def node_map(self) -> Any:
+        """The opened device's own features, for commissioning."""
+        return self._acquirer.remote_device.node_map
 
     def open(self) -> None:
         """Load the producer, find the device, write the nodes of `config.toml`.

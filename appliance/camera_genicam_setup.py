@@ -147,7 +147,8 @@ def apply(nodes: Nodes, view: View, found: dict[tuple[str, str], Any], wrong: Wr
         if value is None and not is_known:
             continue
         if selector:
-            nodes.write(*selector.split(), wrong)
+            chosen, _, entry = selector.partition(" ")
+            nodes.write(chosen, entry, wrong)
         if value is not None and not is_known and nodes.has(name):
             found[key] = nodes.read(name)
         nodes.write(name, found[key] if value is None else value, wrong)
