@@ -42,11 +42,11 @@ COMMANDS: Mapping[str, Entry] = {
         "appliance.engine_command:main", "Build and prove the engine of a bundle on this device."
     ),
     "report": Entry("appliance.report:main", "What a shift made: counts, reasons, latencies; CSV."),
-    "camera": Entry("appliance.camera_command:app", "Commissioning: list, show, set, snap."),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "opcua-user": Entry("appliance.opcua_users:main", "Add, change or remove an OPC UA user."),
     "plc-conformance": Entry("tools.plc_conformance:main", "Check a box against the PLC contract."),
     "chaos": Entry("tools.chaos:main", "The failure table, brought about for real."),
+    "soak": Entry("tools.soak:main", "A long run with random faults; the ledger must close."),
     "bench": Entry("tools.bench:main", "Measure the budgets on this machine."),
     "audit": Entry("appliance.audit:main", "Who changed what, and whether anybody altered that."),
     "reset-failed": Entry("appliance.commands:reset_failed", "Try again what systemd gave up."),

@@ -12,6 +12,7 @@ sequence numbers (uint64 each, 0 = invalid), then the slots, each a multiple of 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+import math
 import mmap
 import os
 import secrets
@@ -30,6 +31,8 @@ _MAGIC = b"inspectd ring 1\n"
 _HEADER = struct.Struct("<16sQQQ")
 _PAGE = 4096
 MAX_SLOTS = _PAGE // 8
+_SUFFIX = ".ring"
+_DTYPES = ("uint8", "uint16", "float32")
 INLINE = ""
 """Name of the ring in a PixelRef whose bytes travel behind the message."""
 
@@ -66,7 +69,7 @@ class RingWriter:
         self._epoch = secrets.randbits(63) | 1
         self._next = 0
         self._sequence = 0
-        self.path = folder / f"{name}.{self._epoch:016x}.ring"
+        self.path = folder / f"{name}.{self._epoch:016x}{_SUFFIX}"
         size = 2 * _PAGE + slots * self._slot_bytes
         handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -137,13 +140,19 @@ class RingReader:
         self._open: dict[str, _Mapped] = {}
 
     def view(self, ref: PixelRef) -> npt.NDArray[Any]:
-        """The pixels, not copied, not writable. Raises FrameOverwritten; call `check` after use."""
+        """The pixels, not copied, not writable; call `check` after use.
+
+        Raises FrameOverwritten, or PartError for a reference that names no pixels.
+        """
         ring = self._ring(ref)
         if not ring.holds(ref):
             raise FrameOverwritten(ref)
-        count = int(np.prod(ref.shape, dtype=np.int64))
+        dtype, count = _layout(ref)
+        if count * dtype.itemsize > ring.slot_bytes:
+            got = f"{count * dtype.itemsize} bytes of pixels"
+            raise PartError(Reason.INTERNAL, f"expected at most {ring.slot_bytes}, got {got}")
         offset = 2 * _PAGE + ref.slot * ring.slot_bytes
-        return np.frombuffer(ring.map, np.dtype(ref.dtype), count, offset).reshape(ref.shape)
+        return np.frombuffer(ring.map, dtype, count, offset).reshape(ref.shape)
 
     def check(self, ref: PixelRef) -> None:
         """Raises FrameOverwritten where the slot changed hands since `view`."""
@@ -162,11 +171,11 @@ class RingReader:
             writer = ref.ring.partition(".")[0]
             for name in [n for n in self._open if n.partition(".")[0] == writer]:
                 self._open.pop(name)
-            if "/" in ref.ring:
+            if "/" in ref.ring or not ref.ring.endswith(_SUFFIX):
                 raise FrameOverwritten(ref)
             try:
                 ring = _Mapped(self._folder / ref.ring)
-            except FileNotFoundError as err:
+            except (FileNotFoundError, ValueError) as err:  # ValueError: a zero byte in the name
                 raise FrameOverwritten(ref) from err
             self._open[ref.ring] = ring
         return ring
@@ -193,7 +202,7 @@ class _Mapped:
 
 def remove_rings(folder: Path, name: str) -> None:
     """Remove what earlier starts of this writer left behind."""
-    for path in folder.glob(f"{name}.*.ring"):
+    for path in folder.glob(f"{name}.*{_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
@@ -216,9 +225,19 @@ def inline_ref(array: npt.NDArray[Any], sequence: int) -> PixelRef:
 
 def inline_view(ref: PixelRef, payload: bytes | None) -> npt.NDArray[Any]:
     """Pixels that came behind a message. Raises PartError where they are missing or cut short."""
-    dtype = np.dtype(ref.dtype)
-    expected = int(np.prod(ref.shape, dtype=np.int64)) * dtype.itemsize
+    dtype, count = _layout(ref)
+    expected = count * dtype.itemsize
     if payload is None or len(payload) != expected:
         got = "none" if payload is None else f"{len(payload)}"
         raise PartError(Reason.INCOMPLETE_IMAGE, f"expected {expected} bytes of pixels, got {got}")
     return np.frombuffer(payload, dtype).reshape(ref.shape)
+
+
+def _layout(ref: PixelRef) -> tuple[np.dtype[Any], int]:
+    """Type and number of the pixels. Raises PartError: another box may say anything."""
+    if ref.dtype not in _DTYPES or not ref.shape or min(ref.shape) < 1:
+        raise PartError(
+            Reason.INTERNAL,
+            f"expected pixels of {', '.join(_DTYPES)}, got {ref.dtype!r} in the shape {ref.shape}",
+        )
+    return np.dtype(ref.dtype), math.prod(ref.shape)

@@ -123,11 +123,13 @@ class Scene:
         pictures: int = NUMBERS,
         gates: GateLimits | None = None,
         ring_hz: float = 0.0,
+        ring: Ring = Ring.PLC,
+        scan_ms: float = SCAN_MS,
         **changes: Any,
     ) -> None:
-        """ring_hz: so many parts per second through the ring; 0 = one at a time.
+        """ring_hz: so many parts per second through the ring; 0 = one at a time, no ring.
 
-        Further: see `BenchLine`.
+        ring: who triggers then. scan_ms: of the PLC. Further: see `BenchLine`.
         """
         settings: dict[str, Any] = {"deadline_ms": DEADLINE_MS, "camera": {}, **changes}
         settings["camera"] = {"order": "tag", **settings["camera"]}
@@ -142,11 +144,11 @@ class Scene:
         options = PlcOptions(
             port=self.line.port,
             parts=0,
-            scan_ms=SCAN_MS,
+            scan_ms=scan_ms,
             deadline_ms=PLC_DEADLINE_MS,
             accept_simulated=True,
-            ring=Ring.PLC if ring_hz else Ring.NONE,
-            rate_hz=ring_hz,
+            ring=ring if ring_hz else Ring.NONE,
+            rate_hz=ring_hz if ring != Ring.FREE else 0.0,
         )
         self.plc = (_RingWatch if ring_hz else _LevelWatch)(options, self.parts.append)
         self.plc.sights = []
@@ -216,7 +218,7 @@ class Scene:
             part
             for part in self.parts
             if part.is_accepted
-            and not self.plc.options.rate_hz
+            and self.plc.options.ring == Ring.NONE
             and (
                 not math.isfinite(part.margin)
                 or number_of(part.margin) != (part.tag - 1) % self.pictures
