@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Entry] = {
         "appliance.engine_command:main", "Build and prove the engine of a bundle on this device."
     ),
     "report": Entry("appliance.report:main", "What a shift made: counts, reasons, latencies; CSV."),
+    "camera": Entry("appliance.camera_command:app", "Commissioning: list, show, set, snap."),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "opcua-user": Entry("appliance.opcua_users:main", "Add, change or remove an OPC UA user."),
     "plc-conformance": Entry("tools.plc_conformance:main", "Check a box against the PLC contract."),

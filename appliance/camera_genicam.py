@@ -18,6 +18,7 @@ from harvesters.util.pfnc import dict_by_ints
 
 from appliance.camera_genicam_device import find_device, keep_sigint, load_producer
 from appliance.camera_genicam_nodes import SDK_ERRORS, Nodes, read_field, translated
+from appliance.camera_genicam_setup import apply, set_up
 from appliance.codes import OfflineReason
 from appliance.config import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError, PartError
@@ -28,6 +29,7 @@ from appliance.source import Choice, Counts, Frame, FrameIds, Incomplete, Mode
 _LOOK_S = 0.0002
 """Shortest patience of `try_fetch`: 0 would wait for ever."""
 _PROBE_NS = 1_000_000_000
+_HANDLING = "StreamBufferHandlingMode"
 _OWN_VENDOR = "inspectd"
 """Of the cameras of tools/gentl."""
 
@@ -48,7 +50,8 @@ class GenicamSource:
     """See `source.Source`."""
 
     def __init__(self, camera: Camera, mode: Mode, clock: Callable[[], int]) -> None:
-        self._camera, self._mode, self._clock = camera, mode, clock
+        self._camera, self._clock = camera, clock
+        self._mode: Mode = mode
         self._label = f"camera {camera.name}"
         self._counts = Counts()
         self._ids = FrameIds()
@@ -58,7 +61,8 @@ class GenicamSource:
         self._acquirer: Any = None
         self._nodes = Nodes(None, self._label)
         self._format = ""
-        self._found: dict[str, Any] = {}
+        self._found: dict[tuple[str, str], Any] = {}
+        self._found_handling: str | None = None
         self._is_software_triggered = False
         self._has_timestamps = False
         self._underruns_before = 0
@@ -79,6 +83,11 @@ class GenicamSource:
     def counts(self) -> Counts:
         """Live figures."""
         return self._counts
+
+    @property
+    def node_map(self) -> Any:
+        """The opened device's own features, for commissioning."""
+        return self._acquirer.remote_device.node_map
 
     def open(self) -> None:
         """Load the producer, find the device, write the nodes of `config.toml`.
@@ -108,24 +117,16 @@ class GenicamSource:
         if streams != 1:
             raise DeviceError(f"{self._label}: expected one data stream, got {streams}")
         acquirer.add_callback(ImageAcquirer.Events.INCOMPLETE_BUFFER, self._incomplete)
-        for name, value in self._camera.nodes.items():
-            self._nodes.write(name, value, self._wrong_config)
-        self._set_trigger()
+        self._is_software_triggered = set_up(
+            self._nodes, self._camera, self._mode, self._wrong_config
+        )
 
     def configure(self, view: View) -> int:
         """Write the view, read it back; what it leaves open is as it was found."""
         nodes = self._nodes
         self._stop()
-        for name, value in (
-            ("PixelFormat", view.pixel_format),
-            ("ExposureTime", view.exposure_us),
-            ("Gain", view.gain_db),
-        ):
-            if value is not None and name not in self._found and nodes.has(name):
-                self._found[name] = nodes.read(name)
-            wanted = self._found.get(name) if value is None else value
-            if wanted is not None:
-                nodes.write(name, wanted, self._wrong_view)
+        apply(nodes, view, self._found, self._wrong_view)
+        self._set_handling(view)
         self._format = known_as(str(nodes.read("PixelFormat")))
         if self._format not in FORMATS:
             raise self._wrong_view("PixelFormat", f"one of {KNOWN}", self._format)
@@ -273,24 +274,13 @@ class GenicamSource:
 
     # ---- device ----------------------------------------------------------------------------
 
-    def _set_trigger(self) -> None:
-        """Software trigger in mode "plc" where there is one; "hardware" is left to the nodes."""
-        nodes, wrong = self._nodes, self._wrong_config
-        if self._mode == "hardware" or not nodes.has("TriggerMode"):
-            return
-        self._is_software_triggered = (
-            self._mode == "plc"
-            and nodes.has("TriggerSoftware")
-            and nodes.offers("TriggerSource", "Software")
-        )
-        # The selector first: mode and source belong to the selected trigger.
-        if nodes.has("TriggerSelector"):
-            nodes.write("TriggerSelector", "FrameStart", wrong)
-        if self._is_software_triggered:
-            nodes.write("TriggerMode", "On", wrong)
-            nodes.write("TriggerSource", "Software", wrong)
-        else:
-            nodes.write("TriggerMode", "Off", wrong)
+    def _set_handling(self, view: View) -> None:
+        """Which of several waiting pictures comes first: a node of the stream module."""
+        if view.handling is not None or self._found_handling is not None:
+            stream = Nodes(self._acquirer.data_streams[0].node_map, self._label)
+            if self._found_handling is None and stream.has(_HANDLING):
+                self._found_handling = str(stream.read(_HANDLING))
+            stream.write(_HANDLING, view.handling or self._found_handling, self._wrong_view)
 
     def _wrong_config(self, name: str, expected: str, got: str) -> ConfigError:
         return ConfigError(f"camera.{self._camera.name}.nodes.{name}", expected, got)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import genicam
+import msgspec
+from harvesters.core import Harvester
 
 from appliance.camera_genicam_nodes import read_field
 from appliance.config import Camera
@@ -43,6 +45,43 @@ def load_producer(harvester: Any, camera: Camera) -> None:
             raise ConfigError(where, "a GenTL producer (.cti)", got)
     harvester.add_file(str(path))
     harvester.update()
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A device as its producer lists it; "" where it does not tell."""
+
+    vendor: str
+    model: str
+    serial_number: str
+    user_defined_name: str
+    id: str
+    interface: str
+    access: str
+    """"free", "in use", "not reachable" or "unknown"."""
+
+
+_ACCESS = {1: "free", 2: "free", 3: "not reachable", 4: "in use", 5: "in use", 6: "in use"}
+
+
+def list_devices(camera: Camera) -> list[Device]:
+    """What the camera's producer finds now. Raises ConfigError (a producer that cannot be)."""
+    harvester = Harvester()
+    try:
+        load_producer(harvester, camera)
+        return [
+            Device(
+                vendor=str(read_field(info, "vendor") or ""),
+                model=str(read_field(info, "model") or ""),
+                serial_number=str(read_field(info, "serial_number") or ""),
+                user_defined_name=str(read_field(info, "user_defined_name") or ""),
+                id=str(read_field(info, "id_") or ""),
+                interface=str(read_field(info, "tl_type") or ""),
+                access=_ACCESS.get(int(read_field(info, "access_status") or 0), "unknown"),
+            )
+            for info in harvester.device_info_list
+        ]
+    finally:
+        harvester.reset()
 
 
 def find_device(infos: list[Any], camera: Camera) -> int:

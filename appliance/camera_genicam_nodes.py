@@ -56,6 +56,19 @@ class Nodes:
         """The device has this enumeration, and `entry` in it."""
         return self.has(name) and entry in getattr(self._map, name).symbolics
 
+    def entries(self, name: str) -> tuple[str, ...]:
+        """Entries of an enumeration that is there."""
+        with translated(self._label, f"reading {name}"):
+            return tuple(getattr(self._map, name).symbolics)
+
+    def try_write(self, name: str, value: Any) -> bool:
+        """Set a node that need not take it; False where it does not."""
+        try:
+            getattr(self._map, name).value = value
+        except (*SDK_ERRORS, AttributeError):
+            return False
+        return True
+
     def read(self, name: str) -> Any:
         """Value of a node that is there."""
         with translated(self._label, f"reading {name}"):

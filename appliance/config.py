@@ -34,6 +34,7 @@ _CAMERA_RANGES = (
     ("arrival_delay_ms", 0, 10_000),
     ("record_every", 1, 1_000_000),
     ("record_minutes", 0.01, 10_000),
+    ("packet_size_bytes", 0, 65_535),
 )
 _WINDOW_SHARE = 0.4
 
@@ -54,6 +55,26 @@ class Faults(Section, frozen=True, kw_only=True):
     """The device is lost after so many frames."""
 
 
+class TriggerLine(Section, frozen=True, kw_only=True):
+    """The light barrier of a hardware trigger, by SFNC names."""
+
+    source: str = "Line1"
+    activation: Literal["RisingEdge", "FallingEdge", "AnyEdge", "LevelHigh", "LevelLow"] = (
+        "RisingEdge"
+    )
+    debouncer_us: float | None = None
+    """Pulses that are shorter are none; None leaves the device as it is."""
+    delay_us: float | None = None
+    """From the pulse to the exposure; None leaves the device as it is."""
+
+
+class Strobe(Section, frozen=True, kw_only=True):
+    """An output of the camera that switches the light."""
+
+    line: str = "Line2"
+    source: str = "ExposureActive"
+
+
 class Camera(Section, frozen=True, kw_only=True):
     """One camera: a device through harvesters, or a folder of pictures."""
 
@@ -66,6 +87,16 @@ class Camera(Section, frozen=True, kw_only=True):
     """Search keys of harvesters: serial_number, model, vendor, user_defined_name …"""
     nodes: dict[str, int | float | str | bool] = {}
     """Further SFNC nodes, written in this order, each read back and compared."""
+    user_set: str = ""
+    """User set that is loaded first, for example "Default"; "" = none."""
+    trigger: TriggerLine = TriggerLine()
+    strobe: Strobe | None = None
+    chunks: tuple[str, ...] = ()
+    """Chunk data to be sent with each picture: Timestamp, FrameID, LineStatusAll …"""
+    packet_size_bytes: int = 0
+    """GigE: largest packet; 0 leaves the device as it is."""
+    is_ptp: bool = False
+    """Switch the device's PTP clock on; it takes some ten seconds to lock."""
     buffers: int = 4
     """Announced buffers: more of them means older pictures, not fewer losses."""
     frame_timeout_ms: int = 1000

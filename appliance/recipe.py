@@ -61,6 +61,14 @@ class View(Section, frozen=True, kw_only=True):
     gain_db: float | None = None
     pixel_format: str | None = None
     """SFNC name, for example "Mono8"; None leaves the device as it is."""
+    sensor_roi: tuple[int, int, int, int] | None = None
+    """x, y, width, height that the camera itself reads out; None leaves the device as it is."""
+    binning: int | None = None
+    balance_red: float | None = None
+    balance_blue: float | None = None
+    """White balance: factors of red and blue against green."""
+    handling: Literal["OldestFirst", "NewestOnly"] | None = None
+    """Which of several waiting pictures comes first; "NewestOnly" loses the others, counted."""
     roi: tuple[int, int, int, int] | None = None
     """x, y, width, height in pixels of the camera's frame, cut by infer before the network."""
     fixture: Fixture | None = None

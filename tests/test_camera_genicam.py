@@ -20,7 +20,7 @@ from appliance.camera_genicam import GenicamSource
 from appliance.camera_genicam_device import producer_path
 from appliance.camera_genicam_nodes import Nodes, is_same
 from appliance.codes import OfflineReason
-from appliance.config import Camera
+from appliance.config import Camera, Strobe, TriggerLine
 from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.recipe import View
 from appliance.source import Frame, Incomplete, Mode
@@ -301,8 +301,12 @@ class Acquirer:
         return buffer
 
 
+SETTINGS = ("trigger", "strobe", "chunks", "packet_size_bytes", "is_ptp", "user_set")
+
+
 def invented(mode: Mode = "free", **nodes):
-    """A source on an invented device, opened as `open` would."""
+    """A source on an invented device, opened as `open` would; settings of the camera by name."""
+    settings = {name: nodes.pop(name) for name in SETTINGS if name in nodes}
     node_map = SimpleNamespace(
         Width=Node(4), Height=Node(2), PixelFormat=Node("Mono8", ("Mono8", "Mono12p")), **nodes
     )
@@ -312,7 +316,7 @@ def invented(mode: Mode = "free", **nodes):
         create=lambda index, config: acquirer,
         reset=lambda: None,
     )
-    source = GenicamSource(a_camera(nodes={}), mode, time.monotonic_ns)
+    source = GenicamSource(a_camera(nodes={}, **settings), mode, time.monotonic_ns)
     source.attach(harvester)
     source.configure(View())
     source.start()
@@ -450,11 +454,100 @@ def test_free_run_switches_the_trigger_off():
     assert nodes["TriggerMode"].value == "Off"
 
 
-def test_hardware_mode_leaves_the_trigger_to_the_nodes():
-    nodes = triggered(TriggerMode=Node("On"))
-    source, _ = invented("hardware", **nodes)
+def test_hardware_mode_takes_the_line_of_the_configuration():
+    nodes = triggered(
+        TriggerActivation=Node("FallingEdge"),
+        LineSelector=Node("Line2", ("Line1", "Line2")),
+        LineMode=Node("Output"),
+        LineDebouncerTime=Node(0.0),
+    )
+    source, _ = invented("hardware", trigger=TriggerLine(debouncer_us=20.0), **nodes)
     assert not source.is_streaming
-    assert (nodes["TriggerMode"].value, nodes["TriggerSource"].value) == ("On", "Line1")
+    assert {name: node.value for name, node in nodes.items() if name != "TriggerSoftware"} == {
+        "TriggerSelector": "FrameStart",
+        "TriggerMode": "On",
+        "TriggerSource": "Line1",
+        "TriggerActivation": "RisingEdge",
+        "LineSelector": "Line1",
+        "LineMode": "Input",
+        "LineDebouncerTime": 20.0,
+    }
+
+
+def test_an_old_camera_is_triggered_by_the_selector_that_it_has():
+    nodes = triggered(TriggerSelector=Node("x", ("AcquisitionStart", "FrameBurstStart")))
+    invented("plc", **nodes)
+    assert nodes["TriggerSelector"].value == "FrameBurstStart"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "message"),
+    [
+        (TriggerLine(activation="AnyEdge"), r"nodes\.TriggerActivation: expected 'AnyEdge'"),
+        (TriggerLine(debouncer_us=5.0), r"nodes\.LineDebouncerTime: expected a node"),
+        (TriggerLine(delay_us=5.0), r"nodes\.TriggerDelay: expected a node"),
+    ],
+)
+def test_what_the_trigger_of_a_device_lacks_is_named(trigger, message):
+    with pytest.raises(ConfigError, match=message):
+        invented("hardware", trigger=trigger, **triggered())
+
+
+def test_a_device_without_a_trigger_is_no_hardware_triggered_one():
+    with pytest.raises(ConfigError, match="TriggerMode: expected a device that can be triggered"):
+        invented("hardware")
+
+
+def test_strobe_chunks_packet_size_clock_and_user_set():
+    nodes = {
+        "UserSetSelector": Node("x"),
+        "UserSetLoad": Node(None),
+        "LineSelector": Node("Line1", ("Line1", "Line2")),
+        "LineMode": Node("Input"),
+        "LineSource": Node("Off"),
+        "ChunkModeActive": Node(False),
+        "ChunkSelector": Node("x"),
+        "ChunkEnable": Node(False),
+        "GevSCPSPacketSize": Node(1500),
+        "GevIEEE1588": Node(False),
+    }
+    invented(
+        "free", user_set="Default", strobe=Strobe(), chunks=("Timestamp", "FrameID"),
+        packet_size_bytes=9000, is_ptp=True, **nodes,
+    )  # fmt: skip
+    assert nodes.pop("UserSetLoad").executed == 1
+    assert {name: node.value for name, node in nodes.items()} == {
+        "UserSetSelector": "Default",
+        "LineSelector": "Line2",
+        "LineMode": "Output",
+        "LineSource": "ExposureActive",
+        "ChunkModeActive": True,
+        "ChunkSelector": "FrameID",
+        "ChunkEnable": True,
+        "GevSCPSPacketSize": 9000,
+        "GevIEEE1588": True,
+    }
+
+
+def test_region_binning_and_white_balance_of_a_recipe():
+    nodes = {
+        "OffsetX": Node(8),
+        "OffsetY": Node(4),
+        "BinningHorizontal": Node(1),
+        "BinningVertical": Node(1),
+        "BalanceRatioSelector": Node("Red"),
+        "BalanceRatio": Node(1.0),
+    }
+    source, device = invented("free", **nodes)
+    width = device.remote_device.node_map.Width
+    view = View(sensor_roi=(2, 1, 4, 2), binning=2, balance_red=1.5, balance_blue=2.5)
+    source.configure(view)
+    assert [nodes[n].value for n in ("OffsetX", "OffsetY")] == [2, 1]
+    assert [nodes[n].value for n in ("BinningHorizontal", "BinningVertical")] == [2, 2]
+    assert (nodes["BalanceRatioSelector"].value, nodes["BalanceRatio"].value) == ("Blue", 2.5)
+    assert width.value == 4
+    source.configure(View())
+    assert [nodes[n].value for n in ("OffsetX", "OffsetY", "BinningVertical")] == [8, 4, 1]
 
 
 def test_without_software_trigger_the_third_frame_answers():
