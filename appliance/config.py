@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from appliance.config_bus import Bus, ranges
+from appliance.config_io import Io, io_problem
 from appliance.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -225,6 +226,7 @@ class Config(Section, frozen=True, kw_only=True):
     engine: Engine = Engine()
     plc: Plc = Plc()
     bus: Bus = Bus()
+    io: Io | None = None
     record: Record = Record()
     hmi: Hmi = Hmi()
     metrics: Metrics = Metrics()
@@ -421,6 +423,12 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: hmi.port", expected, str(config.hmi.port))
     if config.trigger == "hardware":
         _check_hardware(config, path)
+    if config.io is not None and (problem := io_problem(config.io)) is not None:
+        key, expected, got = problem
+        raise ConfigError(f"{path}: {key}", expected, got)
+    if config.io is not None and config.io.trigger >= 0 and config.results != "level":
+        expected = 'trigger "plc" and results "level" with io.trigger'
+        raise ConfigError(f"{path}: io.trigger", expected, f"{config.trigger}, {config.results}")
     if config.trigger != "plc" and config.results == "level":
         expected = f'"ring" with trigger "{config.trigger}"'
         raise ConfigError(f"{path}: plc.results", expected, '"level"')

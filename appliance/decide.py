@@ -34,9 +34,11 @@ from appliance.messages import (
     Refused,
     Scored,
     Stored,
+    Verdict,
     Words,
 )
 from appliance.parts import Judgement, Part
+from appliance.plc_io import IoPort, open_lines
 from appliance.plc_modbus import ModbusPort
 from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
 from appliance.service import Service
@@ -74,6 +76,7 @@ class _Decide:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._scorers: dict[str, Scorer] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._io: IoPort | None = None
         self._lag_ms = 0.0
         self._largest_lag_ms = 0.0
         self._shown: tuple[object, ...] = ()
@@ -124,7 +127,7 @@ class _Decide:
             Outlets(
                 trigger=trigger.send,
                 verdict=self._verdicts.send,
-                live=self._live.send,
+                live=self._closed,
                 load_recipe=self._load_by_number,
                 load_recipe_by_hash=self._load_by_hash,
                 reload_products=self._reload_products,
@@ -135,6 +138,11 @@ class _Decide:
             self._tape,
         )
         port = ModbusPort(config.plc, bank, self._plc_wrote, clock)
+        if config.io is not None:
+            lines = open_lines(config.io, config.runtime_dir)
+            self._io = IoPort(config.io, lines, bank, self._plc_wrote, clock)
+            port.is_read_only = self._io.is_master
+            self._io.start()
         await port.start()
         receivers: list[tuple[AsyncReceiver, Callable[[AnyMessage], None]]] = [
             (wiring.async_receiver("seen"), self._seen),
@@ -169,6 +177,14 @@ class _Decide:
         while self._line.ledger.rows_pending and self._service.clock() < until:
             await asyncio.sleep(0.01)
         await port.stop()
+        if self._io is not None:
+            self._io.close()
+
+    def _closed(self, verdict: Verdict) -> None:
+        """A part has its verdict, and the PLC's words have it, too."""
+        if self._io is not None:
+            self._io.verdict(verdict)
+        self._live.send(verdict)
 
     # ---- messages --------------------------------------------------------------------------
 
@@ -442,6 +458,8 @@ class _Decide:
             count += 1
             if count % 2 == 0:
                 self._line.beat(now_ns)
+                if self._io is not None:
+                    self._io.beat()
                 self._publish(health, port)
             if count % 20 == 0:
                 self._line.check_ledger(now_ns)

@@ -81,6 +81,8 @@ class ModbusPort:
         self.counters = {"connections": 0, "refused_writes": 0, "bad_requests": 0}
         self.last_refusal = ""
         """For people: who was refused what."""
+        self.is_read_only = False
+        """Another port is the PLC's: writes are refused."""
         self.clock = clock
         self._plc, self._bank, self._on_write = plc, bank, on_write
         self._allow = [_network(text) for text in plc.allow]
@@ -208,6 +210,8 @@ class ModbusPort:
 
     def _why_not_writer(self, connection: "_Connection") -> str:
         """One writer: the first that writes, or a newer connection of the same address."""
+        if self.is_read_only:
+            return "writes, but the PLC is at the 24 V inputs"
         if self._allow and not any(connection.address in network for network in self._allow):
             return "writes, but is not in [plc] allow"
         writer = self._writer

@@ -12,6 +12,9 @@ from appliance.errors import ConfigError
 GOOD = 'root = "."\ndeadline_ms = 200\n'
 CAMERA = '[[camera]]\nname = "top"\nkind = "files"\nfolder = "pictures"\n'
 
+IO = '[io]\nchip = "virtual"\nok = 1\nhealthy = 2\n'
+GUARDED = 'watchdog = "external"\n'
+
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "config.toml"
@@ -64,6 +67,11 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
             GOOD + CAMERA + '[bus.opcua]\nanonymous = "all"\n',
             "bus.opcua.anonymous", "'read_only' or 'refused'", "'all'",
         ),
+        (GOOD + CAMERA + IO, "io", "the key `watchdog`", "no such key"),
+        (GOOD + CAMERA + IO + 'watchdog = "none"\n', "io.watchdog", "'external'", "'none'"),
+        (GOOD + CAMERA + IO + GUARDED + "ng = 1\n", "io.ok", "a line of its own", "1, as io.ng"),
+        (GOOD + CAMERA + IO + GUARDED + "trigger = 4\n", "io.enable", "a line, with io.tr", "-1"),
+        (GOOD + CAMERA + IO + GUARDED + "pulse_ms = 1\n", "io.pulse_ms", "5 to 10000", "1"),
         (
             GOOD + CAMERA.replace('"files"', '"webcam"'),
             "camera[0].kind", "'files' or 'genicam'", "'webcam'",
