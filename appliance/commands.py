@@ -14,7 +14,7 @@ from appliance.config import load_config, load_products
 from appliance.recipe import load_recipe
 from appliance.service import run_process
 
-PROCESSES = ("camera", "infer", "decide", "bus", "record", "hmi", "metrics")
+PROCESSES = ("camera", "infer", "decide", "bus", "record", "hmi", "tool", "metrics")
 
 ConfigPath = Annotated[Path, typer.Option("--config", help="The integrator's config.toml.")]
 
@@ -43,7 +43,9 @@ def process(
         raise typer.BadParameter(f"expected one of {', '.join(PROCESSES)}, got {said!r}")
     if which == "infer" and not name:
         name = "0"
-    module = importlib.import_module(f"appliance.{which}")
+    # By name: what runs on the line never imports calibration/.
+    where = "calibration" if which == "tool" else "appliance"
+    module = importlib.import_module(f"{where}.{which}")
     raise typer.Exit(run_process(module.main, which, config, name, supervised))
 
 

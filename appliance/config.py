@@ -194,6 +194,8 @@ class Hmi(Section, frozen=True, kw_only=True):
     is_enabled: bool = True
     host: str = "127.0.0.1"
     port: int = 8080
+    tool_port: int = 0
+    """Of the operator's tool, where limits are set after log-in; 0 = there is none."""
 
 
 class Metrics(Section, frozen=True, kw_only=True):
@@ -410,6 +412,7 @@ def load_config(path: Path) -> Config:
         ("hmi.port", config.hmi.port, 1, 65_535),
         *ranges(config.bus),
         ("metrics.port", config.metrics.port, 0, 65_535),
+        ("hmi.tool_port", config.hmi.tool_port, 0, 65_535),
         *(
             (f"camera.{camera.name}.{key}", getattr(camera, key), low, high)
             for camera in config.camera
@@ -429,6 +432,9 @@ def load_config(path: Path) -> Config:
     if config.io is not None and config.io.trigger >= 0 and config.results != "level":
         expected = 'trigger "plc" and results "level" with io.trigger'
         raise ConfigError(f"{path}: io.trigger", expected, f"{config.trigger}, {config.results}")
+    if config.hmi.tool_port in (config.plc.port, config.hmi.port):
+        expected = "another port than plc.port and hmi.port"
+        raise ConfigError(f"{path}: hmi.tool_port", expected, str(config.hmi.tool_port))
     if config.trigger != "plc" and config.results == "level":
         expected = f'"ring" with trigger "{config.trigger}"'
         raise ConfigError(f"{path}: plc.results", expected, '"level"')

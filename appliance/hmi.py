@@ -40,7 +40,7 @@ _RETRIES_S = (0.3, 1.0, 3.0, 3600.0)
 
 def main(service: Service, config: Config, name: str) -> None:
     """Serve until stopped. Raises ConfigError before anything is served where the port is taken."""
-    listener = listen(config)
+    listener = listen(config.hmi.host, config.hmi.port)
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         asyncio.run(Hmi(service, config, wiring).serve(listener))
 

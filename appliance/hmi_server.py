@@ -15,7 +15,6 @@ from fastapi import FastAPI, Request, Response
 from nicegui import ui
 
 from appliance import hmi_texts
-from appliance.config import Config
 from appliance.errors import AddressInUse
 from appliance.hmi_pictures import Images
 
@@ -31,12 +30,12 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
 }
+_LARGEST_ID = (1 << 63) - 1
 _IMAGE_HEADERS = {"Cache-Control": "private, max-age=600"}
 
 
-def listen(config: Config) -> socket.socket:
-    """The port of the page, bound. Raises ConfigError where that is not possible."""
-    host, port = config.hmi.host, config.hmi.port
+def listen(host: str, port: int, key: str = "hmi.port") -> socket.socket:
+    """The port of a page, bound. Raises ConfigError naming `key` where that is not possible."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -45,15 +44,21 @@ def listen(config: Config) -> socket.socket:
     except OSError as err:
         listener.close()
         raise AddressInUse(
-            "config.toml: hmi.host, hmi.port", f"a free address, {host}:{port}", str(err)
+            f"config.toml: hmi.host, {key}", f"a free address, {host}:{port}", str(err)
         ) from err
     return listener
 
 
 def make_app(
-    images: Callable[[int], Awaitable[Images | None]], outline: Callable[[str], bytes | None]
+    images: Callable[[int], Awaitable[Images | None]],
+    outline: Callable[[str], bytes | None],
+    extend: Callable[[FastAPI], None] = lambda app: None,
 ) -> FastAPI:
-    """Page and images. images: of a part by its id; outline: regions by the name of a `Picture`."""
+    """Page and images. images: of a part by its id; outline: regions by the name of a `Picture`.
+
+    extend: adds further addresses; they must be there before the pages, which take all that is
+    left.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -66,18 +71,19 @@ def make_app(
 
     @app.get("/part/{part_id}.jpg")
     async def picture(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await images(part_id)
+        found = await images(part_id) if 0 < part_id <= _LARGEST_ID else None
         return _image(found.jpeg if found else None, "image/jpeg")
 
     @app.get("/part/{part_id}/heat.png")
     async def heat(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await images(part_id)
+        found = await images(part_id) if 0 < part_id <= _LARGEST_ID else None
         return _image(found.heat if found else None, "image/png")
 
     @app.get("/regions/{name}.png")
     async def regions(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         return _image(outline(name), "image/png")
 
+    extend(app)
     ui.run_with(
         app,
         title=hmi_texts.TITLE,

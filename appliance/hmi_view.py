@@ -141,33 +141,8 @@ class LiveView:
         )
 
     def part(self, verdict: Verdict) -> PartView:
-        """A part in words; with its image as soon as that can be fetched."""
-        margin, t1, t2 = verdict.margin, verdict.t1, verdict.t2
-        at = None
-        if margin is not None and t1 is not None and t2 is not None and math.isfinite(margin):
-            at = place(margin, t1, t2)
-        return PartView(
-            part_id=verdict.part_id,
-            word=texts.WORDS[verdict.word],
-            sign=texts.SIGNS[verdict.word],
-            tone=_TONES.get(verdict.word, ""),
-            title=texts.PART.format(number=verdict.acq_id),
-            tag=_tag(verdict),
-            reason=texts.REASONS[verdict.reason],
-            detail=verdict.detail,
-            reasons=verdict.reasons,
-            decides=texts.DECIDES.get(verdict.decides, verdict.decides),
-            margin=texts.NO_DATA if margin is None else _signed(margin),
-            place=at,
-            t1="" if t1 is None else texts.LIMIT_OK.format(limit=_signed(t1)),
-            t2="" if t2 is None else texts.LIMIT_NG.format(limit=_signed(t2)),
-            latency=texts.LATENCY.format(
-                ms=verdict.latency_ns / 1e6, deadline_ms=verdict.deadline_ns / 1e6
-            ),
-            recipe=verdict.recipe,
-            is_challenge=verdict.is_challenge,
-            image=self._image(verdict),
-        )
+        """One part in words, with its images if they were made."""
+        return part_view(verdict, self._pictures.get(verdict.part_id))
 
     # ---- pieces ----------------------------------------------------------------------------
 
@@ -256,22 +231,52 @@ class LiveView:
             return ProcessView(name=title, tone="warn", state=texts.NOT_SERVING, note=health.note)
         return ProcessView(name=title, tone="ok", state=texts.SERVING, note=health.note)
 
-    def _image(self, verdict: Verdict) -> ImageView | None:
-        picture = self._pictures.get(verdict.part_id)
-        if picture is None:
-            return None
-        address = f"/part/{verdict.part_id}"
-        return ImageView(
-            part_id=verdict.part_id,
-            caption=texts.PART.format(number=verdict.acq_id),
-            width_px=picture.size_px[0],
-            height_px=picture.size_px[1],
-            base=f"{address}.jpg?e={verdict.epoch}",
-            heat=f"{address}/heat.png?e={verdict.epoch}" if picture.has_heat else "",
-            regions=f"/regions/{picture.regions}.png" if picture.regions else "",
-            roi=_box(picture.roi_px, picture.size_px),
-            worst=_box(verdict.region_px, picture.size_px) if verdict.region_px else None,
-        )
+
+def part_view(verdict: Verdict, picture: Picture | None) -> PartView:
+    """A part in words; with its image as soon as that can be fetched."""
+    margin, t1, t2 = verdict.margin, verdict.t1, verdict.t2
+    at = None
+    if margin is not None and t1 is not None and t2 is not None and math.isfinite(margin):
+        at = place(margin, t1, t2)
+    return PartView(
+        part_id=verdict.part_id,
+        word=texts.WORDS[verdict.word],
+        sign=texts.SIGNS[verdict.word],
+        tone=_TONES.get(verdict.word, ""),
+        title=texts.PART.format(number=verdict.acq_id),
+        tag=_tag(verdict),
+        reason=texts.REASONS[verdict.reason],
+        detail=verdict.detail,
+        reasons=verdict.reasons,
+        decides=texts.DECIDES.get(verdict.decides, verdict.decides),
+        margin=texts.NO_DATA if margin is None else _signed(margin),
+        place=at,
+        t1="" if t1 is None else texts.LIMIT_OK.format(limit=_signed(t1)),
+        t2="" if t2 is None else texts.LIMIT_NG.format(limit=_signed(t2)),
+        latency=texts.LATENCY.format(
+            ms=verdict.latency_ns / 1e6, deadline_ms=verdict.deadline_ns / 1e6
+        ),
+        recipe=verdict.recipe,
+        is_challenge=verdict.is_challenge,
+        image=_image(verdict, picture),
+    )
+
+
+def _image(verdict: Verdict, picture: Picture | None) -> ImageView | None:
+    if picture is None:
+        return None
+    address = f"/part/{verdict.part_id}"
+    return ImageView(
+        part_id=verdict.part_id,
+        caption=texts.PART.format(number=verdict.acq_id),
+        width_px=picture.size_px[0],
+        height_px=picture.size_px[1],
+        base=f"{address}.jpg?e={verdict.epoch}",
+        heat=f"{address}/heat.png?e={verdict.epoch}" if picture.has_heat else "",
+        regions=f"/regions/{picture.regions}.png" if picture.regions else "",
+        roi=_box(picture.roi_px, picture.size_px),
+        worst=_box(verdict.region_px, picture.size_px) if verdict.region_px else None,
+    )
 
 
 def age(nanoseconds: int) -> str:

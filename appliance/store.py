@@ -54,6 +54,17 @@ class PartRow(msgspec.Struct, frozen=True, kw_only=True):
     stored_utc_ns: int
 
 
+class Margin(NamedTuple):
+    """What a limit is compared with, and little else: for many parts at once."""
+
+    part_id: int
+    part_text: str
+    word: str
+    margin: float
+    recipe: str
+    image: str
+
+
 class Added(msgspec.Struct, frozen=True, kw_only=True):
     """What one write did."""
 
@@ -156,6 +167,49 @@ class Store:
         if words:
             query = query.where(parts.c.word.in_([word.name for word in words]))
         return self._read(query)
+
+    def find(
+        self, text: str = "", words: Sequence[Word] = (), before: int | None = None, count: int = 50
+    ) -> tuple[PartRow, ...]:
+        """Parts whose id, tag, text, lot or recipe is `text` or begins with it, newest first.
+
+        before: ids below this one only, for the next page.
+        """
+        query = sa.select(parts).order_by(parts.c.part_id.desc()).limit(count)
+        if words:
+            query = query.where(parts.c.word.in_([word.name for word in words]))
+        if before is not None:
+            query = query.where(parts.c.part_id < before)
+        if text:
+            names = (parts.c.part_text, parts.c.lot, parts.c.recipe)
+            known = [column.startswith(text, autoescape=True) for column in names]
+            if text.isdecimal() and len(text) <= 18:
+                known += [parts.c.part_id == int(text), parts.c.part_tag == int(text)]
+            query = query.where(sa.or_(*known))
+        return self._read(query)
+
+    def margins(
+        self, bundle: str, decides: str, count: int, part_ids: Sequence[int] | None = None
+    ) -> tuple[Margin, ...]:
+        """Margins that may be compared with each other: of one bundle and one score, newest first.
+
+        Challenge parts and parts without a margin are left out. part_ids: of these parts alone.
+        """
+        columns = (
+            parts.c.part_id, parts.c.part_text, parts.c.word, parts.c.margin, parts.c.recipe,
+            parts.c.image,
+        )  # fmt: skip
+        query = (
+            sa.select(*columns)
+            .where(parts.c.bundle == bundle, parts.c.decides == decides)
+            .where(parts.c.margin.is_not(None), sa.not_(parts.c.is_challenge))
+            .order_by(parts.c.part_id.desc())
+            .limit(count)
+        )
+        if part_ids is not None:
+            query = query.where(parts.c.part_id.in_(part_ids))
+        with _translated(self.path), self._engine.connect() as connection:
+            return tuple(Margin(*row) for row in connection.execute(query))
 
     def counts(self, first: int = 0, last: int | None = None) -> dict[Word, int]:
         """Parts by word, ids from `first` to `last` (None = to the newest); every word is a key."""

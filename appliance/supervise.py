@@ -43,6 +43,7 @@ def process_table(config: Config) -> tuple[tuple[str, str], ...]:
         *((("bus", ""),) if config.bus.is_used else ()),
         *((("hmi", ""),) if config.hmi.is_enabled else ()),
         *((("metrics", ""),) if config.metrics.port else ()),
+        *((("tool", ""),) if config.hmi.tool_port else ()),
     )
 
 
@@ -232,6 +233,8 @@ def check_addresses(config: Config) -> None:
         wanted.append(("bus.opcua.port", config.bus.opcua.host, config.bus.opcua.port))
     if config.metrics.port:
         wanted.append(("metrics.port", config.metrics.host, config.metrics.port))
+    if config.hmi.tool_port:
+        wanted.append(("hmi.tool_port", config.hmi.host, config.hmi.tool_port))
     for key, host, port in wanted:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

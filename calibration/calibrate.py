@@ -23,7 +23,7 @@ from appliance.recipe import Decides, Limits, Recipe
 from appliance.service import start_logging
 from calibration.bounds import Share, percent
 from calibration.evidence import Evidence, gather
-from calibration.limits import Outcome, Target, outcome, propose, separate
+from calibration.limits import Outcome, Target, outcome, propose, separate, summary, told
 from calibration.publish import newest, publish
 from calibration.tradeoff import false_alarms_at
 from models import progress
@@ -118,7 +118,7 @@ def main(
     }
     if len(chosen.bad) and len(chosen.good):
         answer["false_alarms_at"] = {
-            f"{recall:.0%}": _told(false_alarms_at(chosen, recall, confidence))
+            f"{recall:.0%}": told(false_alarms_at(chosen, recall, confidence))
             for recall in (0.95, 0.99, 1.0)
         }
     if proposal.t1 is not None and proposal.t2 is not None:
@@ -137,21 +137,6 @@ def main(
     else:
         _print(answer)
     raise typer.Exit(0 if answer["is_proved"] else 1)
-
-
-def summary(seen: Outcome, defect_rate: float) -> dict[str, Any]:
-    """An outcome as plain numbers: each share as cases, total, estimate and both bounds."""
-    load, load_bound = seen.review_load(defect_rate)
-    ppm, ppm_bound = seen.escape_ppm(defect_rate)
-    return {
-        "confidence": seen.confidence,
-        "escapes": {name: _told(share) for name, share in seen.escapes.items()},
-        "escapes_all": _told(seen.escapes_all),
-        "worst_type": seen.worst_type,
-        "overkill": _told(seen.overkill),
-        "review_load": {"estimate": load, "upper": load_bound},
-        "escape_ppm": {"estimate": ppm, "upper": ppm_bound, "defect_rate": defect_rate},
-    }
 
 
 def verified(seen: Outcome, target: Target) -> dict[str, Verified]:
@@ -219,10 +204,6 @@ def _write(
         config, journal, start, limits, who=by, reason=reason, evidence=told, source="command"
     )
     return written.name
-
-
-def _told(share: Share) -> dict[str, Any]:
-    return share._asdict() | {"estimate": share.estimate}
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ Papadopoulos et al. (2002) and Vovk et al. (2005).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -284,6 +284,26 @@ def outcome(parts: Parts, t1: float, t2: float, confidence: float, looks: int = 
         uncertain_bad=share(between(bad), len(bad), confidence),
         confidence=confidence,
     )
+
+
+def summary(seen: Outcome, defect_rate: float) -> dict[str, Any]:
+    """An outcome as plain numbers: each share as cases, total, estimate and both bounds."""
+    load, load_bound = seen.review_load(defect_rate)
+    ppm, ppm_bound = seen.escape_ppm(defect_rate)
+    return {
+        "confidence": seen.confidence,
+        "escapes": {name: told(share) for name, share in seen.escapes.items()},
+        "escapes_all": told(seen.escapes_all),
+        "worst_type": seen.worst_type,
+        "overkill": told(seen.overkill),
+        "review_load": {"estimate": load, "upper": load_bound},
+        "escape_ppm": {"estimate": ppm, "upper": ppm_bound, "defect_rate": defect_rate},
+    }
+
+
+def told(one: Share) -> dict[str, Any]:
+    """A share as plain numbers: cases, total, estimate (None without parts), lower, upper."""
+    return one._asdict() | {"estimate": one.estimate}
 
 
 def separate(names: Sequence[str], kinds: Sequence[str], seed: int, share: float = 0.5) -> set[str]:

@@ -79,9 +79,9 @@ class Asked(NamedTuple):
     decided_utc_ns: int
 
 
-def is_fresh(recipe: str, part_id: int) -> bool:
+def is_fresh(recipe: str, part: str) -> bool:
     """This part verifies; the others calibrate. Half of all, by a hash of names."""
-    return bool(hashlib.sha256(f"{recipe}:{part_id}".encode()).digest()[0] & 1)
+    return bool(hashlib.sha256(f"{recipe}:{part}".encode()).digest()[0] & 1)
 
 
 class Opinions:

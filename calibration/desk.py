@@ -1,0 +1,119 @@
+"""What every page of the tool shares: the box's files, its people, the line's last words."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from appliance.audit import AuditJournal
+from appliance.codes import CommandError
+from appliance.config import Config, load_products
+from appliance.errors import ConfigError, DeviceError
+from appliance.hmi_pictures import Images, Pictures
+from appliance.messages import Words
+from appliance.recipe import LoadedRecipe, load_recipe
+from appliance.store import Store
+from appliance.wire import AsyncReceiver
+from calibration import texts
+from calibration.opinions import Opinions
+from calibration.people import People, User
+from calibration.publish import order, publish, use
+from calibration.sessions import Sessions
+
+T = TypeVar("T")
+
+
+class Desk:
+    """Opened once by the process. Everything slow runs in its one thread, never on the loop."""
+
+    def __init__(self, config: Config, commands: AsyncReceiver) -> None:
+        self.config, self._commands = config, commands
+        self.journal = AuditJournal(config)
+        self.people = People(config, self.journal)
+        self.opinions = Opinions(self.people)
+        self.sessions = Sessions(self.people)
+        self.words: Words | None = None
+        self._pictures = Pictures(config)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tool")
+        self._ordering = asyncio.Lock()
+        self._store: Store | None = None
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """In the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def store(self) -> Store:
+        """The archive, read only. Raises DeviceError or ArtefactError while there is none."""
+        if self._store is None:
+            self._store = Store(self.config.data_dir / "parts.db", is_reader=True)
+        return self._store
+
+    # ---- pictures --------------------------------------------------------------------------
+
+    async def images(self, part_id: int) -> Images | None:
+        """Of any part whose picture is kept."""
+        return self._pictures.get(part_id) or await self.run(lambda: self._make(part_id))
+
+    def _make(self, part_id: int) -> Images | None:
+        try:
+            row = self.store().part(part_id)
+        except (DeviceError, ConfigError):
+            return None
+        return self._pictures.make(row.verdict) if row else None
+
+    def outline(self, name: str) -> bytes | None:
+        """Regions of a bundle, as a picture names them."""
+        return self._pictures.outline(name)
+
+    # ---- recipes ---------------------------------------------------------------------------
+
+    def in_force(self) -> dict[str, LoadedRecipe]:
+        """Recipe id → the version that products.toml names (the newest of several), readable ones
+        only: what is damaged is the line's business to report."""
+        found: dict[str, LoadedRecipe] = {}
+        for name in sorted(set(load_products(self.config).values())):
+            try:
+                loaded = load_recipe(self.config, name)
+            except ConfigError:
+                continue
+            known = found.get(loaded.recipe.id)
+            if known is None or known.recipe.version < loaded.recipe.version:
+                found[loaded.recipe.id] = loaded
+        return found
+
+    async def put_in_force(
+        self,
+        base: LoadedRecipe,
+        limits: tuple[float, float],
+        by: User,
+        reason: str,
+        what: str,
+        evidence: dict[str, object],
+    ) -> tuple[LoadedRecipe, str]:
+        """Write the next version, point products.toml to it, tell the line; and what it answered.
+
+        Raises ConfigError where somebody published another version meanwhile.
+        """
+        async with self._ordering:
+            current = self.in_force().get(base.recipe.id)
+            if current is None or current.name != base.name:
+                expected = f"{base.name} still in force"
+                raise ConfigError(base.recipe.id, expected, "another version: look again")
+            new = await self.run(
+                lambda: publish(
+                    self.config, self.journal, base.recipe, limits, who=by.name, reason=reason,
+                    what=what, evidence=evidence, role=by.role.name, source="page",
+                )
+            )  # fmt: skip
+            await self.run(lambda: use(self.config, base.name, new.name))
+            answer = await order(self._commands, "reload_products", by.name)
+        if answer.code == CommandError.DONE:
+            return new, texts.TAKEN
+        return new, texts.NOT_TAKEN.format(detail=answer.detail)
+
+    def close(self) -> None:
+        """At the end of the process."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._store is not None:
+            self._store.close()
+        self.people.close()

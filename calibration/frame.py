@@ -1,0 +1,155 @@
+"""The frame of every page: who is there, where to go, what to say when something is refused."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+
+from appliance.errors import ConfigError, DeviceError
+from calibration import texts
+from calibration.desk import Desk
+from calibration.people import Role, User
+from calibration.sessions import COOKIE
+
+_LOOK_S = 10.0
+READ_S = 4.0
+"""To read what a page says before it shows the new state of things."""
+PAGES: tuple[tuple[str, str, Role], ...] = (
+    ("/parts", texts.PARTS, Role.OPERATOR),
+    ("/calibrate", texts.CALIBRATE, Role.OPERATOR),
+    ("/recipes", texts.RECIPES, Role.OPERATOR),
+    ("/health", texts.HEALTH, Role.OPERATOR),
+    ("/users", texts.USERS, Role.ADMIN),
+    ("/audit", texts.AUDIT, Role.ENGINEER),
+)
+"""Address, name, least role."""
+
+Build = Callable[[Desk, "Visit"], Awaitable[None]]
+
+
+class Gone(Exception):
+    """The session of this page has ended."""
+
+
+class Visit:
+    """One browser on one page."""
+
+    def __init__(self, desk: Desk, token: str) -> None:
+        self._desk, self._token = desk, token
+
+    def user(self) -> User:
+        """Who acts, now. Raises Gone."""
+        user = self._desk.sessions.user(self._token)
+        if user is None:
+            raise Gone
+        return user
+
+    def tried(self, call: Callable[[], Any]) -> Callable[[], Awaitable[None]]:
+        """An event handler whose refusal is a message and whose end of session is the log-in."""
+
+        async def run() -> None:
+            await self._try(call)
+
+        return run
+
+    def tried_with(self, call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[None]]:
+        """The same for a handler that takes the event."""
+
+        async def run(event: Any) -> None:
+            await self._try(lambda: call(event))
+
+        return run
+
+    async def _try(self, call: Callable[[], Any]) -> None:
+        try:
+            self.user()
+            result = call()
+            if inspect.isawaitable(result):
+                await result
+        except Gone:
+            ui.navigate.to("/login?again=1")
+        except (ConfigError, DeviceError, OSError) as err:
+            ui.notify(str(err), type="negative", multi_line=True, close_button=True, timeout=0)
+
+    def watch(self) -> None:
+        """Leave the page when the session ends, without being an action."""
+        if self._desk.sessions.user(self._token, is_action=False) is None:
+            ui.navigate.to("/login?again=1")
+
+
+def register(desk: Desk, address: str, build: Build) -> None:
+    """A page behind the log-in."""
+    name, least = next((name, least) for path, name, least in PAGES if path == address)
+
+    @ui.page(address, title=f"{name} · {texts.TITLE}", response_timeout=30)
+    async def show(request: Request) -> RedirectResponse | None:
+        token = request.cookies.get(COOKIE, "")
+        user = await asyncio.to_thread(desk.sessions.user, token)
+        if user is None:
+            return RedirectResponse(f"/login?next={address}", status_code=303)
+        visit = Visit(desk, token)
+        with ui.element("div").classes("desk"):
+            _top(desk, address, user)
+            with ui.element("main").classes("desk-body"):
+                if user.role < least:
+                    ui.label(texts.NOT_YOURS.format(role=texts.ROLES[least])).classes("note")
+                else:
+                    try:
+                        await build(desk, visit)
+                    except (ConfigError, DeviceError) as err:
+                        ui.label(texts.NO_ARCHIVE.format(error=err)).classes("note")
+        ui.timer(_LOOK_S, visit.watch)
+        return None
+
+
+def _top(desk: Desk, here: str, user: User) -> None:
+    with ui.element("header").classes("top"):
+        ui.label(texts.TITLE).classes("brand")
+        with ui.element("nav").classes("nav"):
+            for address, name, least in PAGES:
+                if user.role >= least:
+                    link = ui.link(name, address).classes("nav-link")
+                    if address == here:
+                        link.classes("is-here").props('aria-current="page"')
+            if desk.config.hmi.is_enabled:
+                live = ui.link(texts.LIVE, "#").classes("nav-link")
+                port = desk.config.hmi.port
+                live.on(
+                    "click",
+                    js_handler="(e) => { e.preventDefault(); "
+                    f"location.href = `http://${{location.hostname}}:{port}/`; }}",
+                )
+        ui.label(f"{user.name} · {texts.ROLES[user.role]}").classes("who")
+        with ui.element("form").props('method="post" action="/logout"').classes("out"):
+            with ui.element("button").props('type="submit"').classes("plain"):
+                ui.label(texts.LOG_OUT)
+        with ui.element("button").classes("theme").props(f'aria-label="{texts.THEME}"') as theme:
+            ui.label("◐")
+        theme.on("click", js_handler="() => window.inspectdTheme()")
+
+
+def button(text: str, call: Callable[[], Any], tone: str = "") -> ui.element:
+    """A touchable button with a text node."""
+    with ui.element("button").classes(f"do {tone}".strip()).props('type="button"') as element:
+        ui.label(text)
+    element.on("click", call)
+    return element
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]], classes: str = "") -> None:
+    """Plain rows of text."""
+    with ui.element("table").classes(f"rows {classes}".strip()):
+        with ui.element("thead"), ui.element("tr"):
+            for name in head:
+                with ui.element("th"):
+                    ui.label(name)
+        with ui.element("tbody"):
+            for row in rows:
+                with ui.element("tr"):
+                    for cell in row:
+                        with ui.element("td"):
+                            ui.label(cell)

@@ -1,0 +1,57 @@
+"""Audit: whether the journal is whole, and its newest entries."""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+from nicegui import ui
+
+from appliance.audit import Entry, Finding
+from appliance.errors import ConfigError
+from calibration import texts
+from calibration.desk import Desk
+from calibration.frame import Visit, table
+
+_MOST = 100
+_LONGEST = 160
+
+
+async def build(desk: Desk, visit: Visit) -> None:
+    """The finding, then the entries, newest first."""
+    finding, entries = await desk.run(lambda: _read(desk))
+    with ui.element("section").classes("panel wide"):
+        for problem in finding.problems:
+            ui.label(texts.AUDIT_BAD.format(problem=problem)).classes("note is-ng")
+        if not finding.problems:
+            head = finding.head
+            ui.label(texts.AUDIT_GOOD.format(count=head.number, hash=head.hash)).classes("note")
+        table(texts.ENTRY_COLUMNS, [_row(entry) for entry in entries], "audit")
+
+
+def _read(desk: Desk) -> tuple[Finding, list[Entry]]:
+    try:
+        finding = desk.journal.verify()
+    except OSError as err:
+        raise ConfigError(desk.journal.path, "a readable journal", str(err)) from err
+    return finding, list(deque(_readable(desk), maxlen=_MOST))[::-1]
+
+
+def _readable(desk: Desk) -> Iterator[Entry]:
+    """What stands behind an altered entry cannot be trusted, and is not shown."""
+    with contextlib.suppress(ConfigError):
+        yield from desk.journal.entries()
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.utc_ns / 1e9))
+    old, new = (_short(value) for value in (entry.old, entry.new))
+    return (str(entry.number), when, entry.who, entry.what, entry.subject, old, new, entry.reason)
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,0 +1,336 @@
+"""Calibrate: see the margins, move the limits, know what is proved, ask for them, approve them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from nicegui import ui
+
+from appliance.errors import ConfigError
+from appliance.recipe import LoadedRecipe
+from calibration import texts
+from calibration.bounds import percent
+from calibration.desk import Desk
+from calibration.frame import READ_S, Visit, button
+from calibration.limits import Outcome, Target, outcome, propose, summary
+from calibration.material import Material, gather
+from calibration.opinions import Asked
+from calibration.roc import roc_svg
+from calibration.tradeoff import flips
+
+CONFIDENCE = 0.95
+_BINS = 80
+_GALLERY = 8
+_LAST = 200
+
+
+class LimitsChart(ui.element, component="limits_chart.js"):
+    """Histograms with two limits to drag."""
+
+    def __init__(
+        self, material: Material, limits: tuple[float, float], moved: Callable[[Any], Any]
+    ) -> None:
+        super().__init__()
+        groups = (
+            (texts.GOOD_PARTS, "good", material.calibrate.good),
+            (texts.BAD_PARTS, "bad", material.calibrate.bad),
+            (texts.PRODUCTION, "production", material.margins),
+        )
+        known = [values for _, _, values in groups]
+        everything = np.concatenate([*known, np.array(limits, np.float32)])
+        low, high = (float(x) for x in np.quantile(everything, (0.001, 0.999)))
+        low, high = min(low, limits[0]), max(high, limits[1])
+        room = 0.06 * (high - low) or 1.0
+        low, high = low - room, high + room
+        self.props["groups"] = [
+            {
+                "name": f"{name}: {len(values)}",
+                "tone": tone,
+                "counts": np.histogram(np.clip(values, low, high), _BINS, (low, high))[0].tolist(),
+            }
+            for name, tone, values in groups
+        ]
+        self.props["low"], self.props["high"] = low, high
+        self.props["limits"] = self.props["force"] = list(limits)
+        self.on("limits", moved)
+
+    def set(self, limits: tuple[float, float]) -> None:
+        """Put the limits somewhere; the view widens where they lie outside."""
+        self.props["low"] = min(self.props["low"], limits[0])
+        self.props["high"] = max(self.props["high"], limits[1])
+        self.props["limits"] = list(limits)
+
+
+async def build(desk: Desk, visit: Visit) -> None:
+    """The recipes in force; one is shown at a time."""
+    recipes = await desk.run(desk.in_force)
+    if not recipes:
+        ui.label(texts.NO_RECIPE).classes("note")
+        return
+    body = ui.element("div").classes("calibrate")
+
+    async def show(recipe: LoadedRecipe) -> None:
+        material = await desk.run(lambda: gather(desk.store(), desk.opinions, recipe))
+        body.clear()
+        with body:
+            tabs = ui.element("div").classes("bar calibrate-tabs")
+            with tabs:
+                for name, other in recipes.items():
+                    tone = "is-on" if other is recipe else ""
+                    button(name, visit.tried(partial(show, other)), tone)
+            _Calibrate(desk, visit, recipe, material)
+
+    await show(next(iter(recipes.values())))
+
+
+class _Calibrate:
+    """One recipe and what is known of its parts."""
+
+    def __init__(self, desk: Desk, visit: Visit, recipe: LoadedRecipe, material: Material) -> None:
+        self._desk, self._visit, self._recipe, self._material = desk, visit, recipe, material
+        limits = recipe.recipe.limits
+        self._limits = (limits.t1, limits.t2)
+        with ui.element("section").classes("panel calibrate-left"):
+            ui.label(
+                texts.LIMITS_IN_FORCE.format(
+                    recipe=recipe.name, t1=limits.t1, t2=limits.t2, by=limits.set_by or "–"
+                )
+            ).classes("title")
+            self._chart = LimitsChart(material, self._limits, visit.tried_with(self._moved))
+            with ui.element("div").classes("calibrate-below"):
+                self._roc = ui.html("", sanitize=False).classes("roc")
+                with ui.element("div").classes("flips"):
+                    self._flips = ui.label("").classes("caps")
+                    self._gallery = ui.element("div").classes("gallery")
+        with ui.element("div").classes("calibrate-right"):
+            with ui.element("section").classes("panel"):
+                self._target()
+            with ui.element("section").classes("panel"):
+                ui.label(texts.ESTIMATES).classes("caps is-warn")
+                self._estimates = ui.element("div").classes("estimates")
+                with ui.element("div").classes("bar"):
+                    self._reason = _field(texts.REASON, "")
+                    button(texts.PROPOSE, visit.tried(self._propose), "is-main")
+            with ui.element("section").classes("panel"):
+                ui.label(texts.PROPOSALS).classes("title")
+                self._proposals = ui.element("div")
+        self._show_estimates()
+        self._show_flips()
+        self._show_proposals()
+
+    # ---- what is needed --------------------------------------------------------------------
+
+    def _target(self) -> None:
+        ui.label(texts.TARGET).classes("title")
+        with ui.element("div").classes("target"):
+            self._max_escape = _number(texts.MAX_ESCAPE, 5.0)
+            self._max_overkill = _number(texts.MAX_OVERKILL, 5.0)
+            self._defect_rate = _number(texts.DEFECT_RATE, 0.5)
+        self._defect_rate.on_value_change(self._visit.tried(self._show_estimates))
+        with ui.element("div").classes("bar"):
+            button(texts.SUGGEST, self._visit.tried(self._suggest))
+        self._advice = ui.element("div").classes("advice")
+
+    def _suggest(self) -> None:
+        target = Target(
+            _percent(self._max_escape, texts.MAX_ESCAPE),
+            _percent(self._max_overkill, texts.MAX_OVERKILL),
+            CONFIDENCE,
+        )
+        found = propose(self._material.calibrate, target)
+        self._advice.clear()
+        with self._advice:
+            ui.label(texts.PROVED).classes("caps")
+            for sentence in found.advice:
+                ui.label(sentence)
+        if found.t1 is not None and found.t2 is not None:
+            self._limits = (found.t1, found.t2)
+            self._chart.set(self._limits)
+            self._show_estimates()
+            self._show_flips()
+
+    def _moved(self, event: Any) -> None:
+        # What a browser sends is a wish: numbers in order, or nothing.
+        t1, t2 = float(np.float32(event.args["t1"])), float(np.float32(event.args["t2"]))
+        if not (np.isfinite([t1, t2]).all() and t1 <= t2):
+            raise ConfigError("limits", "finite T1 <= T2", f"{t1}, {t2}")
+        self._limits = (t1, t2)
+        self._show_estimates()
+        if event.args.get("done"):
+            self._show_flips()
+
+    # ---- what they do ----------------------------------------------------------------------
+
+    def _rate(self) -> float:
+        return _percent(self._defect_rate, texts.DEFECT_RATE)
+
+    def _show_estimates(self) -> None:
+        seen = outcome(self._material.calibrate, *self._limits, CONFIDENCE)
+        self._estimates.clear()
+        with self._estimates:
+            _rows(seen, self._rate())
+
+    def _show_flips(self) -> None:
+        material = self._material
+        self._roc.content = roc_svg(material.calibrate, self._limits)
+        limits = self._recipe.recipe.limits
+        last = material.production[:_LAST]
+        changed = flips(material.margins[:_LAST], (limits.t1, limits.t2), self._limits)
+        count = sum(len(places) for places in changed)
+        self._flips.text = texts.FLIPS.format(total=len(last), count=count)
+        self._gallery.clear()
+        words = ("OK", "UNCERTAIN", "NG")
+        shown = [
+            (last[place], word)
+            for places, word in zip(changed, words, strict=True)
+            for place in places
+        ]
+        shown.sort(key=lambda one: not one[0].image)
+        with self._gallery:
+            for row, word in shown[:_GALLERY]:
+                with ui.element("figure"):
+                    if row.image:
+                        ui.element("img").props(f'src="/part/{row.part_id}.jpg" alt=""')
+                    else:
+                        ui.label(texts.NO_PICTURE).classes("no-picture")
+                    with ui.element("figcaption"):
+                        ui.label(f"{row.part_id}  {texts.TO.format(old=row.word, new=word)}")
+
+    # ---- proposals -------------------------------------------------------------------------
+
+    async def _propose(self) -> None:
+        user, limits = self._visit.user(), self._limits
+        evidence = summary(outcome(self._material.calibrate, *limits, CONFIDENCE), self._rate())
+        recipe = self._recipe.recipe
+        reason = self._reason.value or ""
+        await self._desk.run(
+            lambda: self._desk.opinions.propose(
+                recipe.id, recipe.version, limits, reason, evidence, user
+            )
+        )
+        ui.notify(texts.PROPOSED, type="positive")
+        self._show_proposals()
+
+    def _show_proposals(self) -> None:
+        asked = self._desk.opinions.proposals(self._recipe.recipe.id)
+        self._proposals.clear()
+        with self._proposals:
+            if not asked:
+                ui.label(texts.NO_PROPOSALS).classes("note")
+            for one in asked[:5]:
+                self._show_proposal(one)
+
+    def _show_proposal(self, one: Asked) -> None:
+        with ui.element("div").classes(f"proposal is-{one.state}"):
+            ui.label(texts.PROPOSAL.format(**one._asdict()))
+            ui.label(texts.STATES[one.state].format(by=one.decided_by)).classes("caps")
+            if one.verified is not None:
+                ui.label(texts.VERIFIED.format(look=one.verified["look"])).classes("caps")
+                for line in one.verified["lines"]:
+                    ui.label(line)
+            if one.state != "open":
+                return
+            if one.verified is None:
+                look = self._desk.opinions.looks(self._recipe.recipe.id) + 1
+                ui.label(
+                    texts.VERIFY_NOTE.format(look=look, confidence=confidence_of(look))
+                ).classes("note")
+                button(texts.OPEN_VERIFY, self._visit.tried(partial(self._verify, one)))
+            why = _field(texts.REASON, "")
+            with ui.element("div").classes("bar"):
+                button(
+                    texts.APPROVE, self._visit.tried(partial(self._approve, one, why)), "is-good"
+                )
+                button(texts.REJECT, self._visit.tried(partial(self._reject, one, why)), "is-bad")
+
+    async def _verify(self, one: Asked) -> None:
+        user, opinions = self._visit.user(), self._desk.opinions
+        # Labels that were given since this page was opened count, too.
+        self._material = await self._desk.run(
+            lambda: gather(self._desk.store(), opinions, self._recipe)
+        )
+        look = opinions.looks(one.recipe) + 1
+        seen = outcome(self._material.fresh, one.t1, one.t2, confidence_of(look))
+        told = summary(seen, self._rate()) | {
+            "look": look,
+            "lines": [
+                f"{name}: {said}, {bound}" for name, said, bound in lines(seen, self._rate())
+            ],
+        }
+        await self._desk.run(lambda: opinions.verify(one.id, told, user))
+        self._show_proposals()
+
+    async def _approve(self, one: Asked, why: ui.input) -> None:
+        user, reason = self._visit.user(), why.value or ""
+        asked = self._desk.opinions.check_decision(one.id, reason, user)
+        if asked.verified is None:
+            raise ConfigError("approval", texts.NEEDS_VERIFY, "none")
+        if asked.base_version != self._recipe.recipe.version:
+            expected = f"a proposal for {self._recipe.name}"
+            raise ConfigError("approval", expected, f"one for version {asked.base_version}")
+        new, answer = await self._desk.put_in_force(
+            self._recipe, (asked.t1, asked.t2), user, reason, "limits.approved",
+            {"proposed_by": asked.by, "why": asked.reason, "estimate": asked.evidence,
+             "verified": asked.verified},
+        )  # fmt: skip
+        await self._desk.run(lambda: self._desk.opinions.decide(one.id, "approved", reason, user))
+        text = texts.APPROVED.format(recipe=new.name, answer=answer)
+        ui.notify(text, type="positive", multi_line=True, timeout=8000)
+        ui.timer(READ_S, ui.navigate.reload, once=True)
+
+    async def _reject(self, one: Asked, why: ui.input) -> None:
+        user = self._visit.user()
+        await self._desk.run(
+            lambda: self._desk.opinions.decide(one.id, "rejected", why.value or "", user)
+        )
+        self._show_proposals()
+
+
+def confidence_of(look: int) -> float:
+    """Of the bounds of opening number `look`: 95 % for all openings together, however many there
+    will be (each takes half of the doubt that is left)."""
+    return 1 - (1 - CONFIDENCE) / 2**look
+
+
+def lines(seen: Outcome, defect_rate: float) -> list[tuple[str, str, str]]:
+    """Name, what was seen, and its bound."""
+    named = [(texts.ROW_ESCAPES.format(kind=kind), one) for kind, one in seen.escapes.items()]
+    named += [(texts.ROW_ALL, seen.escapes_all), (texts.ROW_OVERKILL, seen.overkill)]
+    rows = [
+        (
+            name,
+            texts.SHARE.format(cases=one.cases, total=one.total),
+            texts.AT_MOST.format(bound=percent(one.upper)),
+        )
+        for name, one in named
+    ]
+    load, load_bound = seen.review_load(defect_rate)
+    ppm, ppm_bound = seen.escape_ppm(defect_rate)
+    rows.append((texts.ROW_REVIEW, percent(load), texts.AT_MOST.format(bound=percent(load_bound))))
+    said = "–" if ppm is None else f"{ppm:.3g}"
+    rows.append((texts.ROW_PPM, said, texts.AT_MOST.format(bound=f"{ppm_bound:.3g}")))
+    return rows
+
+
+def _rows(seen: Outcome, defect_rate: float) -> None:
+    for name, said, _ in lines(seen, defect_rate):
+        ui.label(name)
+        ui.label(said).classes("number")
+
+
+def _field(name: str, value: str) -> ui.input:
+    field = ui.input(placeholder=name, value=value)
+    return field.props(f'dense outlined aria-label="{name}"').classes("grow")
+
+
+def _number(name: str, value: float) -> ui.number:
+    field = ui.number(label=name, value=value, min=0, max=100, step=0.1)
+    return field.props("dense outlined")
+
+
+def _percent(field: ui.number, name: str) -> float:
+    value = field.value
+    if value is None or not 0 < float(value) < 100:
+        raise ConfigError(name, "more than 0 and less than 100", str(value))
+    return float(value) / 100

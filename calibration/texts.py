@@ -1,0 +1,107 @@
+"""Every word of the operator's tool, for translation in one place."""
+
+from calibration.people import Role
+
+TITLE = "inspectd tool"
+ROLES = {
+    Role.OPERATOR: "operator",
+    Role.TECHNICIAN: "technician",
+    Role.ENGINEER: "engineer",
+    Role.ADMIN: "admin",
+}
+
+# ---- frame
+LIVE, PARTS, CALIBRATE, RECIPES, HEALTH, USERS, AUDIT = (
+    "Live", "Parts", "Calibrate", "Recipes", "Health", "Users", "Audit",
+)  # fmt: skip
+LOG_IN, LOG_OUT, NAME, PASSWORD = "Log in", "Log out", "Name", "Password"
+NO_USERS = "There is no user yet. On the box: inspectd users add NAME --role admin"
+EXPIRED = "Your session has ended. Please log in again."
+NOT_YOURS = "This page needs the role {role} or above."
+THEME = "Light or dark"
+NO_ARCHIVE = "No parts yet: the archive cannot be read ({error})"
+NO_RECIPE = "No recipe in products.toml can be read."
+
+# ---- parts
+SEARCH = "Part, tag, text, lot or recipe"
+ALL = "All"
+NEWER, OLDER = "Newest", "Older"
+NO_PARTS = "No parts found."
+YOUR_VERDICT = "Your verdict"
+GOOD = "Good"
+OTHER_DEFECT = "Name of another defect"
+SAVE = "Save"
+LABELLED = "{kind}, says {by}"
+NOT_LABELLED = "Nobody has judged this part."
+LABELS_NOTE = (
+    "Half of all judged parts, chosen by their number alone, verify limits; the others set them."
+)
+CHOOSE_PART = "Choose a part on the left."
+NO_PICTURE = "no picture kept"
+WHEN = "Seen"
+TAG, LOT, RECIPE, LATENCY = "Tag", "Lot", "Recipe", "Latency"
+
+# ---- calibrate
+LIMITS_IN_FORCE = "In force: {recipe}, OK below {t1:.3f}, NG from {t2:.3f}, set by {by}"
+GOOD_PARTS, BAD_PARTS, PRODUCTION = "Good parts", "Bad parts", "Production, all"
+TARGET = "What you need"
+MAX_ESCAPE, MAX_OVERKILL = "Escapes at most, %", "Overkill at most, %"
+DEFECT_RATE = "Bad parts before inspection, %"
+SUGGEST = "Find limits that prove this"
+ESTIMATES = "Estimate from the calibrate parts – not a proof"
+PROVED = "What the numbers of parts can prove"
+ROW_ESCAPES, ROW_ALL, ROW_OVERKILL = "Escapes, {kind}", "Escapes, all types", "Overkill"
+ROW_REVIEW, ROW_PPM = "To be looked at by a person", "Escapes per million delivered"
+SHARE = "{cases} of {total}"
+AT_MOST = "95 %: at most {bound}"
+ROC = "Found defects against overkill, to 5 %"
+FLIPS = "Of the last {total} parts, {count} would have another verdict"
+TO = "{old} → {new}"
+REASON = "Reason (at least 8 letters)"
+PROPOSE = "Propose these limits"
+PROPOSED = "Proposed. Somebody else has to approve."
+PROPOSALS = "Proposals"
+NO_PROPOSALS = "None yet."
+PROPOSAL = "Number {id}: OK below {t1:.3f}, NG from {t2:.3f}, by {by}: {reason}"
+OPEN_VERIFY = "Open the verify parts"
+VERIFY_NOTE = (
+    "Once per proposal. Every further opening asks more of the same parts: this is number {look}, "
+    "its bounds hold with {confidence:.2%}."
+)
+VERIFIED = "Verify parts, opening number {look}"
+APPROVE, REJECT = "Approve", "Reject"
+APPROVED = "{recipe} is written. The line: {answer}"
+STATES = {"open": "open", "approved": "approved by {by}", "rejected": "rejected by {by}"}
+NEEDS_VERIFY = "the verify parts opened first"
+TAKEN, NOT_TAKEN = "has taken it, from the next part on.", "has not taken it: {detail}"
+
+# ---- recipes
+VERSION, LIMITS, DECIDES, BUNDLE, SET_BY, WHY = (
+    "Version", "Limits", "Decides", "Bundle", "Set by", "Why",
+)  # fmt: skip
+IN_FORCE = "in force"
+ROLL_BACK = "Use these limits again"
+CHANGES = "Changes against version {version}"
+NO_CHANGES = "The first version."
+ROLLED_BACK = "{recipe} is written with the limits of version {version}. The line: {answer}"
+
+# ---- health
+STAGES = "Latency of the last {count} parts, ms"
+DEADLINE_SHARE = "p99.9 takes {share:.0%} of the deadline"
+STAGE, P50, P99, P999, MAX = "Stage", "p50", "p99", "p99.9", "max"
+TOTAL = "trigger → verdict"
+LEDGER, DROPS = "Ledger", "Counters"
+DRIFT = "Drift of accepted parts"
+DRIFT_NOTE = "The newest {recent} against the first {baseline} of this bundle."
+DRIFT_CALM = "No finding."
+DRIFT_FEW = "Too few parts yet: {count} of {needed} accepted ones."
+FINDING = "{what}: {value:.3g}, limit {limit:.3g}"
+SILENT = "The line says nothing."
+
+# ---- users, audit
+ADD_USER, ROLE = "Add user", "Role"
+DISABLE, ENABLE, UNLOCK, NEW_PASSWORD = "Disable", "Enable", "Unlock", "New password"
+IS_DISABLED, IS_LOCKED = "disabled", "locked"
+AUDIT_GOOD = "{count} entries, the chain is whole. Newest hash: {hash}"
+AUDIT_BAD = "ALTERED: {problem}"
+ENTRY_COLUMNS = ("Number", "When", "Who", "What", "Subject", "Old", "New", "Reason")

@@ -1,0 +1,99 @@
+"""PROCESS tool: people judge parts, set limits, see who changed what. Beside the line, not in it.
+
+Enters: `parts.db` and the archive (read only), recipes, what decide says (`live`), people. Leaves:
+pages on `hmi.host:hmi.tool_port`, labels and proposals, new versions of recipes, and orders to
+decide. It never touches a verdict; it may be slow, killed or switched off at any time.
+"""
+
+import asyncio
+import socket
+from pathlib import Path
+
+from nicegui import ui
+
+from appliance.config import Config
+from appliance.errors import ConfigError, DeviceError
+from appliance.hmi_server import end, listen, make_app, make_server
+from appliance.messages import Words
+from appliance.service import Service
+from appliance.wire import Wiring
+from calibration import (
+    frame,
+    page_audit,
+    page_calibrate,
+    page_health,
+    page_parts,
+    page_recipes,
+    page_users,
+)
+from calibration.desk import Desk
+from calibration.door import add_door
+
+_HERE = Path(__file__).parent
+_TICK_S = 0.25
+
+
+def main(service: Service, config: Config, name: str) -> None:
+    """Serve until stopped. Raises ConfigError before anything is served."""
+    if not config.hmi.tool_port:
+        raise ConfigError("config.toml: hmi.tool_port", "a port for the tool", "0")
+    listener = listen(config.hmi.host, config.hmi.tool_port, "hmi.tool_port")
+    with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
+        asyncio.run(_serve(service, config, wiring, listener))
+
+
+async def _serve(service: Service, config: Config, wiring: Wiring, listener: socket.socket) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    service.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
+    try:
+        desk = Desk(config, wiring.async_sender("command"))
+    except DeviceError as err:
+        raise ConfigError(config.data_dir / "people.db", "a usable database", str(err)) from err
+    build(desk)
+    server = make_server(make_app(desk.images, desk.outline, lambda app: add_door(app, desk)))
+    live = wiring.async_receiver("live")
+
+    async def follow() -> None:
+        while True:
+            _, message = await live.receive()
+            if isinstance(message, Words):
+                desk.words = message
+
+    async def tick() -> None:
+        while not server.started:
+            await asyncio.sleep(0.01)
+        service.ready()
+        while True:
+            service.turn()
+            await asyncio.sleep(_TICK_S)
+
+    serving = asyncio.create_task(server.serve([listener]))
+    tasks = [asyncio.create_task(task) for task in (follow(), tick())]
+    stopping = asyncio.create_task(stop.wait())
+    if service.is_stopping:
+        stop.set()
+    done, _ = await asyncio.wait([stopping, serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, *tasks):
+        task.cancel()
+    await end(server, serving)
+    desk.close()
+    for task in done:
+        if task is not stopping:
+            task.result()
+
+
+def build(desk: Desk) -> None:
+    """Register all pages."""
+    ui.add_css(_HERE.parent / "appliance" / "hmi.css", shared=True)
+    ui.add_css(_HERE / "tool.css", shared=True)
+    script = (_HERE.parent / "appliance" / "hmi_watch.js").read_text(encoding="utf-8")
+    ui.add_head_html(f"<script>{script}</script>", shared=True)
+    for address, page in (
+        ("/parts", page_parts.build),
+        ("/calibrate", page_calibrate.build),
+        ("/recipes", page_recipes.build),
+        ("/health", page_health.build),
+        ("/users", page_users.build),
+        ("/audit", page_audit.build),
+    ):
+        frame.register(desk, address, page)

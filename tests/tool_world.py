@@ -1,0 +1,215 @@
+"""A box with parts, pictures and people for tests and pictures of the tool, without a line.
+
+The pictures are plates that `tools.draw_parts` draws; the margins are drawn from known
+distributions, so that what a page says of them can be checked. Decide is played by the test.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from argon2 import PasswordHasher
+
+from appliance.archive import image_path
+from appliance.audit import AuditJournal
+from appliance.codes import CommandError, Reason, Word
+from appliance.config import Config, load_config
+from appliance.messages import Command, CommandResult, Verdict
+from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
+from appliance.store import Store
+from appliance.wire import Wiring
+from calibration.opinions import Opinions
+from calibration.people import People, Role, User
+from tools.draw_parts import DEFECTS, draw
+
+T1, T2 = -1.0, 1.5
+BUNDLE = "ab" * 32
+SECRET = "correct horse battery"
+PEOPLE = {
+    "eva": Role.ENGINEER, "max": Role.ENGINEER, "ole": Role.OPERATOR, "ada": Role.ADMIN,
+}  # fmt: skip
+FIRST_NS = 1_790_000_000_000_000_000
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait(holds: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
+    end = time.monotonic() + seconds
+    while not (result := holds()):
+        assert time.monotonic() < end, what or "waited in vain"
+        time.sleep(0.02)
+    return result
+
+
+class Shop:
+    """Files, the tool's process, and decide as the test plays it."""
+
+    def __init__(self, parts: int = 600, pictures: int = 0) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
+        self.port = free_port()
+        (self.root / "config.toml").write_text(
+            'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\n'
+            f'folder = "x"\n[hmi]\nis_enabled = false\ntool_port = {self.port}\n'
+        )
+        self.config: Config = load_config(self.root / "config.toml")
+        (self.root / "products.toml").write_text(
+            '# the integrator\'s own words\n[[product]]\nnumber = 1\nrecipe = "plate/1"\n'
+        )
+        write_recipe(
+            self.config,
+            Recipe(
+                id="plate",
+                version=1,
+                bundle=BUNDLE,
+                bundle_dir="plate-1",
+                decides="segad",
+                limits=Limits(t1=T1, t2=T2, set_by="training", reason="first proposal"),
+            ),
+        )
+        folder = self.config.bundles_dir / "plate-1"
+        folder.mkdir(parents=True)
+        rows, columns = np.mgrid[0:64, 0:64]
+        cv2.imwrite(str(folder / "segments.png"), (rows // 22 * 3 + columns // 22).astype(np.uint8))
+        self.kinds = self._write_parts(parts, pictures)
+        quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+        self.people = People(self.config, AuditJournal(self.config), hasher=quick)
+        self.opinions = Opinions(self.people)
+        self.users = {
+            name: self.people.add(name, role, SECRET, "root@shell") for name, role in PEOPLE.items()
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self.orders: list[Command] = []
+        self.answer = CommandError.DONE
+        self._stopping = threading.Event()
+        self._decide = threading.Thread(target=self._play_decide)
+        self._decide.start()
+
+    def _write_parts(self, count: int, pictures: int) -> dict[int, str]:
+        rng = np.random.default_rng(0)
+        names = ("good", *DEFECTS)
+        kinds: dict[int, str] = {}
+        verdicts: list[Verdict] = []
+        images: dict[int, str] = {}
+        for part_id in range(1, count + 1):
+            kind = names[rng.choice(5, p=[0.8, 0.05, 0.05, 0.05, 0.05])]
+            margin = float(
+                np.float32(rng.normal(-3, 1) if kind == "good" else rng.normal(2.4, 1.3))
+            )
+            word = Word.OK if margin < T1 else Word.UNCERTAIN if margin < T2 else Word.NG
+            reasons = () if word is Word.OK else ("top left q99.5 +2.41", "centre mean +0.63")
+            kinds[part_id] = kind
+            opened = FIRST_NS + part_id * 200_000_000
+            verdicts.append(
+                Verdict(
+                    part_id=part_id, acq_id=part_id, epoch=1, word=word,
+                    reason=Reason.NONE if word is Word.OK else Reason.SEGAD, reasons=reasons,
+                    part_tag=part_id + 7000, camera="top", decides="segad", margin=margin,
+                    t1=T1, t2=T2, opened_utc_ns=opened, deadline_ns=200_000_000,
+                    latency_ns=int(rng.gamma(20, 900_000)),
+                    stages_ns={
+                        "exposure": int(rng.gamma(30, 60_000)),
+                        "network": int(rng.gamma(40, 350_000)),
+                        "features": int(rng.gamma(20, 20_000)),
+                    },
+                    bundle=BUNDLE, recipe="plate/1", recipe_hash="cd" * 32, software="0.1.0",
+                )
+            )  # fmt: skip
+            if part_id > count - pictures:
+                images[part_id] = image_path(part_id, opened)
+                path = self.config.data_dir / images[part_id]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), draw(7, kind, part_id))
+        store = Store(self.config.data_dir / "parts.db")
+        for start in range(0, count, 5000):
+            store.add(verdicts[start : start + 5000])
+        store.add((), images=images)
+        store.close()
+        return kinds
+
+    def judge(self, first: int, last: int, by: str = "ole") -> None:
+        """Label parts as what they are."""
+        for part_id in range(first, last + 1):
+            self.opinions.label(part_id, self.kinds[part_id], self.users[by])
+
+    def user(self, name: str) -> User:
+        return self.users[name]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def limits(self, version: int) -> Limits:
+        return load_recipe(self.config, f"plate/{version}").recipe.limits
+
+    def start(self) -> None:
+        """The process, until it answers."""
+        environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+        command = [sys.executable, "-m", "appliance", "process", "tool"]
+        self.process = subprocess.Popen(
+            [*command, "--config", str(self.root / "config.toml")],
+            env=environment, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait(self._answers, 60, "the tool does not answer")
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None
+        try:
+            with urllib.request.urlopen(f"{self.url}/login", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def stop(self) -> str:
+        """As the supervisor does; what it wrote to stderr."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        _, errors = self.process.communicate(timeout=15)
+        assert self.process.returncode == 0, errors
+        return errors
+
+    def _play_decide(self) -> None:
+        import asyncio
+
+        async def play() -> None:
+            with Wiring(self.config.runtime_dir) as wiring:
+                commands = wiring.async_receiver("command")
+                while not self._stopping.is_set():
+                    try:
+                        route, message = await asyncio.wait_for(commands.receive(), 0.1)
+                    except asyncio.TimeoutError:
+                        continue
+                    if isinstance(message, Command):
+                        self.orders.append(message)
+                        answer = CommandResult(id=message.id, code=self.answer, detail="a detail")
+                        await commands.send(answer, route)
+
+        asyncio.run(play())
+
+    def close(self) -> None:
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.terminate()
+            try:
+                self.process.communicate(timeout=15)
+            finally:
+                self.process.kill()
+        self._stopping.set()
+        self._decide.join()
+        self.people.close()
+        shutil.rmtree(self.root, ignore_errors=True)
