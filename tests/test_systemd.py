@@ -18,7 +18,7 @@ needs_analyze = pytest.mark.skipif(
     not shutil.which("systemd-analyze"), reason="systemd is not installed"
 )
 INSTANCES = (
-    *(f"inspectd@{which}" for which in (*LINE, "hmi", "metrics", "bus")),
+    *(f"inspectd@{which}" for which in (*LINE, "hmi", "tool", "metrics", "bus")),
     "inspectd-retry@decide",
 )
 
