@@ -3,6 +3,7 @@
 import math
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -348,3 +349,44 @@ def test_a_restart_verdict_does_not_contradict_the_row_that_knows_better(tmp_pat
         assert row.verdict.word == Word.OK
     finally:
         store.close()
+
+
+# ---- what the tool asks --------------------------------------------------------------------
+
+
+def test_parts_are_found_by_number_tag_and_the_beginning_of_a_name(store: Store) -> None:
+    store.add(
+        [
+            msgspec.structs.replace(
+                full(number), part_tag=number + 100, part_text=f"A{number}", lot="50%_x"
+            )
+            for number in range(1, 8)
+        ]
+    )
+
+    def ids(text: str, **more: Any) -> list[int]:
+        return [row.verdict.part_id for row in store.find(text, **more)]
+
+    assert ids("") == [7, 6, 5, 4, 3, 2, 1]
+    assert ids("3") == [3] and ids("103") == [3] and ids("A3") == [3]
+    assert ids("A", before=4) == [3, 2, 1] and ids("A", count=2) == [7, 6]
+    assert ids("50%") != [] and ids("5_") == [] and ids("%") == [], "no wild cards"
+    assert ids("", words=[Word.OK]) == [] and ids("9" * 40) == []
+
+
+def test_margins_are_those_of_one_bundle_and_one_score(store: Store) -> None:
+    plain = msgspec.structs.replace(full(1), is_challenge=False)
+    changes: list[dict[str, Any]] = [
+        {}, {"bundle": "other"}, {"decides": "map_max"}, {"margin": None}, {"is_challenge": True},
+        {"margin": 9.5},
+    ]  # fmt: skip
+    store.add(
+        [
+            msgspec.structs.replace(plain, part_id=number, **change)
+            for number, change in enumerate(changes, 1)
+        ]
+    )
+    found = store.margins(plain.bundle, plain.decides, 10)
+    assert [(row.part_id, row.margin) for row in found] == [(6, 9.5), (1, plain.margin)]
+    assert [row.part_id for row in store.margins(plain.bundle, plain.decides, 10, [1, 2])] == [1]
+    assert len(store.margins(plain.bundle, plain.decides, 1)) == 1

@@ -48,7 +48,7 @@ def _take(page: Page, shop: Shop, suffix: str) -> None:
     page.click("button[type=submit]")
     page.wait_for_selector(".part-row")
     page.get_by_role("button", name="NG", exact=True).click()
-    page.wait_for_selector(".part-row.is-ng")
+    page.wait_for_selector(".part-row:not(.is-ng)", state="detached")
     page.locator(".part-row").nth(3).click()
     page.wait_for_selector(".part-word")
     _shot(page, f"tool-parts{suffix}")

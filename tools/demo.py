@@ -53,6 +53,9 @@ def main(
     host: Annotated[str, typer.Option(help="Address of page and PLC port.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of the page.")] = 8080,
     plc_port: Annotated[int, typer.Option(help="Of the Modbus server.")] = 5020,
+    tool_port: Annotated[
+        int, typer.Option(help="Of the operator's tool, where limits are set; 0 = none.")
+    ] = 0,
 ) -> None:
     """From nothing to a running line on real images, with a simulated camera and PLC."""
     if as_json and not parts:
@@ -61,7 +64,7 @@ def main(
     root = root.resolve()
     bundle = _bundle(root, data, seed)
     labels = _show_parts(root, bundle, data, seed, parts)
-    config_path = _write_installation(root, bundle, host, port, plc_port)
+    config_path = _write_installation(root, bundle, host, port, plc_port, tool_port)
     config = load_config(config_path)
     check_addresses(config)
     start_logging()
@@ -69,6 +72,11 @@ def main(
     plc = _Plc(root, config_path, parts)
     if not as_json:
         sys.stderr.write(f"inspectd: the page is http://{host}:{port}/ and Ctrl-C stops the line\n")
+        if tool_port:
+            sys.stderr.write(
+                f"inspectd: the tool is http://{host}:{tool_port}/; who may log in: inspectd users "
+                f"add NAME --role engineer --config {config_path}\n"
+            )
 
     def stop(*_: object) -> None:
         plc.ask_to_stop()
@@ -146,14 +154,17 @@ def _order(dataset: Dataset, seed: int, parts: int) -> list[Any]:
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 
-def _write_installation(root: Path, bundle: Bundle, host: str, port: int, plc_port: int) -> Path:
+def _write_installation(
+    root: Path, bundle: Bundle, host: str, port: int, plc_port: int, tool_port: int
+) -> Path:
     """config.toml, products.toml and two recipes, as an integrator would write them."""
     suggested = _suggested(bundle)
     product = bundle.manifest.product
     shutil.rmtree(root / "recipes", ignore_errors=True)
     config_path = root / "config.toml"
     write_atomically(config_path, _CONFIG.format(
-        deadline_ms=DEADLINE_MS, host=host, port=port, plc_port=plc_port, free_gb=_FREE_GB,
+        deadline_ms=DEADLINE_MS, host=host, port=port, plc_port=plc_port,
+        tool_port=tool_port, free_gb=_FREE_GB,
     ).encode())  # fmt: skip
     config = load_config(config_path)
     rows: list[str] = []
@@ -192,6 +203,7 @@ port = {plc_port}
 [hmi]
 host = "{host}"
 port = {port}
+tool_port = {tool_port}
 
 [record]
 images = "ng"
