@@ -208,7 +208,7 @@ class Store:
         )
         if part_ids is not None:
             query = query.where(parts.c.part_id.in_(part_ids))
-        with _translated(self.path), self._engine.connect() as connection:
+        with _translated(self._name), self._engine.connect() as connection:
             return tuple(Margin(*row) for row in connection.execute(query))
 
     def counts(self, first: int = 0, last: int | None = None) -> dict[Word, int]:

@@ -12,7 +12,7 @@ from appliance.errors import ConfigError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
 from appliance.messages import Words
 from appliance.recipe import LoadedRecipe, load_recipe
-from appliance.store import Store
+from appliance.store import Store, where
 from appliance.wire import AsyncReceiver
 from calibration import texts
 from calibration.opinions import Opinions
@@ -45,7 +45,7 @@ class Desk:
     def store(self) -> Store:
         """The archive, read only. Raises DeviceError or ArtefactError while there is none."""
         if self._store is None:
-            self._store = Store(self.config.data_dir / "parts.db", is_reader=True)
+            self._store = Store(where(self.config), is_reader=True)
         return self._store
 
     # ---- pictures --------------------------------------------------------------------------
