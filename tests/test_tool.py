@@ -261,7 +261,7 @@ def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
     assert load_products(shop.config) == {1: "plate/2"}
     assert "the integrator's own words" in (shop.root / "products.toml").read_text()
     assert [(order.name, order.by) for order in shop.orders] == [("reload_products", "max")]
-    expect(page.get_by_text("In force: plate/2")).to_be_visible()
+    expect(page.get_by_text("In force: plate/2")).to_be_visible(timeout=30_000)
     entries = AuditJournal(shop.config).entries()
     entry = next(entry for entry in entries if entry.what == "limits.approved")
     assert (entry.who, entry.subject, entry.old["t2"]) == ("max", "plate/2", T2)
