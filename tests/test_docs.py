@@ -59,7 +59,7 @@ def test_every_option_in_the_documents_exists(name: str) -> None:
     runner = CliRunner()
     helps: dict[str, str] = {}
     for call in (c for c in called() if c[0] == name):
-        is_group = name in ("audit", "config", "segments", "users")
+        is_group = name in ("audit", "camera", "config", "segments", "users")
         command = " ".join(call[:2]) if is_group else name
         if command not in helps:
             answer = runner.invoke(command_line, [*command.split(), "--help"])

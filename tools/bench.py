@@ -33,6 +33,7 @@ BENCHES: dict[str, str] = {
     "fixture": "tools.bench_fixture:fixture",
     "kill": "tools.bench_plc:kill",
     "handshake": "tools.bench_plc:handshake",
+    "gentl": "tools.bench_gentl:gentl",
     "pixels": "tools.bench_pixels:pixels",
     "resize": "tools.bench_graph:resize",
     "memory": "tools.bench_memory:memory",

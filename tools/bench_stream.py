@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ def line_60(seconds: float) -> list[Row]:
 
 def free_run(seconds: float) -> list[Row]:
     """64 x 64 frames as fast as the camera gives them."""
-    taken = _measure(numbered, 16, _FLAT_OUT_HZ, seconds)
+    taken = measure(numbered, 16, _FLAT_OUT_HZ, seconds)
     scored = [v for v in taken.verdicts if v.word is not Word.ERROR]
     return [
         Row(
@@ -48,21 +49,25 @@ def free_run(seconds: float) -> list[Row]:
             must=500.0,
             ambition=1000.0,
             is_floor=True,
-            spread={**_ms(v.latency_ns for v in scored), "offered": _FLAT_OUT_HZ, **taken.cpu},
+            spread={
+                **milliseconds(v.latency_ns for v in scored),
+                "offered": _FLAT_OUT_HZ,
+                **taken.cpu,
+            },
             note=taken.errors,
         ),
-        _unaccounted("free-run", taken),
+        unaccounted("free-run", taken),
     ]
 
 
 def _five_megapixels(bench: str, rate_hz: float, seconds: float) -> list[Row]:
-    taken = _measure(_five_megapixel_picture, 4, rate_hz, seconds)
+    taken = measure(_five_megapixel_picture, 4, rate_hz, seconds)
     scored = [v for v in taken.verdicts if v.word is not Word.ERROR]
     if not scored:
         raise NotMeasuredError(f"no part of {len(taken.verdicts)} was scored: {taken.errors}")
     name = f"5 MP at {rate_hz:.0f}/s"
-    latency = _ms(v.latency_ns for v in scored)
-    seen = _ms(v.stages_ns["hand_over"] for v in scored)
+    latency = milliseconds(v.latency_ns for v in scored)
+    seen = milliseconds(v.stages_ns["hand_over"] for v in scored)
     stages = {
         stage: quantiles([v.stages_ns[stage] / 1e6 for v in scored])["p99"]
         for stage in scored[0].stages_ns
@@ -102,11 +107,12 @@ def _five_megapixels(bench: str, rate_hz: float, seconds: float) -> list[Row]:
             spread={"frames": taken.frames, "parts the PLC read": taken.plc_parts},
             note=taken.errors,
         ),
-        _unaccounted(bench, taken),
+        unaccounted(bench, taken),
     ]
 
 
-def _unaccounted(bench: str, taken: "_Taken") -> Row:
+def unaccounted(bench: str, taken: "Taken") -> Row:
+    """What the ledger missed."""
     return Row(
         bench=bench,
         what="parts unaccounted for",
@@ -118,7 +124,7 @@ def _unaccounted(bench: str, taken: "_Taken") -> Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Taken:
+class Taken:
     """What one run in free run gave."""
 
     seconds: float
@@ -151,8 +157,16 @@ class _Taken:
         return ", ".join(told)
 
 
-def _measure(picture: Picture, pictures: int, rate_hz: float, seconds: float) -> _Taken:
-    with BenchLine(picture, pictures, trigger="free", camera={"rate_hz": rate_hz}) as line:
+def measure(
+    picture: Picture,
+    pictures: int,
+    rate_hz: float,
+    seconds: float,
+    camera: dict[str, Any] | None = None,
+) -> Taken:
+    """One run in free run; camera: further keys of the one camera."""
+    settings = {"rate_hz": rate_hz, **(camera or {})}
+    with BenchLine(picture, pictures, trigger="free", camera=settings) as line:
         line.start()
         with Ear(line) as ear:
             ear.await_ready()
@@ -172,7 +186,7 @@ def _measure(picture: Picture, pictures: int, rate_hz: float, seconds: float) ->
             # The ledger looks once a second whether what was owed came.
             ear.sleep(1.5)
             total = ear.figure("verdicts")
-            return _Taken(
+            return Taken(
                 seconds=spent,
                 verdicts=line.verdicts(total)[before:after],
                 accepted=ear.figure("accepted"),
@@ -186,7 +200,8 @@ def _cpu(line: BenchLine) -> dict[str, float]:
     return {name: cpu_seconds(pid) for name, pid in sorted(line.pids().items())}
 
 
-def _ms(values_ns: Iterable[int]) -> dict[str, Value]:
+def milliseconds(values_ns: Iterable[int]) -> dict[str, Value]:
+    """p50, p99 and max of nanoseconds."""
     return quantiles([ns / 1e6 for ns in values_ns])
 
 
