@@ -207,3 +207,17 @@ def test_late_pictures_come_late_and_whole(make: Make) -> None:
         (frame,) = frames(source, 1)
         assert (frame.arrived_ns - begun >= 150_000_000) or not is_late
         assert frame.lost_before == 0
+
+
+def test_newest_only_loses_the_older_ones_and_counts_them(make: Make) -> None:
+    view = View(pixel_format="Mono12", handling="NewestOnly")
+    source = make(view=view, AcquisitionFrameRate=200.0)
+    (first,) = frames(source, 1)
+    time.sleep(0.2)
+    (newest,) = frames(source, 1)
+    later_ns = (newest.device_timestamp_ns or 0) - (first.device_timestamp_ns or 0)
+    gap = newest.frame_id - first.frame_id - 1
+    assert gap >= 20
+    assert newest.lost_before >= gap
+    # OldestFirst would show the picture behind the first one.
+    assert later_ns >= 100_000_000
