@@ -166,6 +166,8 @@ class Plc(Section, frozen=True, kw_only=True):
     """"" = level with trigger "plc", ring with "hardware" and "free"."""
     heartbeat_timeout_ms: int = 500
     acknowledge_timeout_ms: int = 2000
+    gate_timeout_ms: int = 2000
+    """From NG or ERROR to the confirmed reject, where the PLC says that it has a sensor for it."""
 
 
 class Record(Section, frozen=True, kw_only=True):
@@ -405,6 +407,7 @@ def load_config(path: Path) -> Config:
         ("engine.null_delay_ms", config.engine.null_delay_ms, 0, 60_000),
         ("plc.port", config.plc.port, 1, 65_535),
         ("plc.heartbeat_timeout_ms", config.plc.heartbeat_timeout_ms, 100, 60_000),
+        ("plc.gate_timeout_ms", config.plc.gate_timeout_ms, 1, 60_000),
         ("plc.acknowledge_timeout_ms", config.plc.acknowledge_timeout_ms, 1, 60_000),
         ("record.min_free_gb", config.record.min_free_gb, 0, 1_000_000),
         ("record.max_images", config.record.max_images, 0, 1_000_000_000),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from appliance.association import Association
+from appliance.challenge import Challenge
 from appliance.codes import (
     CommandError,
     FaultCode,
@@ -17,6 +18,7 @@ from appliance.codes import (
     Word,
 )
 from appliance.config import Config, is_simulated
+from appliance.gate import Gate
 from appliance.handshake import Conditions, Done, Handshake
 from appliance.hardware import HardwareTrigger, exposure_end_ns
 from appliance.journal import Journal, Opened
@@ -93,6 +95,8 @@ class Line:
         self.bank = bank
         self.ledger = Ledger()
         self.tally = Tally(journal.counters)
+        self.gate = Gate(config.plc.gate_timeout_ms)
+        self.challenge = Challenge(self.tally.add, self.tally.total)
         self.setups = Setups((self.camera_label, self.infer_label), outlets.setup)
         keeping = (journal, self.ledger, software, self._closed, self._is_simulated)
         self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
@@ -167,6 +171,7 @@ class Line:
     def plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
         """An accepted write of the PLC; before its request is answered."""
         self._plc = plc
+        self.gate.wrote(plc)
         self.handshake.on_write(plc, received_ns)
         if self.hardware is not None:
             self.hardware.wrote(plc, received_ns)
@@ -184,6 +189,7 @@ class Line:
         if recipe is None:
             raise RuntimeError("TriggerReady without a recipe")
         deadline = self._allowed_ns(plc)
+        is_challenge, expected = self.challenge.terms(plc)
         part = self.book.open(
             received_ns,
             received_ns + deadline,
@@ -192,6 +198,8 @@ class Line:
             part_tag=plc.part_tag,
             part_text=plc.part_text,
             lot=plc.lot,
+            is_challenge=is_challenge,
+            expected=expected,
         )
         self._newest_part_id = part.part_id
         self.tally.add("triggers")
@@ -225,6 +233,9 @@ class Line:
             resync=self._resync,
             set_running=self._set_running,
             start_job=self._start_job,
+            start_challenge=self.challenge.start,
+            end_challenge=self.challenge.end,
+            unlock_challenge=self._unlock_challenge,
             halt=self._halt,
             reset=self._reset,
             owner_changed=self._owner_changed,
@@ -248,6 +259,11 @@ class Line:
         plc = replace(decode_input(self.bank), part_tag=part_tag, part_text="", deadline_ms=0)
         return self._newest_part_id if self.handshake.start_job(plc, now_ns) else 0
 
+    def _unlock_challenge(self, now_ns: int) -> None:
+        self.challenge.answer()
+        self._journal.count(self.tally.persistent)
+        self._follow(now_ns)
+
     def _halt(self, now_ns: int) -> None:
         self._is_halted = True
         self._follow(now_ns)
@@ -267,7 +283,8 @@ class Line:
 
     def _error_cleared(self) -> None:
         self._ledger_cleared = self.ledger.unaccounted
-        if self.conditions.fault == FaultCode.LEDGER:
+        self.gate.clear()
+        if self.conditions.fault in (FaultCode.LEDGER, FaultCode.REJECT_NOT_CONFIRMED):
             self.conditions.fault = FaultCode.NONE
 
     # ---- camera and infer ------------------------------------------------------------------
@@ -355,6 +372,9 @@ class Line:
     def _closed(self, part: Part, verdict: Verdict) -> None:
         self.tally.verdict(verdict)
         now_ns = part.zero_ns + verdict.latency_ns
+        self.gate.verdict(verdict, now_ns)
+        if self.challenge.verdict(verdict):
+            self._journal.count(self.tally.persistent)  # the lock outlives a crash
         self.conditions.open_parts = len(self.book)
         self.handshake.deliver(verdict, now_ns)
         self._show_counters()
@@ -544,6 +564,8 @@ class Line:
             fault = FaultCode.LEDGER
         elif self._is_journal_bad_at_start:
             fault = FaultCode.STORAGE
+        elif self.gate.check(now_ns):
+            fault = FaultCode.REJECT_NOT_CONFIRMED
         elif self.spent_budgets:
             fault = FaultCode.RESTART_BUDGET_SPENT
         elif self._was_ready and not is_camera_ok:
@@ -563,6 +585,8 @@ class Line:
         is_stopped = self._is_stopped or self._is_halted
         if self._is_ended or (offline == OfflineReason.NONE and is_stopped):
             offline = OfflineReason.STOPPED_BY_PERSON
+        if offline == OfflineReason.NONE and self.challenge.is_locked:
+            offline = OfflineReason.CHALLENGE_LOCK
         if offline == OfflineReason.NONE and self.hardware is not None and self.hardware.is_lost:
             offline = OfflineReason.ASSOCIATION_LOST
         if self._is_journal_bad_at_start and offline == OfflineReason.NONE:
@@ -590,8 +614,9 @@ class Line:
         bits |= Status2.DISK_LOW if archive.is_disk_low else Status2(0)
         if archive.is_lossy or not is_recorder_ok or self._journal.lost:
             bits |= Status2.ARCHIVE_LOSSY
+        bits |= Status2.CHALLENGE_FAILED if self.challenge.is_failed else Status2(0)
         conditions.status2 = bits
-        conditions.is_warning = not is_recorder_ok or self._journal.lost > 0
+        conditions.is_warning = not is_recorder_ok or self._journal.lost > 0 or self.gate.is_warning
         conditions.open_parts = len(self.book)
 
     def _probe_camera(self, now_ns: int) -> None:

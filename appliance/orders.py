@@ -15,7 +15,7 @@ from appliance.messages import Command
 Answer: TypeAlias = Callable[[CommandError, str], None]
 """Called once, perhaps at once, with the result and one sentence."""
 
-_PLAIN = ("take_control", "release_control", "clear_error", "halt", "reset")
+_PLAIN = ("take_control", "release_control", "unlock_challenge", "clear_error", "halt", "reset")
 _BY_NAME = {code.name.lower(): code for code in CommandCode}
 
 
@@ -34,6 +34,9 @@ class Actions:
     set_running: Callable[[bool, int], CommandError]
     start_job: Callable[[int, int], int]
     """Part tag and time; the part's id, or 0 where TriggerReady is 0."""
+    start_challenge: Callable[[], CommandError]
+    end_challenge: Callable[[], CommandError]
+    unlock_challenge: Callable[[int], None]
     halt: Callable[[int], None]
     reset: Callable[[int], None]
     owner_changed: Callable[[int], None]
@@ -63,6 +66,8 @@ class Orders:
             answer(CommandError.NOT_IN_CONTROL, f"{self.owner} has control")
         elif name in _PLAIN[:2]:
             self._hand_over(name, by, is_person, now_ns, answer)
+        elif name == "unlock_challenge" and not (is_person and command.argument):
+            answer(CommandError.NOT_IN_CONTROL, "expected a person with a reason")
         elif name in _PLAIN:
             getattr(self._actions, name)(now_ns)
             answer(CommandError.DONE, "")
@@ -120,7 +125,11 @@ class Orders:
                 result = actions.set_running(code == CommandCode.START_CONTINUOUS, now_ns)
             case CommandCode.RESYNC:
                 result = actions.resync(now_ns)
-            case CommandCode.START_CHALLENGE | CommandCode.END_CHALLENGE | CommandCode.SAVE_NEXT_N:
+            case CommandCode.START_CHALLENGE:
+                result = actions.start_challenge()
+            case CommandCode.END_CHALLENGE:
+                result = actions.end_challenge()
+            case CommandCode.SAVE_NEXT_N:
                 result = CommandError.NOT_SUPPORTED
             case _:
                 result = CommandError.UNKNOWN_COMMAND

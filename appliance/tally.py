@@ -22,6 +22,8 @@ NAMES = (
     "frames_lost",
     "orphans",
     "challenges",
+    "challenges_failed",
+    "challenges_answered",
     "unread",
     "journal_lost",
     "associations_lost",
@@ -71,6 +73,10 @@ class Tally:
     def reset_shift(self) -> None:
         """ResetCounters: what the PLC shows starts at 0, lifetime counters stay."""
         self._start = dict(self._life)
+
+    def total(self, name: str) -> int:
+        """For life."""
+        return self._life[name]
 
     @property
     def shift(self) -> dict[str, int]:

@@ -1,0 +1,75 @@
+"""Challenge parts: real inspections of parts whose verdict is known. A wrong one locks the line.
+
+The lock is two counters that survive a restart: failed challenges, and those that were answered
+for, by a challenge that passed or by a person with a reason. Pure.
+"""
+
+from collections.abc import Callable
+
+from appliance.codes import CommandError, Control, ExpectedVerdict, Word
+from appliance.messages import Verdict
+from appliance.words import PlcInput
+
+_WORDS = {
+    ExpectedVerdict.NONE: Word.NONE,
+    ExpectedVerdict.OK: Word.OK,
+    ExpectedVerdict.NG: Word.NG,
+    ExpectedVerdict.UNCERTAIN: Word.UNCERTAIN,
+}
+
+
+class Challenge:
+    """Of one line. `count(name, how_many)` adds to a lifetime counter, `total(name)` reads it."""
+
+    def __init__(self, count: Callable[[str, int], None], total: Callable[[str], int]) -> None:
+        self._count, self._total = count, total
+        self.is_running = False
+        """Between StartChallenge and EndChallenge every part is a challenge part."""
+        self._passed = self._failed = 0
+
+    @property
+    def is_failed(self) -> bool:
+        """A challenge part had another verdict than it must have, and nobody answered for it."""
+        return self._total("challenges_failed") > self._total("challenges_answered")
+
+    @property
+    def is_locked(self) -> bool:
+        """No part but those of a new challenge."""
+        return self.is_failed and not self.is_running
+
+    def terms(self, plc: PlcInput) -> tuple[bool, Word]:
+        """Whether the part that this input triggers is one, and what its verdict must be."""
+        is_challenge = self.is_running or Control.CHALLENGE_MODE in plc.control
+        return is_challenge, _WORDS[plc.expected_verdict] if is_challenge else Word.NONE
+
+    def verdict(self, verdict: Verdict) -> bool:
+        """Compare. True where this one failed."""
+        if not verdict.is_challenge or verdict.expected_word == Word.NONE:
+            return False
+        is_failed = verdict.word != verdict.expected_word
+        self._failed += is_failed
+        self._passed += not is_failed
+        if is_failed:
+            self._count("challenges_failed", 1)
+        return is_failed
+
+    def start(self) -> CommandError:
+        """StartChallenge."""
+        if self.is_running:
+            return CommandError.WRONG_STATE
+        self.is_running, self._passed, self._failed = True, 0, 0
+        return CommandError.DONE
+
+    def end(self) -> CommandError:
+        """EndChallenge: a session that had parts and no wrong one ends the lock."""
+        if not self.is_running:
+            return CommandError.WRONG_STATE
+        self.is_running = False
+        if self._passed and not self._failed:
+            self.answer()
+        return CommandError.DONE
+
+    def answer(self) -> None:
+        """The lock ends; a person does this with a reason, which the log keeps."""
+        open_ones = self._total("challenges_failed") - self._total("challenges_answered")
+        self._count("challenges_answered", max(0, open_ones))

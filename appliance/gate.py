@@ -1,0 +1,71 @@
+"""The reject gate as the PLC reports it: every reject confirmed, and nothing else. Pure.
+
+Enters: verdicts, GateStatus and ConfirmedTag. Leaves: whether a reject was not confirmed in time (a
+fault), and whether the gate needs a person (a warning). Only where the PLC says that a confirmation
+is fitted; without that nobody can know whether a part really left the line.
+"""
+
+from appliance.codes import GateStatus, Word
+from appliance.messages import Verdict
+from appliance.words import PlcInput
+
+_MUST_LEAVE = (Word.NG, Word.ERROR)
+_MAY_LEAVE = (Word.UNCERTAIN,)
+"""A line may have a rework lane for these."""
+_REMEMBERED = 64
+
+
+class Gate:
+    """Of one line."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        self._timeout_ns = timeout_ms * 1_000_000
+        self._awaited: dict[int, int] = {}
+        """Part tag of a reject → until when it must be confirmed."""
+        self._optional: list[int] = []
+        self._status: GateStatus | None = None
+        self.missing = 0
+        """Rejects that were not confirmed in time, since the last ClearError."""
+        self.unexpected = 0
+        """Confirmations of parts that were no rejects, since the last ClearError."""
+
+    @property
+    def is_warning(self) -> bool:
+        """Blocked, full, no air, or something left the line that was no reject."""
+        status = self._status or GateStatus(0)
+        is_fitted = GateStatus.CONFIRM_FITTED in status
+        is_airless = is_fitted and GateStatus.AIR_OK not in status
+        is_stuck = bool(status & (GateStatus.BLOCKED | GateStatus.BIN_FULL))
+        return is_stuck or is_airless or self.unexpected > 0
+
+    def verdict(self, verdict: Verdict, now_ns: int) -> None:
+        """A part that must leave the line, or may."""
+        if self._status is None or GateStatus.CONFIRM_FITTED not in self._status:
+            return
+        if verdict.word in _MUST_LEAVE:
+            self._awaited[verdict.part_tag] = now_ns + self._timeout_ns
+        elif verdict.word in _MAY_LEAVE:
+            self._optional = [*self._optional, verdict.part_tag][-_REMEMBERED:]
+
+    def wrote(self, plc: PlcInput) -> None:
+        """RejectConfirmed toggled: ConfirmedTag left the line."""
+        before, self._status = self._status, plc.gate_status
+        if before is None or not (before ^ plc.gate_status) & GateStatus.REJECT_CONFIRMED:
+            return
+        if self._awaited.pop(plc.confirmed_tag, None) is not None:
+            return
+        if plc.confirmed_tag in self._optional:
+            self._optional.remove(plc.confirmed_tag)
+        else:
+            self.unexpected += 1
+
+    def check(self, now_ns: int) -> bool:
+        """True while a reject was not confirmed in time."""
+        for tag in [tag for tag, until_ns in self._awaited.items() if now_ns >= until_ns]:
+            del self._awaited[tag]
+            self.missing += 1
+        return self.missing > 0
+
+    def clear(self) -> None:
+        """ClearError: somebody has looked."""
+        self.missing = self.unexpected = 0

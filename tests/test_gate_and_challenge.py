@@ -1,0 +1,194 @@
+"""Confirmed rejects and challenge parts, by the PLC's words, on virtual time."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from appliance.codes import (
+    CommandCode,
+    CommandError,
+    Control,
+    ExpectedVerdict,
+    FaultCode,
+    GateStatus,
+    OfflineReason,
+    SlotFlags,
+    Status1,
+    Status2,
+    Word,
+)
+from appliance.messages import Command
+from tests.line_world import Plan, World
+
+ENABLE, EXECUTE, CHALLENGE = Control.ENABLE, Control.EXECUTE, Control.CHALLENGE_MODE
+FITTED, CONFIRMED = GateStatus.CONFIRM_FITTED | GateStatus.AIR_OK, GateStatus.REJECT_CONFIRMED
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World(plan=lambda part_id: Plan(is_bad=part_id % 2 == 0)) as world:
+        yield world.until_ready()
+
+
+def passed(world: World, tag: int, control: Control = ENABLE, **words: int) -> Word:
+    """One part with this tag; the word that the PLC read."""
+    world.until_ready(control)
+    world.part(control, PartTag=tag, **words)
+    return Word(world.read(control=control)[1])
+
+
+def good(world: World, tag: int, **words: int) -> None:
+    """A good part: the odd ones are."""
+    if (max(world.opened, default=0) + 1) % 2 == 0:
+        passed(world, 9999)
+    assert passed(world, tag, **words) == Word.OK
+
+
+def bad(world: World, tag: int, **words: int) -> None:
+    if (max(world.opened, default=0) + 1) % 2 == 1:
+        passed(world, 8888)
+    assert passed(world, tag, **words) == Word.NG
+
+
+def fault(world: World) -> int:
+    return world.bank.number("FaultCode") if world.has(Status1.FAULT) else FaultCode.NONE
+
+
+# ---- the gate ------------------------------------------------------------------------------
+
+
+def test_a_reject_that_is_not_confirmed_in_time_is_a_fault_that_holds_ready(world: World) -> None:
+    world.beat(ENABLE, GateStatus=FITTED)
+    bad(world, 7)
+    world.idle(1500)
+    assert fault(world) == FaultCode.NONE
+    world.idle(1000)
+    assert fault(world) == FaultCode.REJECT_NOT_CONFIRMED
+    assert not world.is_ready
+    world.idle(500)
+    assert not world.is_ready, "it latches"
+    world.beat(ENABLE | Control.CLEAR_ERROR)
+    world.beat(ENABLE)
+    assert fault(world) == FaultCode.NONE
+    world.until_ready()
+
+
+def test_a_confirmed_reject_is_no_fault_and_the_tag_tells_which(world: World) -> None:
+    world.beat(ENABLE, GateStatus=FITTED)
+    bad(world, 7)
+    world.beat(ENABLE, GateStatus=FITTED | CONFIRMED, ConfirmedTag=7)
+    world.idle(3000)
+    assert fault(world) == FaultCode.NONE
+    assert not world.has(Status1.WARNING)
+    good(world, 8)
+    bad(world, 9)
+    world.beat(ENABLE, GateStatus=FITTED, ConfirmedTag=8)
+    world.idle(100)
+    assert world.has(Status1.WARNING), "a good part left the line"
+    world.idle(2500)
+    assert fault(world) == FaultCode.REJECT_NOT_CONFIRMED, "and the bad one did not"
+
+
+def test_without_a_fitted_confirmation_nothing_is_awaited(world: World) -> None:
+    bad(world, 7)
+    world.idle(4000)
+    assert fault(world) == FaultCode.NONE
+
+
+@pytest.mark.parametrize(
+    "status",
+    [GateStatus.BLOCKED, GateStatus.BIN_FULL, GateStatus.CONFIRM_FITTED],
+    ids=["blocked", "full", "no air"],
+)
+def test_a_gate_that_needs_a_person_is_a_warning(world: World, status: GateStatus) -> None:
+    assert not world.has(Status1.WARNING)
+    world.beat(ENABLE, GateStatus=status)
+    world.idle(100)
+    assert world.has(Status1.WARNING)
+    world.beat(ENABLE, GateStatus=0)
+    world.idle(100)
+    assert not world.has(Status1.WARNING)
+
+
+# ---- challenge parts -----------------------------------------------------------------------
+
+
+def commanded(world: World, code: CommandCode) -> int:
+    world.beat(ENABLE | EXECUTE, Command=code)
+    result = world.bank.number("CmdResult")
+    world.beat(ENABLE)
+    return result
+
+
+def test_a_challenge_part_is_a_real_inspection_counted_apart(world: World) -> None:
+    before = world.line.counters["ok"]
+    good(world, 5, ExpectedVerdict=0)
+    bad(world, 6)
+    assert passed(world, 7, ENABLE | CHALLENGE, ExpectedVerdict=ExpectedVerdict.OK) == Word.OK
+    verdict = world.verdicts[max(world.verdicts)].verdict
+    assert verdict.is_challenge and verdict.expected_word == Word.OK
+    slot = world.bank.read_slot((len(world.verdicts) - 1) % 12)
+    assert slot.flags & SlotFlags.CHALLENGE
+    assert world.line.counters["challenges"] == 1
+    assert world.line.counters["ok"] == before + 1, "of good parts there was one"
+    assert not Status2(world.bank.number("Status2")) & Status2.CHALLENGE_FAILED
+
+
+def fail(world: World) -> None:
+    """A bad part that the PLC said to be good."""
+    bad(world, 1)
+    good(world, 2)
+    word = passed(world, 3, ENABLE | CHALLENGE, ExpectedVerdict=ExpectedVerdict.OK)
+    assert word == Word.NG
+    world.idle(100)
+
+
+def test_a_failed_challenge_locks_the_line_over_a_restart_too(world: World) -> None:
+    fail(world)
+    for _ in range(2):
+        assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+        assert not world.is_ready
+        assert Status2(world.bank.number("Status2")) & Status2.CHALLENGE_FAILED
+        world.kill_decide()
+        world.beat(ENABLE)
+        world.idle(3000)
+
+
+def test_a_challenge_that_passes_unlocks(world: World) -> None:
+    fail(world)
+    assert commanded(world, CommandCode.END_CHALLENGE) == CommandError.WRONG_STATE
+    assert commanded(world, CommandCode.START_CHALLENGE) == CommandError.DONE
+    world.until_ready()
+    good(world, 4, ExpectedVerdict=ExpectedVerdict.OK)
+    assert commanded(world, CommandCode.END_CHALLENGE) == CommandError.DONE
+    world.idle(100)
+    world.until_ready()
+    good(world, 5, ExpectedVerdict=0)
+    assert not world.verdicts[max(world.verdicts)].verdict.is_challenge
+
+
+def test_a_challenge_without_a_part_or_with_a_wrong_one_unlocks_nothing(world: World) -> None:
+    fail(world)
+    for expected in (None, ExpectedVerdict.UNCERTAIN):
+        assert commanded(world, CommandCode.START_CHALLENGE) == CommandError.DONE
+        if expected is not None:
+            passed(world, 4, ExpectedVerdict=expected)
+        assert commanded(world, CommandCode.END_CHALLENGE) == CommandError.DONE
+        world.idle(100)
+        assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+
+
+@pytest.mark.parametrize(("by", "reason"), [("opcua:mes", "x"), ("", "x"), ("anna", "")])
+def test_only_a_person_with_a_reason_unlocks(world: World, by: str, reason: str) -> None:
+    fail(world)
+    answers: list[CommandError] = []
+
+    def ask(by: str, reason: str) -> CommandError:
+        command = Command(id="1", name="unlock_challenge", argument=reason, by=by)
+        world.line.asked(command, world.now, lambda code, _: answers.append(code))
+        return answers[-1]
+
+    assert ask(by, reason) == CommandError.NOT_IN_CONTROL
+    assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+    assert ask("anna", "the part was mixed up") == CommandError.DONE
+    world.until_ready()
