@@ -65,7 +65,7 @@ class BenchLine:
     ) -> None:
         """`changes`: keys of config.toml; a table is merged, `camera` is the one camera."""
         self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
-        self.port = _free_port()
+        self.port = free_port()
         camera = {"name": "top", "kind": "files", "folder": "pictures", "backoff_max_s": 0.2}
         settings: dict[str, Any] = {
             "root": ".",
@@ -78,7 +78,7 @@ class BenchLine:
             "camera": camera,
         }
         for key, value in changes.items():
-            settings[key] = settings[key] | value if isinstance(value, dict) else value
+            settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
         settings["camera"] = [settings["camera"]]
         self.config_path = self.root / "config.toml"
         self.config_path.write_text(tomli_w.dumps(settings))
@@ -279,7 +279,8 @@ class Ear:
 _PLAIN_TIFF = (cv2.IMWRITE_TIFF_COMPRESSION, 1)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -4,6 +4,7 @@ A row breaks a running line, waits until the PLC saw it, mends what does not men
 for accepted parts. What the PLC read, and when, is judged afterwards by `chaos.py`.
 """
 
+import importlib.util
 import os
 import resource
 import shutil
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from appliance.bundle import GateLimits
 from appliance.codes import FaultCode, OfflineReason, Reason, Status1, Status2
-from tools.bench_line import numbered
+from tools.bench_line import free_port, numbered
 from tools.chaos_clock import SteppingClock
 from tools.chaos_line import DEADLINE_MS, SCAN_MS, Scene, Sight
 
@@ -299,6 +300,14 @@ def _newest_label_s(scene: Scene) -> float:
     return scene.line.verdicts(1)[-1].opened_utc_ns / 1e9
 
 
+# ---- buses ---------------------------------------------------------------------------------
+
+
+def _has_opcua() -> None:
+    if importlib.util.find_spec("asyncua") is None:
+        raise NotHereError("needs the extra inspectd[bus]")
+
+
 # ---- pictures ------------------------------------------------------------------------------
 
 
@@ -473,6 +482,14 @@ ROWS: Mapping[str, Row] = {
         recovers_s=30.0,
         note="not Ready until the file is as it was",
     ),
+    "bus-killed": Row(
+        failure="process of the slow buses (OPC UA) killed",
+        scene=lambda: Scene(bus={"opcua": {"port": free_port()}}),
+        play=_kill("bus", signal.SIGKILL),
+        recovers_s=0.0,
+        note="no verdict may notice",
+        needs=_has_opcua,
+    ),
     "crash-loop": Row(
         failure="record crashes three times within a minute (limit 3)",
         scene=_scene(restart_limit=3),
@@ -485,12 +502,11 @@ ROWS: Mapping[str, Row] = {
 }
 
 NOT_YET: Mapping[str, str] = {
-    "wrong-engine": "an engine of another version or GPU: with the TensorRT engine",
+    "wrong-engine": "an engine of another version or GPU needs a GPU",
     "shifted-picture": "the fixture gate is tested on its own (tests/test_gates.py)",
-    "fieldbus-dead": "the bus process is not there yet",
     "wrong-recipe": "refused recipes are tested with real processes (tests/test_process_recipe.py)",
-    "hands-on-page": "nothing can be commanded from the page yet",
-    "challenge": "challenge parts are not there yet",
+    "hands-on-page": "taking control from the page is not injected here",
+    "challenge": "challenge parts are not injected here",
     "thermal-throttle": "temperatures are not watched yet",
 }
 """Rows of the failure table that this tool does not inject, and why."""
