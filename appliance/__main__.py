@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, Entry] = {
     "segad": Entry("models.refit:main", "Regions, detectors and forest into a new bundle."),
     "evaluate": Entry("models.evaluate:main", "AUROC and its kin of a bundle on labelled images."),
     "calibrate": Entry("calibration.calibrate:main", "Limits from evidence, and what it proves."),
+    "repeatability": Entry(
+        "calibration.repeatability_command:main", "Do the same parts get the same answer?"
+    ),
     "users": Entry("calibration.users:main", "Who may log in to the operator's tool."),
     "replay": Entry("appliance.replay_command:main", "Judge recorded frames once more; compare."),
     "engine": Entry(

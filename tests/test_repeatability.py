@@ -1,12 +1,20 @@
 """Score repeatability, guard band and attribute agreement, and the page that shows them."""
 
+import json
 from html.parser import HTMLParser
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from appliance.codes import Word
+from appliance.__main__ import app
+from appliance.archive import image_path
+from appliance.codes import Reason, Word
 from appliance.errors import ConfigError
+from appliance.messages import Verdict
+from appliance.store import Store
 from calibration.repeatability import (
     PartStudy,
     Presentation,
@@ -14,6 +22,7 @@ from calibration.repeatability import (
     rating,
     study,
 )
+from calibration.repeatability_command import read_truth
 from calibration.repeatability_report import html
 
 
@@ -122,3 +131,74 @@ def test_the_report_names_what_flips_and_lets_no_name_become_markup() -> None:
     reader.feed(page)
     assert tags.count("circle") == 24 and tags.count("h2") == 2
     assert "SIMULATED" not in html(study(shown, (1.0, 2.0)), (), "x", {})
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+def installation(root: Path, repeats: int = 4, *, same: bool = False) -> None:
+    """Three parts that went past a line; every row with its picture."""
+    (root / "config.toml").write_text(
+        'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\nfolder = "x"\n'
+    )
+    rng = np.random.default_rng(0)
+    store = Store(root / "data" / "parts.db")
+    part_id = 0
+    for name, mean in (("good-1", 0.2), ("near", 1.05), ("bad-1", 4.0)):
+        for _ in range(repeats):
+            part_id += 1
+            margin = float(np.float32(rng.normal(mean, 0.05)))
+            path = image_path(part_id, 1_790_000_000_000_000_000)
+            (root / "data" / path).parent.mkdir(parents=True, exist_ok=True)
+            grey = rng.integers(0, 255, (16, 16)) if not same else np.zeros((16, 16))
+            cv2.imwrite(str(root / "data" / path), grey.astype(np.uint8))
+            verdict = Verdict(
+                part_id=part_id, acq_id=part_id, epoch=1, word=word(margin), reason=Reason.NONE,
+                part_text=name, margin=margin, t1=1.0, t2=2.0, recipe="cell/1",
+                recipe_hash="ab" * 32, decides="map_max",
+                opened_utc_ns=1_790_000_000_000_000_000, is_simulated=True,
+            )  # fmt: skip
+            store.add([verdict], images={part_id: path})
+    store.close()
+
+
+def run(root: Path, *options: str) -> tuple[int, str]:
+    command = ["repeatability", "--config", str(root / "config.toml"), *options]
+    done = CliRunner().invoke(app, [*command, "--out", str(root / "report.html")])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout
+
+
+def test_a_study_of_rows_gives_figures_and_a_page(tmp_path: Path) -> None:
+    installation(tmp_path)
+    (tmp_path / "truth.csv").write_text("good-1,good\nnear,good\nbad-1,bad\n")
+    truth = ("--truth", str(tmp_path / "truth.csv"))
+    code, said = run(tmp_path, "--first", "1", "--last", "12", *truth, "--json")
+    answer = json.loads(said)
+    assert (answer["parts"], answer["presentations"]) == (3, 12)
+    assert answer["sigma"] == pytest.approx(0.05, rel=0.6) and answer["is_wide_enough"]
+    assert answer["flips"] == ["near"] and answer["is_simulated"]
+    assert answer["agreement"]["miss"]["decisions"]["cases"] == 0
+    assert code == (0 if answer["is_acceptable"] else 1)
+    assert "Repeatability of cell/1" in (tmp_path / "report.html").read_text()
+    _, said = run(tmp_path, "--first", "1", "--last", "12")
+    assert "SIMULATED PICTURES" in said and "flips       near" in said
+
+
+def test_what_is_no_study_is_one_clear_error(tmp_path: Path) -> None:
+    installation(tmp_path, same=True)
+    with pytest.raises(ConfigError, match="a new acquisition for every presentation"):
+        run(tmp_path, "--first", "1", "--last", "12")
+    with pytest.raises(ConfigError, match="rows from 50 to 60, got 0"):
+        run(tmp_path, "--first", "50", "--last", "60")
+    with pytest.raises(ConfigError, match="2 to 5000 parts"):
+        run(tmp_path, "--first", "5", "--last", "4")
+    (tmp_path / "truth.csv").write_text("good-1;good\n")
+    with pytest.raises(ConfigError, match="lines PART,good or PART,bad"):
+        read_truth(tmp_path / "truth.csv")
+    for image in (tmp_path / "data" / "images").rglob("*.png"):
+        image.unlink()
+    with pytest.raises(ConfigError, match=r"its picture: \[record\] images"):
+        run(tmp_path, "--first", "1", "--last", "12")
+    assert not (tmp_path / "report.html").exists()
