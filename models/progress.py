@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 Report = Callable[[str, float], None]
-"""Called with the name of the running stage and the share of the whole work done, 0 to 1."""
+"""Called with the running stage, its name first, and the share of the whole work done, 0 to 1."""
 
 _STEP = 0.1
 
@@ -28,10 +28,12 @@ def shown() -> Iterator[Report]:
 
         def line(stage: str, done: float) -> None:
             nonlocal last
-            if stage != last[0] or done >= last[1] + _STEP:
+            # What stands behind the first word changes with every epoch.
+            name = stage.partition(" ")[0]
+            if name != last[0] or done >= last[1] + _STEP:
                 sys.stderr.write(f"{done:4.0%}  {stage}\n")
                 sys.stderr.flush()
-                last = (stage, done)
+                last = (name, done)
 
         yield line
         return
