@@ -1,6 +1,7 @@
 """Confirmed rejects and challenge parts, by the PLC's words, on virtual time."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -30,21 +31,21 @@ def world() -> Iterator[World]:
         yield world.until_ready()
 
 
-def passed(world: World, tag: int, control: Control = ENABLE, **words: int) -> Word:
+def passed(world: World, tag: int, control: Control = ENABLE, **words: Any) -> Word:
     """One part with this tag; the word that the PLC read."""
     world.until_ready(control)
     world.part(control, PartTag=tag, **words)
     return Word(world.read(control=control)[1])
 
 
-def good(world: World, tag: int, **words: int) -> None:
+def good(world: World, tag: int, **words: Any) -> None:
     """A good part: the odd ones are."""
     if (max(world.opened, default=0) + 1) % 2 == 0:
         passed(world, 9999)
     assert passed(world, tag, **words) == Word.OK
 
 
-def bad(world: World, tag: int, **words: int) -> None:
+def bad(world: World, tag: int, **words: Any) -> None:
     if (max(world.opened, default=0) + 1) % 2 == 1:
         passed(world, 8888)
     assert passed(world, tag, **words) == Word.NG
