@@ -39,6 +39,7 @@ from models.regions import read_segments
 from models.train import held_out_metrics
 
 Report = Callable[[str, float], None]
+Floats = npt.NDArray[np.float32]
 
 _NETWORKS = ("network.onnx", "network.plain.onnx", "network.int8.onnx")
 
@@ -58,7 +59,8 @@ class Wish:
     bad: int | None = None
     """Labelled bad images that may be used, drawn by the seed; None = all."""
     generated: bool = False
-    """Bad images are made from good ones (one-class protocol)."""
+    """The forest learns from bad images made of good ones (one-class protocol); real bad ones, as
+    far as there are, are for the gate and the limits alone."""
     force: Decides | None = None
     seed: int = 0
     extra: dict[str, str] = field(default_factory=dict[str, str])
@@ -122,7 +124,10 @@ def _write_draft(
             answers.rows(columns), truth, columns, wish.seed,
             lambda done: report("forest", 0.6 + 0.2 * done),
         )  # fmt: skip
-    suggested = segad.suggest(margins, truth, force=wish.force, seed=wish.seed)
+    judged, told = margins, truth
+    if wish.generated:
+        judged, told = _judged_on_real(margins, truth, scorer, data, wish, columns, fitted)
+    suggested = segad.suggest(judged, told, force=wish.force, seed=wish.seed)
 
     _copy(bundle, draft, keeps_networks=detectors == old.detectors and not wish.extra)
     if detectors != old.detectors:
@@ -201,6 +206,33 @@ def _labelled(data: Dataset, wish: Wish) -> tuple[tuple[Sample, ...], npt.NDArra
     whole = [good[index] for index in order[half:]]
     damaged = [good[index] for index in order[:half] for _ in range(2)]
     return (*whole, *damaged), np.array([0] * len(whole) + [1] * len(damaged), np.int64)
+
+
+def _judged_on_real(
+    margins: dict[str, Floats],
+    truth: npt.NDArray[np.int64],
+    scorer: Scorer,
+    data: Dataset,
+    wish: Wish,
+    columns: Sequence[str],
+    fitted: forest.Forest | None,
+) -> tuple[dict[str, Floats], npt.NDArray[np.int64]]:
+    """For the gate: the good images' margins, and those of real bad images, as far as there are.
+
+    That a forest tells generated defects from good parts proves nothing about real ones.
+    """
+    good = {name: values[truth == 0] for name, values in margins.items()}
+    bad, _ = _labelled(data, replace(wish, generated=False))
+    real = [sample for sample in bad if sample.label]
+    if not real:
+        return good, np.zeros(len(good["map_max"]), np.int64)
+    answers = scorer.score(_frames(data, real))
+    scores = {"map_max": answers.map_max, "classification": answers.classification}
+    if fitted is not None:
+        rows = answers.rows(columns)
+        scores["segad"] = np.array([fitted.margin(row) for row in rows], np.float32)
+    together = {name: np.concatenate([good[name], scores[name]]) for name in good}
+    return together, np.array([0] * len(good["map_max"]) + [1] * len(real), np.int64)
 
 
 def _frames(

@@ -27,7 +27,7 @@ from tests.test_models_bundle import write_parts
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "plates"
-    write_parts(folder / "good", 32, is_bad=False, seed=0)
+    write_parts(folder / "good", 40, is_bad=False, seed=0)
     write_parts(folder / "bad", 16, is_bad=True, seed=1)
     return folder
 
@@ -139,9 +139,9 @@ def test_the_gate_is_told_with_intervals_and_can_be_overruled(bundle, data, tmp_
     for name in ("segad", "map_max", "classification"):
         low, middle, high = (evidence[f"{name}_auroc{end}"] for end in ("_low", "", "_high"))
         assert 0 <= low <= middle <= high <= 1
-    assert "8 good and 8 bad parts" in suggested.why
+    assert "10 good and 8 bad parts" in suggested.why
     with np.load(made.path("features/limits.npz")) as stored:
-        assert stored["features"].shape == (16, len(made.manifest.columns))
+        assert stored["features"].shape == (18, len(made.manifest.columns))
 
 
 def test_few_bad_images_make_no_forest_and_generated_ones_do(bundle, data, tmp_path):
@@ -154,7 +154,12 @@ def test_few_bad_images_make_no_forest_and_generated_ones_do(bundle, data, tmp_p
     # Images that the network knows are left out, whatever set the split puts them in.
     mixed = replace(data, limits_good=(*data.limits_good, *data.network_good[:3]))
     made = refit(bundle, mixed, tmp_path / "generated", Wish(generated=True))
-    assert made.manifest.provenance["segad_bad"] == "8 generated"
+    assert made.manifest.provenance["segad_bad"] == "10 generated"
+    # The gate asks real bad images, or nobody.
+    assert "5 good and 8 bad parts" in suggested_by(made).why
+    alone = refit(bundle, mixed, tmp_path / "alone", Wish(generated=True, bad=0))
+    assert alone.manifest.forest and suggested_by(alone).decides == "map_max"
+    assert suggested_by(alone).why.startswith("no bad images")
     with np.load(made.path("features/limits.npz")) as stored:
         assert set(stored["sha256"]) == {sample.sha256 for sample in data.limits_good}
     other = open_dataset(data.limits_good[0].path.parent.parent, seed=5)
