@@ -81,7 +81,8 @@ def draws(scores: Sequence[Floats], labels: Labels, seed: int) -> npt.NDArray[np
     bad, good = int((labels == 1).sum()), int((labels == 0).sum())
     of_bad = rng.multinomial(bad, np.full(bad, 1 / bad), DRAWS) / bad
     of_good = rng.multinomial(good, np.full(good, 1 / good), DRAWS) / good
-    return np.stack([((of_bad @ _wins(s, labels)) * of_good).sum(axis=1) for s in scores])
+    drawn = [((of_bad @ _wins(s, labels)) * of_good).sum(axis=1) for s in scores]
+    return np.clip(np.stack(drawn), 0.0, 1.0)  # the weights add up to 1 but for the last digit
 
 
 def _wins(scores: Floats, labels: Labels) -> npt.NDArray[np.float64]:
