@@ -105,11 +105,13 @@ static void expose(Camera *camera, int picture, uint64_t at_ns, uint64_t late_ns
     buffer->offset_y = (uint32_t)camera->registers[R_OFFSET_Y];
     buffer->padding = (uint32_t)camera->registers[R_SIM_ROW_PADDING];
     buffer->format = (uint32_t)camera->registers[R_PIXEL_FORMAT];
-    uint8_t *data = buffer->data, *image = camera->images[picture];
+    uint8_t *data = buffer->data;
     const size_t bytes = buffer->filled;
     camera->is_copying = true; /* the large copy, without the lock: the buffer is in no queue */
     pthread_mutex_unlock(&lock);
-    memcpy(data, image, bytes);
+    const uint8_t *image = image_of(camera, picture);
+    if (image) memcpy(data, image, bytes);
+    else buffer->is_incomplete = true;
     pthread_mutex_lock(&lock);
     camera->is_copying = false;
     pthread_cond_broadcast(&changed);

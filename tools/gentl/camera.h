@@ -47,7 +47,8 @@ typedef struct Camera {
     char name[64], folder[512];
     Picture *pictures;
     int picture_count;
-    uint8_t **images; /* as they are delivered, made when the acquisition starts */
+    uint8_t **images; /* as they are delivered */
+    uint64_t images_are[6]; /* the settings that they were made for */
     size_t image_bytes;
     uint64_t registers[R_COUNT];
     bool is_open, is_stream_open, is_lost;
@@ -92,6 +93,7 @@ extern const Format formats[];
 const Format *format_of(uint64_t code);
 size_t image_bytes(const Camera *camera);
 bool make_images(Camera *camera);
+const uint8_t *image_of(Camera *camera, int index);
 
 const char *camera_xml(void);
 const char *stream_xml(void);

@@ -190,15 +190,23 @@ static void convert(const Camera *camera, const Picture *picture, const Format *
     }
 }
 
+/* Pictures are converted when they are first shown, and again only in another format. */
 bool make_images(Camera *camera) {
-    const Format *format = format_of(camera->registers[R_PIXEL_FORMAT]);
+    const uint64_t *now = camera->registers;
+    const uint64_t key[] = {now[R_PIXEL_FORMAT], now[R_WIDTH],    now[R_HEIGHT],
+                            now[R_OFFSET_X],     now[R_OFFSET_Y], now[R_SIM_ROW_PADDING]};
+    _Static_assert(sizeof key == sizeof camera->images_are, "one place for each setting");
+    if (camera->images && !memcmp(key, camera->images_are, sizeof key)) return true;
     free_images(camera);
+    memcpy(camera->images_are, key, sizeof key);
     camera->image_bytes = image_bytes(camera);
     camera->images = calloc((size_t)camera->picture_count, sizeof *camera->images);
-    for (int i = 0; camera->images && i < camera->picture_count; i++) {
-        camera->images[i] = calloc(1, camera->image_bytes);
-        if (!camera->images[i]) return false;
-        convert(camera, &camera->pictures[i], format, camera->images[i]);
-    }
     return camera->images != NULL;
+}
+
+const uint8_t *image_of(Camera *camera, int index) {
+    uint8_t **image = &camera->images[index];
+    if (!*image && (*image = calloc(1, camera->image_bytes)))
+        convert(camera, &camera->pictures[index], format_of(camera->images_are[0]), *image);
+    return *image;
 }
