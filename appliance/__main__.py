@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "users": Entry("calibration.users:main", "Who may log in to the operator's tool."),
     "replay": Entry("appliance.replay_command:main", "Judge recorded frames once more; compare."),
+    "quantise": Entry("models.quantise_command:main", "An int8 network, proved, in a new bundle."),
     "engine": Entry(
         "appliance.engine_command:main", "Build and prove the engine of a bundle on this device."
     ),

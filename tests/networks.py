@@ -5,6 +5,7 @@ it misbehave: a black one gives NaN, a white one keeps it busy for ever.
 """
 
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from appliance.bundle import (
     finish_bundle,
     merged_network,
 )
+from appliance.half import to_half
 from appliance.segments import column_names
 
 NET = (16, 24)
@@ -148,12 +150,21 @@ def write_network_bundle(
     return finish_bundle(draft, folder, msgspec.structs.replace(manifest, **(change or {})))
 
 
-def trained_like_bundle(folder: Path) -> Bundle:
-    """The exact graph of a real backbone with random heads, for frames of 200x300; golden frames
-    from ONNX Runtime. Needs torch."""
+EXACT = (64, 96)
+"""Network input of `exact_network`."""
+
+
+@cache
+def exact_network(precision: str = "fp32") -> onnx.ModelProto:
+    """The exact graph of a real backbone with random heads. Needs torch; made once per run."""
     from models.comparison import Heads, random_network
     from models.export import export_exact
 
-    net = (64, 96)
-    network = export_exact(random_network("efficientnet_lite0", net, Heads(64, 1)), net)
-    return write_network_bundle(folder, network=network, net=net, size=(200, 300))
+    if precision == "fp16":
+        return to_half(exact_network())
+    return export_exact(random_network("efficientnet_lite0", EXACT, Heads(64, 1)), EXACT)
+
+
+def trained_like_bundle(folder: Path) -> Bundle:
+    """`exact_network` for frames of 200x300, with golden frames from ONNX Runtime."""
+    return write_network_bundle(folder, network=exact_network(), net=EXACT, size=(200, 300))

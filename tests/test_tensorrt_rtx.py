@@ -13,15 +13,15 @@ from onnx import TensorProto, helper
 from appliance.bundle import InputContract, merged_network
 from appliance.engine_tensorrt_build import Builder, fix_batch, network_precisions
 from appliance.errors import ArtefactError
-from appliance.half import to_half
-from models.comparison import Heads, random_network
-from models.export import export_exact, session
+from models.export import session
+from models.quantise import Quantiser
+from tests.networks import EXACT, exact_network
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings", reason="tensorrt-rtx-cu13 has wheels for Linux on x86-64 alone"
 )
 
-SIZE = (64, 96)
+SIZE = EXACT
 CONTRACT = InputContract(
     height_px=SIZE[0],
     width_px=SIZE[1],
@@ -40,9 +40,12 @@ def for_ampere(config) -> None:
 
 @cache
 def network(precision: str) -> onnx.ModelProto:
-    plain = random_network("efficientnet_lite0", SIZE, Heads(hidden=64, grid=1))
-    whole = export_exact(plain, SIZE)
-    return to_half(whole) if precision == "fp16" else whole
+    if precision != "int8":
+        return exact_network(precision)
+    rng = np.random.default_rng(0)
+    inputs = (rng.uniform(0, 255, (1, 3, *SIZE)).astype(np.float32) for _ in range(3))
+    quantiser = Quantiser(exact_network(), inputs)
+    return quantiser.network(quantiser.layers)
 
 
 def merged(precision: str) -> onnx.ModelProto:
@@ -50,7 +53,7 @@ def merged(precision: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_graph_that_runs_is_parsed_and_built(precision: str, batch: int) -> None:
     phases: list[str] = []
     builder = Builder(trt, phases.append)
