@@ -37,6 +37,8 @@ AUROC_DROP, MARGIN_SIGMAS, FLIPS = 0.01, 0.10, 0.01
 images' margins; share of held-out parts with another verdict at the suggested limits."""
 
 _CALIBRATION, _CHOICE = 64, 24
+_ROOM = 0.7
+"""Share of the limit that the choice of layers may use up: other images drift a little more."""
 _RUNS = 20
 Margins = npt.NDArray[np.float32]
 
@@ -126,7 +128,7 @@ def quantise_bundle(
     small, left_out, _ = choose(
         quantiser,
         lambda model: change(truth, margins(model, good, chosen_by), truth),
-        MARGIN_SIGMAS,
+        _ROOM * MARGIN_SIGMAS,
         lambda done: report("layers", 0.1 + 0.6 * done),
     )
     report("report", 0.7)
