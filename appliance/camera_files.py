@@ -1,4 +1,4 @@
-"""A folder of pictures behind the interface of a camera: for rehearsal, demonstration and tests.
+"""A folder of pictures, or a recording, as a camera: for rehearsal, demonstration and tests.
 
 Shows PNG, BMP, JPEG and TIFF files in the order of their names, at a trigger or at `rate_hz`, and
 plays the faults of `config.Faults`. Grey stays one channel, 16 bits stay 16. Pictures are decoded
@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from appliance.camera_recorded import RecordedPictures
 from appliance.config import Camera
 from appliance.errors import DeviceError
 from appliance.pixels import Pixels
@@ -65,6 +66,14 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.files)
 
+    def name(self, index: int) -> str:
+        """Of the file."""
+        return self.files[index].name
+
+    def bits(self, index: int) -> int:
+        """Significant bits of a channel: all."""
+        return 8 * self[index].itemsize
+
     def __getitem__(self, index: int) -> Pixels:
         cached = self._cached.get(index)
         return read_picture(self.files[index]) if cached is None else cached
@@ -110,7 +119,7 @@ class FolderSource:
     ) -> None:
         self._camera, self._mode, self._clock = camera, mode, clock
         self._cache_bytes = cache_bytes
-        self._pictures: Pictures | None = None
+        self._pictures: Pictures | RecordedPictures | None = None
         self._counts = Counts()
         self._ids = FrameIds()
         self._queue: deque[_Shot] = deque()
@@ -138,7 +147,11 @@ class FolderSource:
 
     def open(self) -> None:
         """Read the pictures. Raises DeviceError, naming the file that is none."""
-        self._pictures = Pictures(Path(self._camera.folder), self._cache_bytes)
+        folder = Path(self._camera.folder)
+        if folder.suffix == ".mcap" or any(folder.glob("*.mcap")):
+            self._pictures = RecordedPictures(folder, self._camera.name)
+        else:
+            self._pictures = Pictures(folder, self._cache_bytes)
 
     def configure(self, view: View) -> int:
         """Nothing to set; the bytes of the largest picture that is known."""
@@ -185,7 +198,7 @@ class FolderSource:
         self._pictures, self._begun_ns = None, None
         self._queue.clear()
 
-    def _opened(self) -> Pictures:
+    def _opened(self) -> Pictures | RecordedPictures:
         if self._pictures is None:
             raise DeviceError(f"camera {self._camera.name}: its folder is not open")
         return self._pictures
@@ -225,7 +238,7 @@ class FolderSource:
     def _strikes(self, every: int) -> bool:
         return every > 0 and self._exposed % every == 0
 
-    def _deliver(self, shot: _Shot, pictures: Pictures) -> Frame | Incomplete:
+    def _deliver(self, shot: _Shot, pictures: Pictures | RecordedPictures) -> Frame | Incomplete:
         if not shot.is_whole:
             self._counts.incomplete += 1
             self._ids.incomplete()
@@ -237,9 +250,9 @@ class FolderSource:
         self._counts.lost += lost
         return Frame(
             pixels=pixels,
-            bits=8 * pixels.itemsize,
+            bits=pictures.bits(shot.index),
             frame_id=shot.frame_id,
             arrived_ns=shot.due_ns,
             lost_before=lost,
-            source=pictures.files[shot.index].name,
+            source=pictures.name(shot.index),
         )

@@ -103,7 +103,7 @@ class Camera(Section, frozen=True, kw_only=True):
     frame_timeout_ms: int = 1000
     """Longest wait for a picture in free run before the device counts as lost."""
     folder: str = ""
-    """Folder of a `files` camera; PNG, BMP, JPEG, TIFF; sorted by name."""
+    """Folder of a `files` camera; PNG, BMP, JPEG, TIFF; sorted by name. Or a recording."""
     order: Literal["sequence", "tag"] = "sequence"
     """"sequence": the next picture at every trigger; "tag": picture (tag - 1) mod n."""
     rate_hz: float = 10.0

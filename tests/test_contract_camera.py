@@ -12,8 +12,12 @@ import pytest
 
 from appliance.camera_files import FolderSource
 from appliance.config import Camera
+from appliance.frames import inline_ref
+from appliance.messages import FrameReady
 from appliance.recipe import View
+from appliance.recording import Entry, SegmentWriter
 from appliance.source import Frame, Source
+from appliance.wire import encode
 from tests.gentl import producer
 
 PICTURES = 5
@@ -25,6 +29,23 @@ def of_folder(mode, folder):
         picture = np.full((48, 64), 10 * number + 5, np.uint8)
         picture[number, number] = 255
         assert cv2.imwrite(str(folder / f"{number}.png"), picture)
+    camera = Camera(name="top", kind="files", folder=str(folder), rate_hz=100.0, buffers=4)
+    return FolderSource(camera, mode, time.monotonic_ns)
+
+
+def of_recording(mode, folder):
+    writer = SegmentWriter(folder / "000001.ok.mcap", {}, {})
+    for number in range(PICTURES):
+        picture = np.full((48, 64), 100 * number + 5, np.uint16)
+        ref = inline_ref(picture, number + 1)
+        frame = FrameReady(
+            camera="top", part_id=number, frame_id=number, setup_hash="s", pixels=ref, bits=12,
+            age_ns=0,
+        )  # fmt: skip
+        entry = Entry("/tape/seen", 10 + number, 10 + number, number + 1, encode(frame))
+        writer.add(entry)
+        writer.add_image(entry._replace(topic="/camera/top"), picture, f"top/{number}")
+    writer.finish()
     camera = Camera(name="top", kind="files", folder=str(folder), rate_hz=100.0, buffers=4)
     return FolderSource(camera, mode, time.monotonic_ns)
 
@@ -62,6 +83,7 @@ def of_device(mode, _):
 
 KINDS = [
     pytest.param(of_folder, id="folder"),
+    pytest.param(of_recording, id="recording"),
     pytest.param(of_viky, id="viky"),
     pytest.param(of_producer, id="producer"),
     pytest.param(of_device, id="device", marks=pytest.mark.hardware),
