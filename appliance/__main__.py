@@ -47,6 +47,8 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "report": Entry("appliance.report:main", "What a shift made: counts, reasons, latencies; CSV."),
     "camera": Entry("appliance.camera_command:app", "Commissioning: list, show, set, snap."),
+    "backup": Entry("appliance.backup:backup", "The whole box into one checksummed file."),
+    "restore": Entry("appliance.backup:restore", "A backup onto a new box, checked first."),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
     "opcua-user": Entry("appliance.opcua_users:main", "Add, change or remove an OPC UA user."),
     "plc-conformance": Entry("tools.plc_conformance:main", "Check a box against the PLC contract."),
