@@ -50,6 +50,11 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     return array[:, :, ::-1] if array.ndim == 3 else array
 
 
+def is_protected(path: Path) -> bool:
+    """A person wants this file kept: `NAME.keep` beside it, or `keep` in its folder."""
+    return path.with_name(f"{path.name}.keep").exists() or (path.parent / "keep").exists()
+
+
 class Archive:
     """The archive images below `folder`, on behalf of one loop; not for several threads.
 
@@ -64,7 +69,7 @@ class Archive:
         clock: Callable[[], int],
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:
-        self._folder, self._policy, self._rings = folder, policy, rings
+        self.folder, self.policy, self._rings = folder, policy, rings
         self._clock, self._free_bytes = clock, free_bytes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
         self._queue: deque[tuple[int, str, int, Future[None]]] = deque()
@@ -90,11 +95,12 @@ class Archive:
         )
         self._kept: OrderedDict[str, int] = OrderedDict()
         self._news: dict[int, str] = {}
+        self._protected = 0
         self._take_stock()
 
     def wants(self, verdict: Verdict) -> bool:
         """Whether the policy keeps the picture of this part."""
-        match self._policy.images:
+        match self.policy.images:
             case "none":
                 return False
             case "ng":
@@ -112,7 +118,7 @@ class Archive:
         self.counters["archive_requested"] += 1
         self.check_disk()
         if self.is_disk_low:
-            self._drop("disk_low", f"less than {self._policy.min_free_gb:g} GB free")
+            self._drop("disk_low", f"less than {self.policy.min_free_gb:g} GB free")
             return
         share = _RESERVE if verdict.word is Word.OK else 1
         if len(self._queue) >= QUEUE_IMAGES // share or self._queued_bytes >= QUEUE_BYTES // share:
@@ -123,7 +129,7 @@ class Archive:
         except (PartError, ConfigError) as err:
             self._drop("overwritten", str(err))
             return
-        future = self._thread.submit(_write, self._folder / path, pixels)
+        future = self._thread.submit(_write, self.folder / path, pixels)
         self._queue.append((verdict.part_id, path, pixels.nbytes, future))
         self._queued_bytes += pixels.nbytes
 
@@ -144,26 +150,43 @@ class Archive:
             self.counters["archived"] += 1
             self._kept[path] = part_id
             self._news[part_id] = path
-        while len(self._kept) > self._policy.max_images:
-            path, part_id = next(iter(self._kept.items()))
-            if not self._remove(path):
+        surplus = len(self._kept) - self.policy.max_images
+        for path in list(self._kept)[: surplus + min(self._protected, 50)] if surplus > 0 else ():
+            if len(self._kept) <= self.policy.max_images:
                 break
-            del self._kept[path]
-            self._news[part_id] = ""
+            if is_protected(self.folder / path):
+                self._kept.move_to_end(path)  # not looked at again before all others
+                self._protected += 1
+            elif not self.remove(path):
+                break
         news, self._news = self._news, {}
         return news
 
-    def check_disk(self) -> None:
-        """Look at the free space, once a second at most."""
+    def kept(self) -> dict[str, int]:
+        """Path below the data directory → part, the oldest first."""
+        return dict(self._kept)
+
+    def remove(self, path: str) -> bool:
+        """This picture goes now; its row is told. False where the disk does not let it go."""
+        if not self._remove(path):
+            return False
+        part_id = self._kept.pop(path, None)
+        if part_id is not None:
+            self._news[part_id] = ""
+        return True
+
+    def check_disk(self, is_now: bool = False) -> None:
+        """Look at the free space, once a second at most unless it `is_now`."""
         now = self._clock()
-        if self._checked_ns is not None and now - self._checked_ns < _DISK_CHECK_NS:
+        is_fresh = self._checked_ns is not None and now - self._checked_ns < _DISK_CHECK_NS
+        if is_fresh and not is_now:
             return
         self._checked_ns = now
         try:
-            self.free_bytes = self._free_bytes(self._folder)
+            self.free_bytes = self._free_bytes(self.folder)
         except OSError as err:
             self.free_bytes, self.note = 0, str(err)
-        self.is_disk_low = self.free_bytes < self._policy.min_free_gb * 1e9
+        self.is_disk_low = self.free_bytes < self.policy.min_free_gb * 1e9
 
     @property
     def queued(self) -> int:
@@ -185,7 +208,7 @@ class Archive:
         self.note = f"picture not kept: {detail}"
 
     def _remove(self, path: str) -> bool:
-        file = self._folder / path
+        file = self.folder / path
         try:
             file.unlink(missing_ok=True)
         except OSError as err:
@@ -200,11 +223,11 @@ class Archive:
         """What earlier runs left: pictures by age, and half-written files, which go."""
         found: list[tuple[int, str, int]] = []
         try:
-            for file in (self._folder / "images").glob("*/*"):
+            for file in (self.folder / "images").glob("*/*"):
                 if file.name.startswith("."):
                     file.unlink(missing_ok=True)
                 elif file.suffix == ".png" and file.stem.isdecimal():
-                    path = file.relative_to(self._folder).as_posix()
+                    path = file.relative_to(self.folder).as_posix()
                     found.append((file.stat().st_mtime_ns, path, int(file.stem)))
         except OSError as err:
             self.note = str(err)

@@ -180,6 +180,9 @@ class Record(Section, frozen=True, kw_only=True):
     images: Literal["none", "ng", "all"] = "ng"
     """"ng" keeps NG, UNCERTAIN and ERROR."""
     min_free_gb: float = 2.0
+    max_age_days: float = 0.0
+    """Images and recordings go when they are older; 0 = by free space alone. From 1.5 times
+    `min_free_gb` down the oldest go as well, OK before UNCERTAIN before ERROR before NG."""
     max_images: int = 20000
     """Oldest images go first beyond this number."""
     grace_ms: int = 2000
@@ -411,6 +414,7 @@ def load_config(path: Path) -> Config:
         ("plc.acknowledge_timeout_ms", config.plc.acknowledge_timeout_ms, 1, 60_000),
         ("record.min_free_gb", config.record.min_free_gb, 0, 1_000_000),
         ("record.max_images", config.record.max_images, 0, 1_000_000_000),
+        ("record.max_age_days", config.record.max_age_days, 0, 100_000),
         ("record.grace_ms", config.record.grace_ms, 0, 60_000),
         ("hmi.port", config.hmi.port, 1, 65_535),
         *ranges(config.bus),

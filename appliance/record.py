@@ -11,14 +11,17 @@ import os
 import socket
 import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 from appliance.archive import Archive
+from appliance.codes import Word
 from appliance.config import Config
 from appliance.deck import Deck
 from appliance.errors import ArtefactError, DeviceError
 from appliance.forward import Forwarder
 from appliance.frames import RingReader
 from appliance.messages import Health, LateResult, Stored, Verdict
+from appliance.retention import Retention
 from appliance.service import Service
 from appliance.store import Store, Where, where
 from appliance.wire import Inbox, Receiver, Wiring
@@ -65,6 +68,7 @@ def main(service: Service, config: Config, name: str) -> None:
             if now - reported_ns >= HEALTH_NS:
                 reported_ns = now
                 archive.check_disk()
+                recorder.tidy()
                 stored.send(recorder.stored(()))
                 health.send(recorder.health(verdicts.foreign))
             service.turn()
@@ -103,6 +107,9 @@ class Recorder:
         self._is_forwarding = is_forwarding
         self.forwarder: Forwarder | None = None
         self._clock, self._log = service.clock, service.log
+        self._retention = Retention(
+            archive.folder, archive.policy, archive, self._words, service.clock
+        )
         self._store: Store | None = None
         self._rows: dict[int, Verdict] = {}
         self._late: dict[int, LateResult] = {}
@@ -166,6 +173,17 @@ class Recorder:
         if news := self._archive.collect():
             self._hold()
             self._images.update(news)
+
+    def tidy(self) -> None:
+        """Let go of what the disk has no room for, or what is too old: a few files at a time."""
+        if self.is_writable:
+            try:
+                self._retention.step()
+            except (DeviceError, ArtefactError) as err:
+                self._failed(err)
+
+    def _words(self, part_ids: Sequence[int]) -> Mapping[int, Word]:
+        return self._store.words(part_ids) if self._store is not None else {}
 
     def is_due(self) -> bool:
         """Whether it is time to write: enough rows, or the oldest has waited long enough."""
@@ -252,6 +270,7 @@ class Recorder:
                 **self._counters,
                 **archive.counters,
                 **(deck.figures() if deck else {}),
+                "retired": self._retention.removed,
                 **({"forwarded": self.forwarder.forwarded} if self.forwarder else {}),
                 "rows_held": len(self._rows),
                 "images_queued": archive.queued,

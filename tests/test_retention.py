@@ -1,0 +1,141 @@
+"""What goes when the disk fills or things grow old, and what never does."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from appliance.archive import Archive
+from appliance.codes import Word
+from appliance.config import Record
+from appliance.frames import RingReader
+from appliance.retention import STEP, Retention
+
+NOW_S = 1_790_000_000.0
+DAY_S = 86_400
+MB = 1_000_000
+
+
+class Disk:
+    """A data directory on a disk of a given size, and the clock of its recorder."""
+
+    def __init__(self, folder: Path, room: int, **policy: float) -> None:
+        self.folder, self.room = folder, room
+        self.now_ns = 10**12
+        self.words: dict[int, Word] = {}
+        self.policy = Record(**{"min_free_gb": 0.01, **policy})  # pyright: ignore[reportArgumentType]
+
+    def image(self, part_id: int, word: Word, days: float = 0.0) -> Path:
+        self.words[part_id] = word
+        return self._file(f"images/2026-09-21/{part_id}.png", days)
+
+    def segment(self, name: str, days: float = 0.0) -> Path:
+        return self._file(f"recordings/r/{name}.mcap", days)
+
+    def _file(self, name: str, days: float) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(MB))
+        made_s = NOW_S - days * DAY_S
+        os.utime(path, (made_s, made_s))
+        return path
+
+    def free(self, _: Path) -> int:
+        used = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return self.room - used
+
+    def open(self) -> tuple[Archive, Retention]:
+        rings = RingReader(self.folder)
+        archive = Archive(self.folder, self.policy, rings, lambda: self.now_ns, self.free)
+        archive.check_disk()
+        known = lambda ids: {n: self.words[n] for n in ids if n in self.words}  # noqa: E731
+        retention = Retention(
+            self.folder, self.policy, archive, known, lambda: self.now_ns, lambda: NOW_S
+        )
+        return archive, retention
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.folder.rglob("*") if path.is_file()}
+
+
+def test_ok_goes_before_uncertain_before_error_before_ng_and_old_before_new(
+    tmp_path: Path,
+) -> None:
+    disk = Disk(tmp_path, room=0)
+    order = [
+        disk.image(4, Word.OK, 3),
+        disk.segment("000002.ok", 2),
+        disk.image(1, Word.OK, 1),
+        disk.image(3, Word.UNCERTAIN, 9),
+        disk.segment("000001.error", 8),
+        disk.segment("000003.ng", 7),
+        disk.image(2, Word.NG, 6),
+    ]
+    for gone in range(1, len(order) + 1):
+        # Deleting begins at 15 MB free and 10 MB are the limit: room for all but `gone` files.
+        disk.room = 15 * MB + MB * (len(order) - gone)
+        disk.now_ns += 11 * 10**9
+        archive, retention = disk.open()
+        assert retention.step() == 1
+        assert disk.left() == {path.name for path in order[gone:]}
+        assert retention.step() == 0
+        archive.close()
+
+
+def test_what_is_protected_stays_whatever_happens(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, room=MB)
+    kept = disk.image(1, Word.OK)
+    kept.with_name("1.png.keep").touch()
+    disk.image(2, Word.OK)
+    disk.segment("000001.ok")
+    (tmp_path / "recordings" / "r" / "keep").touch()
+    archive, retention = disk.open()
+    assert retention.step() == 1
+    assert disk.left() == {"1.png", "1.png.keep", "000001.ok.mcap", "keep"}
+    archive.close()
+
+
+def test_age_alone_takes_what_is_older_and_tells_the_rows(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, room=10**12, max_age_days=30)
+    disk.image(1, Word.NG, 31)
+    disk.image(2, Word.OK, 29)
+    disk.segment("000001.ng", 40)
+    archive, retention = disk.open()
+    assert retention.step() == 2
+    assert disk.left() == {"2.png"}
+    assert archive.collect()[1] == ""
+    archive.close()
+
+
+def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, room=10**12)
+    disk.image(1, Word.OK, 1000)
+    archive, retention = disk.open()
+    assert retention.step() == 0
+    archive.close()
+
+
+def test_a_step_is_small(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, room=0)
+    for part_id in range(1, 2 * STEP):
+        disk.image(part_id, Word.OK)
+    archive, retention = disk.open()
+    assert retention.step() == STEP
+    assert retention.step() == STEP - 1
+    archive.close()
+
+
+@pytest.mark.parametrize("protected", [0, 2])
+def test_the_most_images_leave_out_the_protected(tmp_path: Path, protected: int) -> None:
+    disk = Disk(tmp_path, room=10**12, max_images=3)
+    for part_id in range(1, 7):
+        path = disk.image(part_id, Word.OK, 10 - part_id)
+        if part_id <= protected:
+            path.with_name(f"{path.name}.keep").touch()
+    archive, _ = disk.open()
+    for _ in range(3):
+        archive.collect()
+    left = {name for name in disk.left() if name.endswith(".png")}
+    expected = {"4.png", "5.png", "6.png"} if not protected else {"1.png", "2.png", "6.png"}
+    assert left == expected
+    archive.close()
