@@ -47,6 +47,9 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "report": Entry("appliance.report:main", "What a shift made: counts, reasons, latencies; CSV."),
     "camera": Entry("appliance.camera_command:app", "Commissioning: list, show, set, snap."),
+    "export-dataset": Entry(
+        "calibration.export_dataset:main", "Labelled pictures for the next training."
+    ),
     "backup": Entry("appliance.backup:backup", "The whole box into one checksummed file."),
     "restore": Entry("appliance.backup:restore", "A backup onto a new box, checked first."),
     "plc-sim": Entry("tools.plc_sim:main", "A PLC on the desk that drives the handshake."),
