@@ -210,6 +210,7 @@ class Store:
             query = query.where(parts.c.part_id.in_(part_ids))
         with _translated(self._name), self._engine.connect() as connection:
             return tuple(Margin(*row) for row in connection.execute(query))
+
     def words(self, part_ids: Sequence[int]) -> dict[int, Word]:
         """Part → its word, for those that have a row."""
         query = sa.select(parts.c.part_id, parts.c.word).where(parts.c.part_id.in_(part_ids))
