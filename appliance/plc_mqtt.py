@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,9 @@ class SparkplugNode:
 
     def _hang_up(self, client: mqtt.Client) -> None:
         if client.is_connected():
-            client.publish(self._topic("NDEATH"), self._death(), qos=1).wait_for_publish(1.0)
+            said = client.publish(self._topic("NDEATH"), self._death(), qos=1)
+            with suppress(RuntimeError, ValueError):  # lost meanwhile: the broker says it for us
+                said.wait_for_publish(1.0)
             client.disconnect()
         client.loop_stop()
 

@@ -332,8 +332,8 @@ def test_verdicts_wait_while_the_broker_is_away_and_what_is_too_much_is_counted(
         async with serving(node):
             await broker.next("DBIRTH/box/top")
             broker.stop()
-            for _ in range(1000):
-                if node._client is None or not node._client.is_connected():
+            for _ in range(3000):
+                if not node._is_born:
                     break
                 await asyncio.sleep(0.01)
             for part_id in range(1, 11):
