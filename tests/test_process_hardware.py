@@ -18,6 +18,7 @@ from appliance.registers import WRITABLE_WORDS
 from appliance.words import Bank
 from tests.gentl import Barrier, producer
 from tests.rig import PICTURES, SIDE_PX, STEP, Rig, number_of, numbered, until
+from tools.plc_program import Ring
 
 pytest.importorskip("harvesters")
 
@@ -141,6 +142,28 @@ def test_frames_and_counts_that_go_astray_never_make_a_part_good(tmp_path: Path)
     assert len(scored) >= 20
     # Each fault stopped the line: a drop, a double, a late one, four that the PLC saw or did not.
     assert resyncs - 1 >= 5
+
+
+def test_the_desk_plc_with_its_own_light_barrier(tmp_path: Path) -> None:
+    path = producer(tmp_path, top=[numbered(number) for number in range(PICTURES)])
+    camera = {"kind": "genicam", "producer": str(path), "rate_hz": 8.0}
+    changes = {"trigger": "hardware", "deadline_ms": 400}
+    with Rig(changes, camera) as rig:
+        rig.start()
+        with rig.ear() as ear:
+            until("a line that waits for Resync", lambda: _waits(ear), 40)
+            report, parts = rig.drive(
+                parts=12, rate_hz=5, ring=Ring.HARDWARE, barrier=str(tmp_path / "top/line1.sock")
+            )
+            read = [part for part in parts if part.word != Word.NONE]
+            assert len(read) >= 4
+            until("every row", lambda: ear.has_rows(max(part.acq_id for part in read)), 20)
+            assert ear.said.ledger["unaccounted"] == 0
+        rows = {row.verdict.part_tag: row.verdict for row in rig.rows()}
+    # A slow machine may lose the association; what is read is what was stored, tag by tag.
+    for part in read:
+        assert (part.word, part.acq_id) == (rows[part.tag].word, rows[part.tag].acq_id)
+    assert report.accepted >= 4
 
 
 def _waits(ear) -> bool:

@@ -22,8 +22,15 @@ class RingProgram(Program):
 
     _finishing = Status1.TRIGGER_ACK
 
-    def __init__(self, options: PlcOptions, on_part: Callable[[Part], None]) -> None:
+    def __init__(
+        self,
+        options: PlcOptions,
+        on_part: Callable[[Part], None],
+        on_pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        """on_pulse: the light barrier that the PLC counts triggers the camera, too."""
         super().__init__(options, on_part)
+        self._on_pulse = on_pulse
         self._trigger = TriggerLine()
         self._open: dict[int, Part] = {}
         self._consumed = 0
@@ -143,6 +150,7 @@ class RingProgram(Program):
         tags[(count - 1) % _FIFO] = part.tag
         self.out.set("TagFifo", tags)
         self.out.set_counter("TriggerCount", count)
+        self._on_pulse()
 
     def _reject_open(self, now_ns: int, why: str) -> None:
         for part in self._open.values():

@@ -8,10 +8,12 @@ import asyncio
 import json
 import math
 import signal
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -102,10 +104,20 @@ async def run_plc(
         if on_part is not None:
             on_part(part)
 
-    kind = LevelProgram if options.ring == Ring.NONE else RingProgram
-    program: Program = kind(options, decided)
-    begun = time.monotonic()
-    report.communication_losses = await run_scans(options, program, stop or asyncio.Event())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as barrier:
+
+        def pulse() -> None:
+            if options.barrier:
+                # A camera that is not there is not triggered, and the appliance will say so.
+                with suppress(OSError):
+                    barrier.sendto(b"", options.barrier)
+
+        is_level = options.ring == Ring.NONE
+        program: Program = (
+            LevelProgram(options, decided) if is_level else RingProgram(options, decided, pulse)
+        )
+        begun = time.monotonic()
+        report.communication_losses = await run_scans(options, program, stop or asyncio.Event())
     program.lost(time.monotonic_ns(), "stopped")
     report.seen = program.seen
     report.elapsed_s = time.monotonic() - begun
@@ -138,6 +150,9 @@ def main(
     ring: Annotated[
         Ring, typer.Option(help="Results from the ring, parts by plc, hardware or free.")
     ] = Ring.NONE,
+    barrier: Annotated[
+        str, typer.Option(help="--ring hardware: socket of a folder camera's light barrier.")
+    ] = "",
     load_recipe: Annotated[int, typer.Option(help="Product number to load first.")] = 0,
     low_word_first: Annotated[
         bool, typer.Option("--low-word-first", help='As [plc] word_order = "low_first".')
@@ -162,6 +177,7 @@ def main(
         accept_simulated=accept_simulated,
         first_tag=first_tag,
         ring=ring,
+        barrier=barrier,
         breaks=break_rule,
         break_from=break_from,
     )
