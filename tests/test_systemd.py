@@ -71,6 +71,51 @@ def test_exposure_is_at_most_2(folder: Path, instance: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+_INSTALL = """
+set -euo pipefail
+say() { echo "$*" >&2; }
+die() { say "$*"; exit 1; }
+for name in rm mkdir cp chown systemd-sysusers systemd-tmpfiles systemctl; do
+    eval "$name() { echo $name \\"\\$@\\" >>calls; }"
+done
+base=$PWD config=config.toml units=$PWD/units
+eval "$(sed -n '/^needed()/p; /^place_units()/,/^}/p; /^start()/,/^}/p' "$1")"
+enabled() { printf 'inspectd@camera-old.service\\ninspectd@decide.service\\n'; }
+place_units
+start
+"""
+
+
+def place_units(tmp_path: Path, answer: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """What `tools/install --units` does where `inspectd config units` gives this answer."""
+    program = tmp_path / "current" / "bin" / "inspectd"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{answer}\n")
+    program.chmod(0o755)
+    command = ["bash", "-c", _INSTALL, "install", str(UNITS.parent / "tools" / "install")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    calls = tmp_path / "calls"
+    return done, calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_units_that_config_toml_names_no_more_are_disabled(tmp_path: Path) -> None:
+    names = "inspectd@camera-top.service inspectd@decide.service"
+    done, calls = place_units(tmp_path, f"printf '%s\\n' {names}")
+    assert done.returncode == 0, done.stderr
+    assert [call for call in calls if "disable" in call] == [
+        "systemctl --quiet disable --now inspectd@camera-old.service"
+    ]
+    assert f"systemctl --quiet enable inspectd.target {names}" in calls
+    assert f"systemctl start inspectd.target {names}" in calls
+
+
+def test_a_typo_in_config_toml_does_not_stop_the_running_line(tmp_path: Path) -> None:
+    done, calls = place_units(tmp_path, "echo 'config.toml: expected a key' >&2; exit 78")
+    assert done.returncode == 1
+    assert "no unit was changed" in done.stderr
+    assert calls == []
+
+
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     with Rig() as rig:
