@@ -69,7 +69,8 @@ class Retention:
 
     def _next(self) -> _Item | None:
         """The first that must go: the oldest of the lowest grade, or one that is too old."""
-        if not self._items and not self._look():
+        self._look()
+        if not self._items:
             return None
         if self._is_full():
             return self._items.popleft()
@@ -81,17 +82,20 @@ class Retention:
                     return item
         return None
 
-    def _look(self) -> bool:
-        """What there is, at most every ten seconds, and only where something may have to go."""
+    def _look(self) -> None:
+        """What there is, at most every ten seconds, and only where something may have to go.
+
+        On a full disk again and again: what is OK and came since goes before an older NG. For age
+        alone a list serves until it is empty: what came since is younger.
+        """
         now_ns = self._clock()
-        if not (self._is_full() or self._policy.max_age_days):
-            return False
+        if not (self._is_full() or (self._policy.max_age_days and not self._items)):
+            return
         if self._looked_ns is not None and now_ns - self._looked_ns < _LOOK_NS:
-            return False
+            return
         self._looked_ns = now_ns
         found = [*self._segments(), *self._images()]
         self._items = deque(sorted(item for item in found if not is_protected(item.path)))
-        return bool(self._items)
 
     def _segments(self) -> list[_Item]:
         items: list[_Item] = []

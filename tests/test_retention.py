@@ -115,6 +115,26 @@ def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
     archive.close()
 
 
+def test_good_parts_that_came_since_go_before_what_was_rejected(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, room=17 * MB)  # deleting begins at 15 MB free
+    disk.segment("000001.ok", 3)
+    rejected = {disk.segment("000002.ng", 2).name, disk.segment("000003.ng", 1).name}
+    archive, retention = disk.open()
+    assert retention.step() == 1
+    assert disk.left() == rejected
+    for number in range(4, 8):
+        disk.segment(f"{number:06d}.ok")
+    disk.now_ns += 11 * 10**9
+    archive.check_disk(is_now=True)
+    assert retention.step() == 4
+    assert disk.left() == rejected
+    disk.segment("000008.ng")
+    archive.check_disk(is_now=True)
+    assert retention.step() == 1, "what the last look found goes without waiting for another"
+    assert disk.left() == {"000003.ng.mcap", "000008.ng.mcap"}
+    archive.close()
+
+
 def test_a_step_is_small(tmp_path: Path) -> None:
     disk = Disk(tmp_path, room=0)
     for part_id in range(1, 2 * STEP):
