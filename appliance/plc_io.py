@@ -16,6 +16,9 @@ from appliance.messages import Verdict
 from appliance.words import Bank, PlcInput, decode_input
 
 _MS = 1_000_000
+_EDGE_MAX_AGE_NS = 20 * _MS
+"""An edge that waited longer, in a stall, is a missed trigger: the camera would take the next part
+for it."""
 
 
 class Lines(Protocol):
@@ -102,8 +105,7 @@ class IoPort:
 
     def verdict(self, verdict: Verdict) -> None:
         """A part was closed: the OK window, or the end of the one that is open."""
-        is_real = not verdict.is_simulated or self._io.chip == VIRTUAL
-        if verdict.word == Word.OK and is_real:
+        if verdict.word == Word.OK and self._may_pass(verdict):
             self._end_pulse()
             self._put(self._io.ng, False)
             self._put(self._io.ok, True)
@@ -125,6 +127,13 @@ class IoPort:
 
     # ---- pieces
 
+    def _may_pass(self, verdict: Verdict) -> bool:
+        """Whether OK can only be taken for this part, and may be believed."""
+        is_real = not verdict.is_simulated or self._io.chip == VIRTUAL
+        # A later edge, refused or not, is a part that would take this OK for its own.
+        is_newest = not self.is_master or verdict.part_tag == self._count
+        return is_real and is_newest
+
     def _end_pulse(self) -> None:
         if self._pulse is not None:
             self._pulse.cancel()
@@ -145,7 +154,11 @@ class IoPort:
             self._count = (self._count + 1) & 0xFFFF_FFFF
             self.counters["io_triggers"] += 1
             self._bank.set("PartTag", self._count)
-            self._write(Control.TRIGGER, at_ns)
+            if self._clock() - at_ns > _EDGE_MAX_AGE_NS:
+                # Not enabled is not Ready: refused and counted as any other, in a replay, too.
+                self._write(Control.TRIGGER, is_enabled=False)
+            else:
+                self._write(Control.TRIGGER, at_ns)
             self._write(Control(0))
         self.follow()
 
@@ -154,9 +167,11 @@ class IoPort:
         self._write(Control(0))
         self.follow()
 
-    def _write(self, control: Control, at_ns: int | None = None) -> None:
+    def _write(
+        self, control: Control, at_ns: int | None = None, *, is_enabled: bool = True
+    ) -> None:
         """As if a PLC had written; the deadline runs from the edge itself."""
-        control |= Control.ENABLE if self._is_enabled else Control(0)
+        control |= Control.ENABLE if self._is_enabled and is_enabled else Control(0)
         self._bank.set("Control", control)
         now_ns = self._clock() if at_ns is None else at_ns
         self._on_write(decode_input(self._bank), now_ns)

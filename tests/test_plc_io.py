@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from appliance.codes import OfflineReason, State, Status2, Word
+from appliance.codes import OfflineReason, State, Status1, Status2, Word
 from appliance.config_io import Io
 from appliance.handshake import Conditions, Handshake
 from appliance.plc_io import IoPort, open_lines
 from appliance.words import Bank, PlcInput
 from tests.rig import Rig, until
-from tests.test_handshake import Desk
+from tests.test_handshake import MS, Desk
 
 OK, NG, HEALTHY, READY, TRIGGER, ENABLE = range(6)
 WIRED: dict[str, Any] = {
@@ -53,9 +53,9 @@ class Wired(Desk):
         assert self.lamp(READY)
         return self
 
-    def edge(self, offset: int, level: bool) -> None:
+    def edge(self, offset: int, level: bool, waited_ms: int = 0) -> None:
         self.pull(offset, level)
-        self.port._edge(offset, level, self.now)
+        self.port._edge(offset, level, self.now - waited_ms * MS)
 
     def close(self, word: Word, **more: Any) -> None:
         """A verdict for the newest part, as decide hands it on."""
@@ -67,7 +67,7 @@ class Wired(Desk):
             deliver(verdict, now_ns)
 
         self.handshake.deliver = take  # type: ignore[method-assign]
-        self.verdict(self.last_id, word, **more)
+        self.verdict(self.last_id, word, **{"part_tag": self.accepted[-1].part_tag, **more})
         self.handshake.deliver = deliver  # type: ignore[method-assign]
         self.port.verdict(verdicts[0])
 
@@ -126,6 +126,41 @@ def test_a_trigger_while_not_ready_is_refused_and_counted(tmp_path: Path) -> Non
         desk.edge(TRIGGER, True)
         assert desk.last_id == 0
         assert desk.counted == ["missed_triggers"]
+
+    asyncio.run(live())
+
+
+def test_an_edge_that_waited_in_a_stall_is_a_missed_trigger_and_no_part(tmp_path: Path) -> None:
+    async def live() -> None:
+        desk = Wired(tmp_path).ready_at_the_lines()
+        desk.edge(TRIGGER, True, waited_ms=21)
+        desk.edge(TRIGGER, False)
+        assert desk.last_id == 0
+        assert desk.counted == ["missed_triggers"]
+        assert Status1.ACQ_ERROR in desk.bits
+        assert desk.lamp(READY), "the next part may come"
+        desk.edge(TRIGGER, True)
+        assert desk.last_id == 1
+        desk.port.close()
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize("waited_ms", [0, 100], ids=["at once", "in a stall"])
+def test_a_part_gets_no_ok_once_a_refused_one_follows_it(tmp_path: Path, waited_ms: int) -> None:
+    async def live() -> None:
+        desk = Wired(tmp_path).ready_at_the_lines()
+        desk.edge(TRIGGER, True)
+        desk.edge(TRIGGER, False)
+        desk.edge(TRIGGER, True, waited_ms)
+        assert desk.counted == ["missed_triggers"]
+        desk.close(Word.OK)
+        assert (desk.lamp(OK), desk.lamp(NG)) == (False, True)
+        await asyncio.sleep(0)
+        desk.edge(TRIGGER, True)
+        desk.close(Word.OK)
+        assert desk.lamp(OK), "the next part of its own is not held up"
+        desk.port.close()
 
     asyncio.run(live())
 
