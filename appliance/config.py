@@ -108,7 +108,7 @@ class Camera(Section, frozen=True, kw_only=True):
     """"sequence": the next picture at every trigger; "tag": picture (tag - 1) mod n."""
     rate_hz: float = 10.0
     """Frames per second of a `files` camera in free run; for every camera the rate that the
-    ring is sized for."""
+    ring is sized for, and the closest that parts come."""
     width_px: int = 0
     height_px: int = 0
     """Largest frame, for the ring; 0 = ask the device or the first picture."""
@@ -433,10 +433,11 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: hmi.port", expected, str(config.hmi.port))
     if config.trigger == "hardware":
         _check_hardware(config, path)
-    if config.io is not None and (problem := io_problem(config.io)) is not None:
+    io, rate_hz = config.io, config.camera[0].rate_hz
+    if io is not None and (problem := io_problem(io, rate_hz)) is not None:
         key, expected, got = problem
         raise ConfigError(f"{path}: {key}", expected, got)
-    if config.io is not None and config.io.trigger >= 0 and config.results != "level":
+    if io is not None and io.trigger >= 0 and config.results != "level":
         expected = 'trigger "plc" and results "level" with io.trigger'
         raise ConfigError(f"{path}: io.trigger", expected, f"{config.trigger}, {config.results}")
     if config.hmi.tool_port in (config.plc.port, config.hmi.port):

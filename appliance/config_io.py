@@ -29,13 +29,16 @@ class Io(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enable: int = -1
     """Input, required with `trigger`: high = the PLC is alive and wants parts."""
     pulse_ms: int = 50
-    """Length of the OK window."""
+    """Length of the OK window; shorter than the distance of two parts."""
     debounce_us: int = 0
     """Of the inputs, by the kernel."""
 
 
-def io_problem(io: Io) -> tuple[str, str, str] | None:
-    """Key, what was expected and what came; None where the section can be used."""
+def io_problem(io: Io, rate_hz: float) -> tuple[str, str, str] | None:
+    """Key, what was expected and what came; None where the section can be used.
+
+    rate_hz: the closest that parts come, by the camera's section.
+    """
     lines = {
         name: getattr(io, name) for name in ("ok", "ng", "healthy", "ready", "trigger", "enable")
     }
@@ -48,6 +51,10 @@ def io_problem(io: Io) -> tuple[str, str, str] | None:
             return f"io.{name}", "a line of its own", f"{offset}, as io.{twice[0]}"
     if not 5 <= io.pulse_ms <= 10_000:
         return "io.pulse_ms", "5 to 10000", str(io.pulse_ms)
+    apart_ms = 1000 / rate_hz
+    if io.pulse_ms >= apart_ms:
+        expected = f"less than {apart_ms:g}, the distance of parts at camera rate_hz = {rate_hz:g}"
+        return "io.pulse_ms", expected, str(io.pulse_ms)
     if not 0 <= io.debounce_us <= 1_000_000:
         return "io.debounce_us", "0 to 1000000", str(io.debounce_us)
     if io.trigger >= 0 and io.enable < 0:

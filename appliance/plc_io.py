@@ -93,13 +93,14 @@ class IoPort:
             if self._is_enabled:  # an enabled PLC is an alive one
                 self._bank.set_counter("PlcHeartbeat", self._bank.number("PlcHeartbeat") + 1)
             self._write(Control(0))
-        is_safe = Status2.SAFE_STATE in Status2(self._bank.number("Status2"))
-        self._is_healthy = not self._is_healthy and not is_safe
+        self._is_healthy = not self._is_healthy and not self._is_safe
         self._put(self._io.healthy, self._is_healthy)
         self.follow()
 
     def follow(self) -> None:
-        """READY as it stands in HR 100."""
+        """READY as it stands in HR 100; in SafeState no window stays open."""
+        if self._is_safe:
+            self._end_pulse()
         status = Status1(self._bank.number("Status1"))
         self._put(self._io.ready, Status1.TRIGGER_READY in status)
 
@@ -132,7 +133,12 @@ class IoPort:
         is_real = not verdict.is_simulated or self._io.chip == VIRTUAL
         # A later edge, refused or not, is a part that would take this OK for its own.
         is_newest = not self.is_master or verdict.part_tag == self._count
-        return is_real and is_newest
+        return is_real and is_newest and not self._is_safe
+
+    @property
+    def _is_safe(self) -> bool:
+        """SafeState as it stands in HR 101."""
+        return Status2.SAFE_STATE in Status2(self._bank.number("Status2"))
 
     def _end_pulse(self) -> None:
         if self._pulse is not None:
@@ -151,6 +157,7 @@ class IoPort:
             self._is_enabled = level
             self._write(Control(0))
         elif offset == self._io.trigger and level:
+            self._end_pulse()  # what is open was said of the part before, even if this is refused
             self._count = (self._count + 1) & 0xFFFF_FFFF
             self.counters["io_triggers"] += 1
             self._bank.set("PartTag", self._count)

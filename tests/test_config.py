@@ -73,6 +73,10 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
         (GOOD + CAMERA + IO + GUARDED + "trigger = 4\n", "io.enable", "a line, with io.tr", "-1"),
         (GOOD + CAMERA + IO + GUARDED + "pulse_ms = 1\n", "io.pulse_ms", "5 to 10000", "1"),
         (
+            GOOD + CAMERA + "rate_hz = 20\n" + IO + GUARDED,
+            "io.pulse_ms", "less than 50, the distance of parts at camera rate_hz = 20", "50",
+        ),
+        (
             GOOD + CAMERA.replace('"files"', '"webcam"'),
             "camera[0].kind", "'files' or 'genicam'", "'webcam'",
         ),

@@ -165,6 +165,48 @@ def test_a_part_gets_no_ok_once_a_refused_one_follows_it(tmp_path: Path, waited_
     asyncio.run(live())
 
 
+@pytest.mark.parametrize("next_is", ["accepted", "refused"])
+def test_the_edge_of_the_next_part_ends_the_window(tmp_path: Path, next_is: str) -> None:
+    async def live() -> None:
+        desk = Wired(tmp_path, pulse_ms=10_000).ready_at_the_lines()
+        desk.edge(TRIGGER, True)
+        desk.edge(TRIGGER, False)
+        desk.close(Word.OK)
+        if next_is == "accepted":
+            await asyncio.sleep(0)  # the result is acknowledged
+        assert desk.lamp(OK)
+        desk.edge(TRIGGER, True)
+        assert (desk.lamp(OK), desk.lamp(NG)) == (False, True)
+        assert len(desk.counted) == (next_is == "refused")
+        desk.port.close()
+
+    asyncio.run(live())
+
+
+def test_safe_state_ends_the_window_and_opens_none(tmp_path: Path) -> None:
+    async def live() -> None:
+        desk = Wired(tmp_path, pulse_ms=10_000).ready_at_the_lines()
+        desk.edge(TRIGGER, True)
+        desk.close(Word.OK)
+        await asyncio.sleep(0)
+        assert desk.lamp(OK)
+        desk.conditions.offline = OfflineReason.CAMERA
+        desk.wait(100)
+        desk.port.beat()
+        assert (desk.lamp(OK), desk.lamp(NG)) == (False, True)
+        desk.conditions.offline = OfflineReason.NONE
+        desk.edge(TRIGGER, False)
+        desk.edge(TRIGGER, True)
+        assert desk.last_id == 2
+        desk.conditions.offline = OfflineReason.CAMERA
+        desk.close(Word.OK)
+        assert Status2.SAFE_STATE in desk.bits2
+        assert (desk.lamp(OK), desk.lamp(NG)) == (False, True)
+        desk.port.close()
+
+    asyncio.run(live())
+
+
 def test_a_cut_enable_wire_is_a_silent_plc(tmp_path: Path) -> None:
     """Enable falls: not Ready at once; after 500 ms safe, and HEALTHY stands still."""
 
@@ -256,7 +298,7 @@ class Relay(threading.Thread):
 
 @pytest.fixture(scope="module")
 def line() -> Iterator[tuple[Rig, Relay, Path]]:
-    with Rig({"deadline_ms": 1000, "io": {**WIRED, "pulse_ms": 800}}) as rig:
+    with Rig({"deadline_ms": 1000, "io": {**WIRED, "pulse_ms": 800}}, {"rate_hz": 1.0}) as rig:
         rig.start()
         file = rig.config.runtime_dir / "gpio"
         until("the chip", file.exists, 30)
