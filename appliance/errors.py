@@ -2,6 +2,7 @@
 
     ConfigError             a human        exit 78, systemd leaves the process down
     ├─ AddressInUse         a human        as above; a supervised process: exit 1, retried
+    ├─ ChipAway             a human        as above; a supervised process: exit 1, retried
     └─ ArtefactError        a human        one-shot command: exit 78; line process: `Refused`
     DeviceError             the process    close, back off, reopen; parts meanwhile end as ERROR
     └─ DeviceTimeout        the process    as above, after waiting for a named time
@@ -25,6 +26,10 @@ class ConfigError(Exception):
 
 class AddressInUse(ConfigError):
     """Somebody else serves this address, perhaps a process of ours that is still ending."""
+
+
+class ChipAway(ConfigError):
+    """The GPIO chip is not there: never was, or an expander that comes back in a moment."""
 
 
 class ArtefactError(ConfigError):

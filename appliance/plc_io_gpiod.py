@@ -12,7 +12,10 @@ from datetime import timedelta
 import gpiod
 from gpiod.line import Clock, Direction, Edge, Value
 
-from appliance.errors import AddressInUse, ConfigError
+from appliance.errors import AddressInUse, ChipAway, ConfigError
+
+_AWAY = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO)
+"""Of an expander on USB or I2C that is reset or plugged in again."""
 
 
 class GpiodLines:
@@ -21,7 +24,7 @@ class GpiodLines:
     def __init__(
         self, chip: str, outputs: Mapping[int, bool], inputs: Sequence[int], debounce_us: int
     ) -> None:
-        """Raises ConfigError (no such chip or line), AddressInUse (somebody drives a line)."""
+        """Raises ChipAway, AddressInUse (somebody drives a line), ConfigError (all else)."""
         config: dict[Iterable[int | str] | int | str, gpiod.LineSettings | None] = {
             offset: gpiod.LineSettings(
                 direction=Direction.OUTPUT, output_value=Value.ACTIVE if level else Value.INACTIVE
@@ -41,6 +44,8 @@ class GpiodLines:
             expected = f"a GPIO chip with the lines {sorted([*outputs, *inputs])}"
             if isinstance(err, OSError) and err.errno == errno.EBUSY:
                 raise AddressInUse(f"[io] chip = {chip}", expected, "a line in use") from err
+            if isinstance(err, OSError) and err.errno in _AWAY:
+                raise ChipAway(f"[io] chip = {chip}", expected, str(err)) from err
             raise ConfigError(f"[io] chip = {chip}", expected, str(err)) from err
         self._is_listening = False
 

@@ -21,7 +21,7 @@ from typing import TextIO
 import structlog
 
 from appliance.config import Config, load_config
-from appliance.errors import AddressInUse, ConfigError
+from appliance.errors import AddressInUse, ChipAway, ConfigError
 
 EXIT_DONE = 0
 EXIT_NO = 1
@@ -116,6 +116,12 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def exit_of(err: ConfigError, is_supervised: bool) -> int:
+    """78 stays down; what may mend itself is tried again where somebody starts us afresh."""
+    is_retried = is_supervised and isinstance(err, (AddressInUse, ChipAway))
+    return EXIT_NO if is_retried else EXIT_CONFIG
+
+
 def run_process(
     main: ProcessMain, process: str, config_path: Path, name: str, is_supervised: bool
 ) -> int:
@@ -132,8 +138,7 @@ def run_process(
         main(service, config, name)
     except ConfigError as err:
         service.log.error(str(err))  # noqa: TRY400 - one clear line, no traceback
-        is_retried = is_supervised and isinstance(err, AddressInUse)
-        return EXIT_NO if is_retried else EXIT_CONFIG
+        return exit_of(err, is_supervised)
     except Exception:
         service.log.exception("bug")
         return EXIT_NO

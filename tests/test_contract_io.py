@@ -1,6 +1,7 @@
 """One suite for every GPIO chip: the virtual one, and the kernel's gpio-sim where it is there."""
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse, ChipAway, ConfigError
 from appliance.plc_io import Lines
 from appliance.plc_io_virtual import VirtualLines
+from appliance.service import EXIT_CONFIG, EXIT_NO, exit_of
 
 OK, NG, TRIGGER = 0, 1, 4
 SIM = Path("/sys/kernel/config/gpio-sim")
@@ -139,3 +141,32 @@ def test_a_chip_that_is_not_there_is_named() -> None:
 
     with pytest.raises(ConfigError, match="/dev/gpiochip99"):
         GpiodLines("/dev/gpiochip99", {0: False}, (), 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "supervised_exit"),
+    [
+        (errno.ENOENT, ChipAway, EXIT_NO),
+        (errno.ENODEV, ChipAway, EXIT_NO),
+        (errno.ENXIO, ChipAway, EXIT_NO),
+        (errno.EIO, ChipAway, EXIT_NO),
+        (errno.EBUSY, AddressInUse, EXIT_NO),
+        (errno.EACCES, ConfigError, EXIT_CONFIG),
+        (errno.EINVAL, ConfigError, EXIT_CONFIG),
+    ],
+)
+def test_a_chip_that_may_come_back_is_tried_again_under_supervision(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[ConfigError], supervised_exit: int
+) -> None:
+    gpiod = pytest.importorskip("gpiod", reason="the extra `io` is not installed")
+    from appliance.plc_io_gpiod import GpiodLines
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(gpiod, "request_lines", fail)
+    with pytest.raises(ConfigError, match="/dev/gpiochip7") as caught:
+        GpiodLines("/dev/gpiochip7", {0: False}, (), 0)
+    assert type(caught.value) is kind
+    assert exit_of(caught.value, is_supervised=True) == supervised_exit
+    assert exit_of(caught.value, is_supervised=False) == EXIT_CONFIG
