@@ -100,6 +100,56 @@ def test_a_part_outside_the_limits_is_never_placed(method, pose, message):
     assert caught.value.reason is Reason.FIXTURE
 
 
+def deformed(linear, origin=(30, 30)):
+    """The part through a 2x2 matrix about the region's middle."""
+    left, top, width, height = FIXTURE.region
+    middle = np.array([left + (width - 1) / 2, top + (height - 1) / 2])
+    linear = np.array(linear, float)
+    matrix = np.hstack([linear, (middle + origin - linear @ middle)[:, None]])
+    size = (SIZE[1] + 60, SIZE[0] + 60)
+    frame = cv2.warpAffine(part(), matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    return frame.astype(np.uint8)
+
+
+@pytest.mark.parametrize("turn", [0, 12])
+@pytest.mark.parametrize(
+    "linear", [[[1.15, 0], [0, 0.87]], [[0.87, 0], [0, 1.15]], [[1, 0.1], [0, 1]]]
+)
+def test_a_deformed_part_is_refused_and_never_straightened(linear, turn):
+    one = finder((30, 30), method="ecc", max_rotation_deg=turn, scale=(0.9, 1.1), min_likeness=0.3)
+    with pytest.raises(PartError, match="fixture not found") as caught:
+        one.locate(deformed(linear))
+    assert caught.value.reason is Reason.FIXTURE
+
+
+def test_a_small_deformation_stays_for_the_network_to_see():
+    one = finder((30, 30), method="ecc", max_rotation_deg=5, scale=(0.95, 1.05))
+    found = one.locate(deformed([[1.015, 0], [0, 0.985]]))
+    turned = found.matrix[:, :2] / found.scale
+    assert turned @ turned.T == pytest.approx(np.eye(2), abs=1e-9)
+    assert 0.3 < found.deformed_px < 1.5
+
+
+@pytest.mark.parametrize("noise", [2.0, 10.0])
+def test_a_scaled_part_that_may_not_turn_is_found_through_noise(noise):
+    one = finder((30, 30), method="ecc", scale=(0.95, 1.05))
+    for scale in (0.97, 1.0, 1.03):
+        found = one.locate(moved(4, -5, 0.0, scale, origin=(30, 30), noise=noise))
+        assert found.rotation_deg == 0
+        assert found.scale == pytest.approx(scale, abs=0.004)
+    with pytest.raises(PartError, match="turned where no turn is allowed"):
+        one.locate(moved(4, -5, 4.0, 1.0, origin=(30, 30), noise=noise))
+
+
+def test_what_may_not_change_is_exact():
+    shift = finder((30, 30), method="ecc").locate(moved(3.4, 2.7, origin=(30, 30)))
+    assert (shift.rotation_deg, shift.scale, shift.deformed_px) == (0, 1, pytest.approx(0))
+    turn = finder((30, 30), method="ecc", max_rotation_deg=5).locate(
+        moved(3.4, 2.7, 2.0, origin=(30, 30))
+    )
+    assert turn.scale == 1
+
+
 def frames_without_the_part():
     rng = np.random.default_rng(0)
     shape = (SIZE[0] + 60, SIZE[1] + 60)
