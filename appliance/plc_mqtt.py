@@ -85,7 +85,7 @@ class SparkplugNode:
         self._node = settings.node or socket.gethostname()
         self._cameras = [camera.name for camera in config.camera]
         self._keep: deque[Verdict] = deque()
-        self.counters = {"sent": 0, "dropped": 0, "historical": 0}
+        self.counters = {"sent": 0, "dropped": 0, "historical": 0, "retained": 0}
         self._state_file = config.state_dir / "mqtt_bdseq"
         self._password = _secret(config.root_dir, settings.password_file)
         self._ca = _file(config.root_dir, settings.ca_file)
@@ -182,7 +182,8 @@ class SparkplugNode:
             loop.call_soon_threadsafe(tell, self._lost, str(code))
 
         def on_message(_: Any, __: Any, message: Any) -> None:
-            loop.call_soon_threadsafe(self._commanded, bytes(message.payload))
+            kept = bool(message.retain)
+            loop.call_soon_threadsafe(self._commanded, bytes(message.payload), kept)
 
         client.on_connect, client.on_disconnect = on_connect, on_disconnect
         client.on_message = on_message
@@ -313,7 +314,12 @@ class SparkplugNode:
 
     # ---- commands
 
-    def _commanded(self, payload: bytes) -> None:
+    def _commanded(self, payload: bytes, is_retained: bool) -> None:
+        if is_retained:
+            # The broker would repeat it at every connection, long after anybody wished it.
+            self.counters["retained"] += 1
+            self._log.warning("retained MQTT command not obeyed: publish it without retain")
+            return
         try:
             metrics = decode(payload)
         except BadPayload as err:

@@ -323,6 +323,40 @@ def test_a_lost_connection_is_a_death_and_the_next_birth_has_the_next_number(
 
 
 @needs_broker
+def test_a_command_that_the_broker_keeps_is_not_obeyed_and_counted(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """It would be obeyed anew at every connection."""
+
+    def load(number: int, retain: bool) -> None:
+        wish = Payload(timestamp=1)
+        wish.metrics.add(name="Node Control/Load Recipe", int_value=number)
+        topic, data = "spBv1.0/inspectd/NCMD/box", wish.SerializeToString()
+        broker.ear.publish(topic, data, qos=1, retain=retain).wait_for_publish(10)
+
+    async def live() -> None:
+        asked = Asked()
+        node = make(tmp_path, broker.port, asked)
+        speak(node)
+        await asyncio.to_thread(load, 2, True)
+        async with serving(node):
+            await broker.next("NBIRTH/box")
+            for _ in range(1500):
+                if node.counters["retained"]:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(load, 3, False)
+            for _ in range(1500):
+                if asked.commands:
+                    break
+                await asyncio.sleep(0.01)
+        assert asked.commands == [("load_recipe", "3", "mqtt:broker")]
+        assert node.counters["retained"] == 1
+
+    asyncio.run(live())
+
+
+@needs_broker
 def test_verdicts_wait_while_the_broker_is_away_and_what_is_too_much_is_counted(
     broker: Broker, tmp_path: Path
 ) -> None:
