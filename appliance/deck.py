@@ -35,7 +35,16 @@ from appliance.messages import (
     Words,
 )
 from appliance.recipe import load_recipe
-from appliance.recording import CAMERA, MAP, TAPE, Entry, SegmentWriter, repair, unfinished
+from appliance.recording import (
+    CAMERA,
+    MAP,
+    TAPE,
+    Entry,
+    SegmentWriter,
+    repair,
+    set_aside,
+    unfinished,
+)
 from appliance.wire import decode
 
 SEGMENT_BYTES = 64_000_000
@@ -385,22 +394,25 @@ class _Writer:
         minutes = max((camera.record_minutes for camera in rings), default=0.0)
         self._ring_ns = 0 if others else int(minutes * 60e9)
         self.note = ""
+        self._standing_note = ""
+        """What a new segment does not mend."""
+        self._is_dead = False
         self.lost = 0
-        """Messages and pictures that could not be written."""
+        """Messages and pictures that could not be written; segments that were set aside."""
         self.segments = 0
         self._thread = threading.Thread(target=self._run, name="deck", daemon=True)
         self._thread.start()
 
     def put(self, job: _Job) -> bool:
-        """Queue it, or say that there is no room."""
+        """Queue it, or say that there is no room, or nobody to write it."""
         nbytes = len(job.entry.data) + (job.pixels.nbytes if job.pixels is not None else 0)
         with self._lock:
-            is_full = self._queue.qsize() >= QUEUE_ENTRIES
+            is_full = self._is_dead or self._queue.qsize() >= QUEUE_ENTRIES
             if is_full or (job.pixels is not None and self._held_bytes + nbytes > QUEUE_BYTES):
                 self.lost += job.pixels is None
                 return False
             self._held_bytes += nbytes
-        self._queue.put(job)
+            self._queue.put(job)
         return True
 
     def close(self, timeout_s: float) -> None:
@@ -409,6 +421,18 @@ class _Writer:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as err:  # a bug: told by the threads' own hook, but never in silence
+            with self._lock:
+                self._is_dead = True
+                self.lost += 1 + self._queue.qsize()
+            self.note = f"recording ended until the next start: {type(err).__name__}: {err}"
+            if self._segment is not None:
+                self._segment.abandon()
+            raise
+
+    def _work(self) -> None:
         self._repair()
         while True:
             try:
@@ -443,9 +467,19 @@ class _Writer:
     def _repair(self) -> None:
         for path in unfinished(self._folder):
             try:
-                repair(path)
-            except OSError as err:
+                self._repair_or_keep(path)
+            except OSError as err:  # the disk: the next start tries again
                 self.note = f"recording: {path}: {err}"
+
+    def _repair_or_keep(self, path: Path) -> None:
+        try:
+            repair(path)
+        except OSError:
+            raise
+        except Exception as err:  # noqa: BLE001 - whatever a damaged file does to its reader
+            self.lost += 1
+            kept, cause = set_aside(path), f"{type(err).__name__}: {err}"
+            self.note = self._standing_note = f"recording: {kept}: cannot be repaired: {cause}"
 
     def _write(self, job: _Job, nbytes: int) -> None:
         segment = self._segment
@@ -482,7 +516,7 @@ class _Writer:
         for topic, facts in self._notes.items():  # each segment can be read by itself
             self._segment.note(topic, facts)
         self.segments, self._begun_ns = number, time.monotonic_ns()
-        self._grade, self._keeps, self.note = 0, False, ""
+        self._grade, self._keeps, self.note = 0, False, self._standing_note
         return self._segment
 
     def _flush(self) -> None:

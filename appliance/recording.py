@@ -30,16 +30,22 @@ from mcap.reader import make_reader
 from mcap.records import Channel, Chunk, ChunkIndex, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.writer import CompressionType, IndexType, Writer
+from zstandard import ZstdError
 
 from appliance import raw_image
 from appliance.errors import ArtefactError
 from appliance.raw_image import decode_image, encode_image
 
 OPEN_SUFFIX = ".open"
+DAMAGED_SUFFIX = ".damaged"
 CAMERA, MAP, TAPE = "/camera/", "/map/", "/tape/"
 _CHUNK_BYTES = 1 << 20
 _LARGEST_RECORD = 1 << 30
-_TORN = (McapError, ValueError, struct.error, EOFError, OverflowError, MemoryError)
+_TORN = (
+    McapError, ValueError, struct.error, EOFError, OverflowError, MemoryError,
+    ZstdError,
+    RuntimeError,  # what lz4 raises
+)  # fmt: skip
 """What the readers raise on a file that was cut off or damaged."""
 
 Schemas = Mapping[str, type[msgspec.Struct]]
@@ -169,6 +175,27 @@ def repair(path: Path) -> tuple[Path | None, int]:
     """
     target = path.with_name(path.name.removesuffix(OPEN_SUFFIX))
     draft = path.with_name(f".{target.name}.repaired")
+    try:
+        count = _copy_whole(path, draft)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if count:
+        draft.rename(target)
+    else:
+        draft.unlink()
+    path.unlink()
+    return (target if count else None), count
+
+
+def set_aside(path: Path) -> Path:
+    """An unfinished segment that `repair` fails on, kept under another name: no start meets it
+    again, no reader and no retention either. Raises OSError.
+    """
+    return path.rename(path.with_name(path.name.removesuffix(OPEN_SUFFIX) + DAMAGED_SUFFIX))
+
+
+def _copy_whole(path: Path, draft: Path) -> int:
     count = 0
     with path.open("rb") as source, draft.open("wb") as sink:
         writer = Writer(sink, chunk_size=_CHUNK_BYTES, compression=CompressionType.NONE)
@@ -207,12 +234,7 @@ def repair(path: Path) -> tuple[Path | None, int]:
         writer.finish()
         sink.flush()
         os.fsync(sink.fileno())
-    if count:
-        draft.rename(target)
-    else:
-        draft.unlink()
-    path.unlink()
-    return (target if count else None), count
+    return count
 
 
 def _whole_records(source: BinaryIO) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from appliance.deck import Deck
 from appliance.errors import ArtefactError
 from appliance.frames import RingReader, RingWriter
 from appliance.messages import FrameReady, Scored, Taped, Verdict, Words
-from appliance.recording import Recording, unfinished
+from appliance.recording import Entry, Recording, SegmentWriter, unfinished
 from appliance.wire import encode
 from tests.rig import until
 
@@ -260,4 +260,75 @@ def test_a_recorder_that_was_killed_finds_its_segment_repaired(root: Path) -> No
     recording = Recording(open_segment.parent)
     assert recording.is_repaired
     assert len(list(recording.entries())) >= 8
+    line.deck.close(10)
+
+
+def test_a_damaged_segment_costs_itself_and_not_the_next_recording(root: Path) -> None:
+    line = feed(root, record="all")
+    line.deck.close(10)
+    folder = line.config.recordings_dir / "before"
+    for number, damage_at in enumerate((60, 400), 1):
+        writer = SegmentWriter(folder / f"{number}.mcap", {"box": "b"}, {}, is_compressed=True)
+        for count in range(200):
+            writer.add(Entry("/tape/seen", count + 1, count, count, b"message %d" % count))
+            writer.flush()
+        writer.abandon()
+        path = folder / f"{number}.mcap.open"
+        data = bytearray(path.read_bytes())
+        at = data.index(bytes.fromhex("28b52ffd"), damage_at) + 6  # within a zstd frame
+        data[at : at + 4] = b"\xff\xff\xff\xff"
+        path.write_bytes(data)
+    line.deck = line.open()
+    until("an end of the repairs", lambda: not unfinished(line.config.recordings_dir))
+    line.part(1)
+    line.deck.close(10)
+    assert line.deck.figures()["segments"] == 1
+    assert line.deck.figures()["record_dropped"] == 0
+    assert line.deck.note == ""
+
+
+def test_what_cannot_be_repaired_is_kept_named_and_counted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> None:
+        raise KeyError(path.name)
+
+    line = feed(root, record="all")
+    line.deck.close(10)
+    folder = line.config.recordings_dir / "before"
+    folder.mkdir(parents=True)
+    (folder / "1.mcap.open").write_bytes(b"nobody can read this")
+    monkeypatch.setattr(deck_module, "repair", fails)
+    line.deck = line.open()
+    until("a file set aside", lambda: line.deck.note != "")
+    assert [path.name for path in folder.iterdir()] == ["1.mcap.damaged"]
+    assert (folder / "1.mcap.damaged").read_bytes() == b"nobody can read this"
+    line.part(1)
+    line.deck.close(10)
+    assert line.deck.figures()["segments"] == 1
+    assert line.deck.figures()["record_dropped"] == 1
+    assert line.deck.dropped_at_ns is not None
+    assert "1.mcap.damaged: cannot be repaired: KeyError" in line.deck.note
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_died_takes_nothing_more_and_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("a bug")
+
+    line = feed(root, record="all")
+    monkeypatch.setattr(SegmentWriter, "add", fails)
+    line.part(1)
+    until("a note", lambda: line.deck.note != "")
+    assert "recording ended" in line.deck.note
+    assert "a bug" in line.deck.note
+    before = line.deck.figures()
+    assert before["record_dropped"] > 0
+    line.part(2)
+    after = line.deck.figures()
+    assert after["recorded"] == before["recorded"]
+    assert after["record_dropped"] >= before["record_dropped"] + 3  # messages, picture, map
+    assert line.deck.dropped_at_ns is not None
     line.deck.close(10)

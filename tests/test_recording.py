@@ -6,7 +6,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from appliance.__main__ import app
 from appliance.errors import ArtefactError
 from appliance.raw_image import decode_image, encode_image
 from appliance.recording import (
@@ -117,6 +119,48 @@ def test_a_segment_cut_off_anywhere_is_repaired_to_what_was_whole(tmp_path: Path
         shutil.rmtree(folder)
     assert found == sorted(found)
     assert found[-1] == 12
+
+
+def test_a_flipped_bit_anywhere_never_stops_the_repair_nor_the_reader(tmp_path: Path) -> None:
+    write(tmp_path / "w" / "1.mcap", is_compressed=True).abandon()
+    torn = (tmp_path / "w" / "1.mcap.open").read_bytes()
+    write(tmp_path / "w" / "2.mcap", is_compressed=True).finish()
+    whole = (tmp_path / "w" / "2.mcap").read_bytes()
+    refused, counts = 0, set[int]()
+    for at in range(0, len(torn), 13):
+        flipped = bytearray(torn)
+        flipped[at] ^= 8
+        (tmp_path / "1.mcap.open").write_bytes(flipped)
+        counts.add(repair(tmp_path / "1.mcap.open")[1])
+    for at in range(0, len(whole), 13):
+        flipped = bytearray(whole)
+        flipped[at] ^= 8
+        (tmp_path / "1.mcap").write_bytes(flipped)
+        try:
+            recording = Recording(tmp_path / "1.mcap")
+            list(recording.entries())
+            for key in recording.image_keys:
+                recording.image(*key)
+        except ArtefactError:
+            refused += 1
+    assert refused > 100
+    assert counts >= {0, 1, 2, 12}
+
+
+def test_replay_refuses_a_compressed_segment_with_a_flipped_bit(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\nfolder = "x"\n'
+    )
+    write(tmp_path / "r" / "1.mcap", is_compressed=True).finish()
+    data = bytearray((tmp_path / "r" / "1.mcap").read_bytes())
+    magic = bytes.fromhex("28b52ffd")  # of a zstd frame
+    data[data.index(magic) + len(magic)] ^= 8
+    (tmp_path / "r" / "1.mcap").write_bytes(data)
+    arguments = ["replay", str(tmp_path / "r"), "--config", str(config)]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, ArtefactError), done.output
+    assert "1.mcap: expected a whole MCAP segment" in str(done.exception)
 
 
 def test_unfinished_segments_are_found_and_finished_ones_left_alone(tmp_path: Path) -> None:
