@@ -60,7 +60,7 @@ def make_source(config: Config, camera: Camera, service: Service) -> Source:
     try:
         from appliance.camera_genicam import GenicamSource
     except ModuleNotFoundError as err:
-        expected = "harvesters and genicam (pip install inspectd[camera])"
+        expected = "harvesters and genicam (extra camera, docs/install.md)"
         raise ConfigError(f"camera.{camera.name}.kind", expected, str(err)) from err
     return GenicamSource(camera, config.trigger, service.clock)
 

@@ -226,7 +226,7 @@ def _needs_packages() -> None:
     try:
         importlib.import_module("appliance.camera_genicam")
     except ModuleNotFoundError as err:
-        expected = "harvesters and genicam (pip install inspectd[camera])"
+        expected = "harvesters and genicam (extra camera, docs/install.md)"
         raise ConfigError("camera", expected, str(err)) from err
 
 

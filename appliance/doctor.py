@@ -46,6 +46,13 @@ OPTIONAL = {
     "tensorrt": "tensorrt",
     "nicegui": "hmi",
     "torch": "train",
+    "asyncua": "bus",
+    "paho.mqtt": "bus",
+    "snap7": "bus",
+    "pycomm3": "bus",
+    "gpiod": "io",
+    "psycopg": "postgres",
+    "ray": "cluster",
 }
 _SHM = Path("/dev/shm")
 _SHM_BYTES = 256 << 20
@@ -73,9 +80,9 @@ def machine() -> Iterator[Finding]:
 def packages() -> Iterator[Finding]:
     """What the line needs, and what the extras add."""
     for name in BASE:
-        yield _package(name, "broken", "pip install inspectd")
+        yield _package(name, "broken", "docs/install.md")
     for name, extra in OPTIONAL.items():
-        yield _package(name, "missing", f"pip install inspectd[{extra}]")
+        yield _package(name, "missing", f'the extra "{extra}", docs/install.md')
 
 
 def _package(name: str, grade: Grade, remedy: str) -> Finding:

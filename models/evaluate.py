@@ -226,7 +226,7 @@ def pixels(data: Dataset, maps: Sequence[npt.NDArray[np.float32]]) -> dict[str, 
 
 def main(
     bundle: Annotated[
-        Path, typer.Argument(help="Bundle directory; with --protocol, or a folder of bundles.")
+        Path, typer.Argument(help="Bundle directory; with --protocol a folder of bundles.")
     ],
     data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
     seed: Annotated[int, typer.Option(help="Seed of the split; that of the training.")] = 0,

@@ -279,7 +279,12 @@ def over(labels: Labels, names: Sequence[str], image: Labels) -> Labels:
 
 # ---- commands ------------------------------------------------------------------------------
 
-app = typer.Typer(no_args_is_help=True, help="Segment maps: propose one, show one.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Segment maps: propose one, show one.",
+)
 
 
 @app.command("propose")

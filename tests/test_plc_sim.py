@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -788,3 +789,28 @@ def test_a_recipe_that_is_unknown_is_an_answer() -> None:
         serving.close()
     assert process.returncode == 1
     assert "recipe 9 not loaded: UNKNOWN_PRODUCT" in err
+
+
+def test_nobody_at_the_port_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tools.plc_client.TELL_S", 0.1)
+    with socket.socket() as taken:  # bound and not listening: every connection is refused
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        said: list[str] = []
+
+        async def wait_for_the_line() -> None:
+            stop = asyncio.Event()
+            running = asyncio.create_task(run_plc(PlcOptions(port=port), stop=stop))
+            while not said:
+                said.extend(capsys.readouterr().err.splitlines())
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            stop.set()
+            await running
+
+        run(wait_for_the_line())
+        said.extend(capsys.readouterr().err.splitlines())
+    expected = f"127.0.0.1:{port}: expected an appliance's Modbus server, got no connection"
+    assert said == [f"inspectd: {expected}; trying on"]

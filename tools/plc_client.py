@@ -6,6 +6,7 @@ an answer is told to the program as such.
 
 import asyncio
 import logging
+import sys
 import time
 from contextlib import suppress
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from tools.plc_program import PlcOptions, Ring
 _STATUS = (100, 53)
 _RING = (205, 125)
 _RETRY_S = 0.05
+TELL_S = 5.0
+"""So long without communication, and a person at the desk is told, once for each loss."""
 
 # A refused connection is an event of the program, not a warning twenty times a second.
 logging.getLogger("pymodbus").addHandler(logging.NullHandler())
@@ -53,17 +56,25 @@ async def run_scans(options: PlcOptions, program: Scanned, stop: asyncio.Event) 
     line = _Line(options)
     image = Bank(options.word_order)
     losses, was_lost = 0, True
-    next_s = time.monotonic()
+    next_s = good_s = time.monotonic()
+    is_told = False
     try:
         while not program.is_done and not stop.is_set():
             try:
                 await line.exchange(program.out, image)
                 program.scan(image, time.monotonic_ns())
                 was_lost, pause_s = False, options.scan_ms / 1e3
+                good_s, is_told = time.monotonic(), False
             except NoCommunication as err:
                 losses += not was_lost
                 was_lost, pause_s = True, _RETRY_S
                 program.lost(time.monotonic_ns(), f"no communication: {err}")
+                if not is_told and time.monotonic() - good_s > TELL_S:
+                    is_told = True
+                    sys.stderr.write(
+                        f"inspectd: {options.host}:{options.port}: expected an appliance's Modbus "
+                        f"server, got {err}; trying on\n"
+                    )
             next_s = max(next_s + pause_s, time.monotonic())
             await _pause(stop, next_s - time.monotonic())
     finally:

@@ -142,16 +142,19 @@ def main(
     rate: Annotated[float, typer.Option(min=0, help="Parts per second; 0 = as fast as Ready.")] = 0,
     scan_ms: Annotated[float, typer.Option(min=0.5, help="Scan cycle.")] = 5.0,
     deadline_ms: Annotated[float, typer.Option(help="Of the acceptance rule, own clock.")] = 250.0,
-    ask_deadline_ms: Annotated[int, typer.Option(help="Shorten the appliance's deadline.")] = 0,
+    ask_deadline_ms: Annotated[int, typer.Option(help="HR 9: a shorter deadline; 0 = none.")] = 0,
     accept_simulated: Annotated[
-        bool, typer.Option("--accept-simulated", help="A real PLC never does.")
+        bool,
+        typer.Option(
+            "--accept-simulated", help="Accept parts with Simulated 1, too; no real PLC does."
+        ),
     ] = False,
     first_tag: Annotated[int, typer.Option(min=0, help="PartTag of the first part.")] = 1,
     ring: Annotated[
         Ring, typer.Option(help="Results from the ring, parts by plc, hardware or free.")
     ] = Ring.NONE,
     barrier: Annotated[
-        str, typer.Option(help="--ring hardware: socket of a folder camera's light barrier.")
+        str, typer.Option(help="With --ring hardware: pulse this socket (tools/gentl).")
     ] = "",
     load_recipe: Annotated[int, typer.Option(help="Product number to load first.")] = 0,
     low_word_first: Annotated[

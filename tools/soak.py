@@ -38,7 +38,7 @@ _FAULTS: dict[str, Any] = {
 
 
 def main(
-    minutes: Annotated[float, typer.Option(min=0.1)] = 30.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 30.0,
     rate: Annotated[float, typer.Option(help="Parts per second.", min=1.0)] = 60.0,
     kill_every: Annotated[
         float, typer.Option(help="Mean seconds between kills; 0 = no faults at all.", min=0.0)
