@@ -2,7 +2,7 @@
 
 In: a frame (uint8) and a recipe's `Fixture`. Out: the picture that training would have seen, or
 PartError "fixture not found": a part that lies outside the limits is never scored, because a static
-segment map would lay its regions over the wrong places.
+segment map would lay its regions over the wrong places; nor is one that the frame cuts off.
 
 The region of the reference is searched in a reduced window first, in every pose that the limits
 allow, then at full resolution around the best place. Poses are searched one step beyond the limits,
@@ -39,6 +39,9 @@ _SCALE_STEP = 0.02
 _MOST_DEFORMED_PX = 1.5
 """How far a corner of the region may lie from where move, turn and scale alone bring it, in the
 pixels that ECC compares. Noise of 25 grey values moves it by 0.9 (synthetic parts, 2026)."""
+
+_MOST_BEYOND_PX = 1.0
+"""How far beyond the frame's outermost pixels a placed picture may reach; they are repeated."""
 
 
 class Found(NamedTuple):
@@ -109,8 +112,10 @@ class Finder:
     def placed(self, frame: Image, found: Found) -> Image:
         """The frame as training would have seen it, of the training images' size.
 
-        Pixels beyond the frame repeat its edge. A shift alone is a view where the frame holds it.
+        A shift alone is a view where the frame holds it. Raises PartError FIXTURE where the picture
+        would need pixels that were never imaged.
         """
+        self._check_held(frame, found)
         if found.rotation_deg == 0 and found.scale == 1:
             x, y = (round(float(value)) for value in found.matrix[:, 2])
             if min(x, y) >= 0 and x + self._size[0] <= frame.shape[1]:
@@ -121,6 +126,20 @@ class Finder:
             borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
         return np.asarray(moved, np.uint8)
+
+    def _check_held(self, frame: Image, found: Found) -> None:
+        """Raises PartError where the training images' corners, placed, lie beyond the frame."""
+        right, bottom = self._size[0] - 1, self._size[1] - 1
+        corners = np.array([[0, right, 0, right], [0, 0, bottom, bottom]])
+        x, y = found.matrix[:, :2] @ corners + found.matrix[:, 2:]
+        height, width = frame.shape[:2]
+        beyond = max(-x.min(), -y.min(), x.max() - (width - 1), y.max() - (height - 1))
+        if not beyond <= _MOST_BEYOND_PX:
+            raise PartError(
+                Reason.FIXTURE,
+                f"fixture not found: expected a part that lies whole in the frame of {width}x"
+                f"{height}, got one that needs {beyond:.1f} px beyond its edge",
+            )
 
     # ---- search ----------------------------------------------------------------------------
 

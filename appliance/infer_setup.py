@@ -79,7 +79,7 @@ class CameraSetup(msgspec.Struct, frozen=True):
         """What the network sees: 8 bits, the region of interest, the part where it belongs.
 
         Fills `figures` with where the part lay. Raises PartError where the frame does not hold the
-        region of interest or the fixture is not found.
+        region of interest, the fixture is not found or the part lies in part beyond the frame.
         """
         if self.finder is None:
             return to_8_bit(self._cut(frame), bits)

@@ -35,7 +35,8 @@ class Fixture(Section, frozen=True, kw_only=True):
     """How far a part may lie from where it lay in training, and what on it shows where it lies.
 
     The frame is moved (and turned, and scaled) before the network so that the region falls on its
-    place; a part outside these limits, or without the region, ends as ERROR "fixture not found".
+    place; a part outside these limits, without the region, or cut off by the frame's edge ends as
+    ERROR "fixture not found".
     """
 
     region: tuple[int, int, int, int]
@@ -72,7 +73,8 @@ class View(Section, frozen=True, kw_only=True):
     roi: tuple[int, int, int, int] | None = None
     """x, y, width, height in pixels of the camera's frame, cut by infer before the network."""
     fixture: Fixture | None = None
-    """Where parts do not lie still; `roi` then says where the training images lie in the frame."""
+    """Where parts do not lie still; `roi` then says where the training images lie in the frame,
+    with a margin on every side for what lies elsewhere."""
 
 
 class Recipe(Section, frozen=True, kw_only=True):

@@ -150,6 +150,34 @@ def test_what_may_not_change_is_exact():
     assert turn.scale == 1
 
 
+@pytest.mark.parametrize("method", ["template", "ecc"])
+@pytest.mark.parametrize(
+    ("pose", "origin", "beyond"),
+    [
+        ((-4, 0, 0.0), (0, 0), 4),
+        ((0, -5, 0.0), (0, 0), 5),
+        ((6, 0, 0.0), (60, 30), 6),
+        ((0, 9, 0.0), (30, 60), 9),
+        ((0, 0, 5.0), (0, 0), 15),
+    ],
+)
+def test_a_part_that_the_frame_cuts_off_is_never_judged(method, pose, origin, beyond):
+    one = finder(origin, method=method, max_rotation_deg=6 if pose[2] else 0)
+    frame = moved(*pose, origin=origin)
+    found = one.locate(frame)
+    with pytest.raises(PartError, match="px beyond its edge") as caught:
+        one.placed(frame, found)
+    assert caught.value.reason is Reason.FIXTURE
+    needed = float(str(caught.value).split("needs ")[1].split()[0])
+    assert needed == pytest.approx(beyond, abs=0.3 if pose[2] == 0 else 4)
+
+
+def test_a_pixel_at_the_border_is_interpolated():
+    one = finder()
+    frame = moved(-0.6, -0.4)
+    assert one.placed(frame, one.locate(frame)).shape == SIZE
+
+
 def frames_without_the_part():
     rng = np.random.default_rng(0)
     shape = (SIZE[0] + 60, SIZE[1] + 60)

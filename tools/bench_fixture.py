@@ -12,6 +12,8 @@ from tools.bench_row import Row, figure, quantiles
 from tools.bench_score import time_ms
 
 _SIZE = (2048, 2448)
+_MARGIN = 120
+"""Of the frame around the training images on every side."""
 _REGION = (900, 700, 480, 400)
 _NOISE = 3.0
 _REPEATS = 40
@@ -30,7 +32,7 @@ def fixture(seconds: float) -> list[Row]:
             Fixture(region=_REGION, max_shift_px=60, max_rotation_deg=5, method="ecc"),
         ),
     ):
-        finder = Finder(limits, reference, (0, 0), "bench")
+        finder = Finder(limits, reference, (_MARGIN, _MARGIN), "bench")
         turn = 0.0 if limits.max_rotation_deg == 0 else 2.3
         frame = _seen(reference, 21.4, -13.7, turn, 0)
 
@@ -80,13 +82,14 @@ def _reference() -> Frame:
 
 
 def _seen(reference: Frame, x: float, y: float, turn: float, seed: int) -> Frame:
-    """The reference turned about the region's middle, moved, with noise of its own."""
+    """A frame of the reference turned about the region's middle, moved, with noise of its own."""
     left, top, width, height = _REGION
     middle = (left + (width - 1) / 2, top + (height - 1) / 2)
     matrix = cv2.getRotationMatrix2D(middle, -turn, 1.0)
-    matrix[:, 2] += (x, y)
-    moved = cv2.warpAffine(reference, matrix, (_SIZE[1], _SIZE[0]), borderMode=cv2.BORDER_REPLICATE)
+    matrix[:, 2] += (x + _MARGIN, y + _MARGIN)
+    width, height = _SIZE[1] + 2 * _MARGIN, _SIZE[0] + 2 * _MARGIN
+    moved = cv2.warpAffine(reference, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     noise = np.random.default_rng(seed).normal(0, _NOISE, (512, 512)).astype(np.float32)
     # One tile of noise, moved about: drawing five million numbers forty times takes too long.
-    tiled = np.tile(noise, (_SIZE[0] // 512 + 1, _SIZE[1] // 512 + 1))[: _SIZE[0], : _SIZE[1]]
+    tiled = np.tile(noise, (height // 512 + 1, width // 512 + 1))[:height, :width]
     return np.asarray((moved + tiled).clip(0, 255), np.uint8)
