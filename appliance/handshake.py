@@ -181,6 +181,8 @@ class Handshake:
         self.refresh(now_ns)
         if not (self._is_triggered_by_plc and self.is_trigger_ready):
             return 0
+        if self._plc is not None and Control.TRIGGER in self._plc.control:
+            return 0  # until TriggerAck falls, AcqID is the id of the PLC's own part
         acq_id = self._open(plc, now_ns)
         self.refresh(now_ns)
         return acq_id

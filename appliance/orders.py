@@ -33,7 +33,7 @@ class Actions:
     resync: Callable[[int], CommandError]
     set_running: Callable[[bool, int], CommandError]
     start_job: Callable[[int, int], int]
-    """Part tag and time; the part's id, or 0 where TriggerReady is 0."""
+    """Part tag and time; the part's id, or 0 where TriggerReady is 0 or the PLC triggers."""
     start_challenge: Callable[[], CommandError]
     end_challenge: Callable[[], CommandError]
     unlock_challenge: Callable[[int], None]
@@ -105,7 +105,7 @@ class Orders:
         elif part_id := self._actions.start_job(int(tag), now_ns):
             answer(CommandError.DONE, str(part_id))
         else:
-            answer(CommandError.WRONG_STATE, "TriggerReady is 0")
+            answer(CommandError.WRONG_STATE, "TriggerReady is 0, or the PLC triggers just now")
 
     def _do(self, code: int, argument: int, now_ns: int, answer: Answer) -> None:
         actions = self._actions

@@ -100,6 +100,21 @@ def test_a_job_of_another_bus_needs_trigger_ready_and_is_a_part_like_any(world: 
     assert world.unaccounted == 0
 
 
+def test_a_job_of_another_bus_waits_until_the_plc_has_read_the_id_of_its_own(world: World) -> None:
+    """Between the PLC's write and its read AcqID may not become another part's."""
+    held = ENABLE | Control.BUFFER_RESULTS
+    world.beat(held)
+    world.beat(held | Control.TRIGGER, PartTag=5)
+    own = world.bank.number("AcqID")
+    assert world.is_ready and world.has(Status1.TRIGGER_ACK)
+    code, detail = ask(world, "start_job", "77", MES)
+    assert code == CommandError.WRONG_STATE
+    assert "PLC" in detail
+    assert world.bank.number("AcqID") == own
+    world.beat(held)
+    assert ask(world, "start_job", "77", MES)[0] == CommandError.DONE
+
+
 def test_halt_holds_until_reset(world: World) -> None:
     assert ask(world, "halt", by=MES)[0] == CommandError.DONE
     assert world.bank.number("State") == State.HALTED
