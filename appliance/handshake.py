@@ -55,6 +55,8 @@ class Conditions:
     fault: FaultCode = FaultCode.NONE
     """What is wrong just now; NONE ends the fault bit but for latching faults."""
     open_parts: int = 0
+    recipe_orders: int = 0
+    """Changes of recipe that were ordered and not answered yet: no part, from the same turn on."""
     status2: Status2 = NO_BITS
     """All bits but those that the handshake itself knows."""
     is_warning: bool = False
@@ -262,6 +264,8 @@ class Handshake:
         )
         control = plc.control if plc else Control(0)
         offline = conditions.offline
+        if conditions.recipe_orders:
+            offline = OfflineReason.RECIPE_CHANGING
         if conditions.is_maintenance:
             offline = OfflineReason.MAINTENANCE
         if offline == OfflineReason.NONE and not is_alive:

@@ -224,8 +224,12 @@ class Line:
 
     def _actions(self) -> Actions:
         return Actions(
-            load_recipe=self._out.load_recipe,
-            load_recipe_by_hash=self._out.load_recipe_by_hash,
+            load_recipe=lambda number, answer: self._out.load_recipe(
+                number, self.recipe_ordered(answer)
+            ),
+            load_recipe_by_hash=lambda wanted, answer: self._out.load_recipe_by_hash(
+                wanted, self.recipe_ordered(answer)
+            ),
             reset_counters=self.tally.reset_shift,
             clear_overrun=self.handshake.clear_overrun,
             clear_error=self.handshake.clear_error,
@@ -407,6 +411,17 @@ class Line:
 
     # ---- recipe ----------------------------------------------------------------------------
 
+    def recipe_ordered(self, answer: Answer) -> Answer:
+        """TriggerReady is 0 until the returned answer is given, while files are read, too: the next
+        part is another product's already."""
+        self.conditions.recipe_orders += 1
+
+        def answered(code: CommandError, detail: str) -> None:
+            self.conditions.recipe_orders -= 1
+            answer(code, detail)
+
+        return answered
+
     def change_recipe(
         self,
         target: LoadedRecipe,
@@ -576,7 +591,8 @@ class Line:
             fault = FaultCode.PASSPORT
         conditions.fault = fault
 
-        offline = setups.offline()
+        is_changing = setups.is_changing or conditions.recipe_orders > 0
+        offline = OfflineReason.RECIPE_CHANGING if is_changing else setups.offline()
         if offline == OfflineReason.NONE and not is_using:
             offline = OfflineReason.ENGINE if is_camera_ok else OfflineReason.CAMERA
             is_starting = not self._was_ready and now_ns - self._started_ns < _STARTING_NS
@@ -595,7 +611,7 @@ class Line:
 
         self._move(Event.HALT if self._is_halted else Event.SELF_TEST_OK)
         self._move(Event.FAULT if self.handshake.fault else Event.RESOLVED)
-        is_usable = is_using and setups.current is not None and not setups.is_changing
+        is_usable = is_using and setups.current is not None and not is_changing
         if not is_usable or conditions.is_maintenance:
             self._move(Event.RECIPE_LOST)
         else:

@@ -153,6 +153,8 @@ class World:
         self.loads: list[tuple[int, CommandError]] = []
         self.recipes = {1: loaded("cell"), 2: loaded("other")}
         self.store_delay_ms = 30.0
+        self.read_ms = 20.0
+        """Reading a recipe and hashing its bundle."""
         self.is_storing = True
         self.opened: dict[int, int] = {}
         """Part id → deadline, of every part that was ever accepted."""
@@ -464,7 +466,7 @@ class World:
             return
         target = self.recipes[number]
         self.at(
-            20,
+            self.read_ms,
             lambda: self.line.change_recipe(target, number, "ab" * 32, self.now, answered),
         )
 

@@ -479,6 +479,37 @@ def test_recipe_change_waits_for_open_parts_and_holds_ready(world: World) -> Non
     assert breach(world) == 0
 
 
+@pytest.mark.parametrize("by_hash", [False, True])
+def test_ready_falls_in_the_turn_of_the_order_while_files_are_still_read(
+    world: World, by_hash: bool
+) -> None:
+    """A PLC may wait for TriggerReady alone: the next part is the next product's."""
+    world.read_ms = 700
+    world.until_ready()
+    if by_hash:
+        argument = world.recipes[2].hash32
+        world.beat(ENABLE | EXECUTE, Command=CommandCode.LOAD_RECIPE_BY_HASH, CmdArg=argument)
+    else:
+        load(world, 2)
+    for _ in range(6):
+        assert not world.is_ready
+        assert world.bank.number("OfflineReason") == OfflineReason.RECIPE_CHANGING
+        assert world.bank.number("RecipeId") == 1
+        world.idle(100)
+    world.beat(ENABLE | EXECUTE | TRIGGER)
+    assert world.opened == {}
+    world.until_ready().part()
+    assert world.read()[1] == Word.OK
+    assert world.verdicts[1].verdict.recipe == "other/1"
+
+
+def test_ready_is_back_at_once_after_an_order_that_nobody_can_follow(world: World) -> None:
+    world.until_ready()
+    load(world, 9)
+    assert world.bank.number("CmdResult") == CommandError.UNKNOWN_PRODUCT
+    assert world.is_ready
+
+
 @pytest.mark.parametrize("victim", ["camera", "infer"])
 def test_a_refused_recipe_leaves_the_old_one(world: World, victim: str) -> None:
     world.until_ready()
