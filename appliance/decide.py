@@ -8,10 +8,11 @@ that silence ends as ERROR. One asyncio loop; features and forest run in one thr
 import asyncio
 import importlib.metadata
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.bundle import load_bundle
@@ -63,6 +64,26 @@ def software_version() -> str:
 def main(service: Service, config: Config, name: str) -> None:
     """Serve until told to stop. Raises ConfigError."""
     asyncio.run(_Decide(service, config).serve())
+
+
+def product_at_start(where: Path, text: str | None, products: Mapping[int, str]) -> int:
+    """The product that was in force, by what `last_recipe` says: "ID/VERSION", and its number in a
+    second line (older files have none). The first product where there is no file (None).
+
+    A recipe that nobody knows any more is no reason to judge parts by another product's: raises
+    RecipeError.
+    """
+    if text is None:
+        return min(products, default=0)
+    name, _, rest = text.partition("\n")
+    number = int(rest) if rest.strip().isdecimal() else 0
+    if number in products:
+        return number
+    for known, recipe in products.items():
+        if recipe == name.strip():
+            return known
+    expected = ", ".join(f"{known} {recipe}" for known, recipe in sorted(products.items()))
+    raise RecipeError(where, f"a product to go on with ({expected})", repr(text.strip()))
 
 
 class _Decide:
@@ -271,14 +292,20 @@ class _Decide:
         self._line.tick(self._service.clock())
 
     def _load_last(self) -> None:
-        """The recipe that was in force before the last stop, else the first product's."""
+        """The recipe of the product that was in force before the last stop."""
         try:
-            name = self._last_recipe.read_text(encoding="utf-8").strip()
-        except OSError:
-            name = ""
-        numbers = {recipe: number for number, recipe in self._products.items()}
-        number = numbers.get(name, min(self._products, default=0))
-        self._load_by_number(number, self._loaded_at_start)
+            text = self._last_recipe.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = None
+        except OSError as error:
+            self._loaded_at_start(CommandError.REFUSED_ARTEFACT, str(error))
+            return
+        try:
+            number = product_at_start(self._last_recipe, text, self._products)
+        except RecipeError as error:
+            self._loaded_at_start(CommandError.UNKNOWN_PRODUCT, str(error))
+        else:
+            self._load_by_number(number, self._loaded_at_start)
 
     def _loaded_at_start(self, code: CommandError, detail: str) -> None:
         if code != CommandError.DONE:
@@ -292,7 +319,9 @@ class _Decide:
         if self._line.setups.current is None:
             self._load_last()
 
-    def _load_by_number(self, number: int, done: Callable[[CommandError, str], None]) -> None:
+    def _load_by_number(
+        self, number: int, done: Callable[[CommandError, str], None], *, is_reload: bool = False
+    ) -> None:
         name = self._products.get(number)
         if name is None:
             known = ", ".join(str(n) for n in sorted(self._products))
@@ -300,7 +329,7 @@ class _Decide:
             done(CommandError.UNKNOWN_PRODUCT, detail)
             return
         task = asyncio.get_running_loop().run_in_executor(None, self._read_recipe, name)
-        task.add_done_callback(lambda read: self._recipe_read(number, read, done))
+        task.add_done_callback(lambda read: self._recipe_read(number, read, done, is_reload))
 
     def _load_by_hash(self, wanted: int, done: Callable[[CommandError, str], None]) -> None:
         task = asyncio.get_running_loop().run_in_executor(None, self._number_of_hash, wanted)
@@ -343,8 +372,13 @@ class _Decide:
         number: int,
         read: "asyncio.Future[tuple[LoadedRecipe, Scorer]]",
         done: Callable[[CommandError, str], None],
+        is_reload: bool,
     ) -> None:
         error = read.exception()
+        if is_reload and number != self._line.recipe_number:
+            # A product that was put in force meanwhile stays, and follows the new table itself.
+            self._reload_in_force(done)
+            return
         if error is not None:
             if not isinstance(error, ArtefactError):
                 self._log.error("bug while a recipe was read", exc_info=error)
@@ -361,7 +395,7 @@ class _Decide:
             if code == CommandError.DONE:
                 self._scorers = {scorer.bundle.id: scorer}
                 self._log.info("recipe in force", recipe=loaded.name, hash=loaded.hash[:12])
-                data = f"{loaded.name}\n".encode()
+                data = f"{loaded.name}\n{number}\n".encode()
                 task = asyncio.get_running_loop().run_in_executor(
                     None, write_atomically, self._last_recipe, data
                 )
@@ -418,13 +452,35 @@ class _Decide:
             error = products.exception()
             if error is None:
                 self._products = products.result()
-                self._load_by_number(self._line.recipe_number, done)
+                self._reload_in_force(done)
             elif isinstance(error, ConfigError):
                 done(CommandError.REFUSED_ARTEFACT, str(error))
             else:
                 raise error
 
         task.add_done_callback(read)
+
+    def _reload_in_force(self, done: Callable[[CommandError, str], None]) -> None:
+        """Limits alone change between two parts; for anything else TriggerReady falls first."""
+        number, current = self._line.recipe_number, self._line.setups.current
+        name, setup_hash = self._products.get(number, ""), current.setup_hash if current else ""
+        task = asyncio.get_running_loop().run_in_executor(None, self._is_of, name, setup_hash)
+
+        def compared(task: "asyncio.Future[bool]") -> None:
+            answer = done
+            if not task.result():
+                answer = self._line.recipe_ordered(done)
+                self._line.tick(self._service.clock())
+            self._load_by_number(number, answer, is_reload=True)
+
+        task.add_done_callback(compared)
+
+    def _is_of(self, name: str, setup_hash: str) -> bool:
+        """In a thread: this recipe has this set-up; one that will be refused changes nothing."""
+        try:
+            return load_recipe(self._config, name).setup_hash == setup_hash
+        except ArtefactError:
+            return True
 
     # ---- time ------------------------------------------------------------------------------
 

@@ -1,0 +1,182 @@
+"""Which recipe decide puts in force: after a restart, and when products.toml is read anew."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.codes import CommandError, OfflineReason
+from appliance.decide import _Decide, product_at_start
+from appliance.engine_null import write_null_bundle
+from appliance.recipe import Limits, LoadedRecipe, Recipe, RecipeError, View, write_recipe
+from appliance.scoring import Scorer
+from appliance.service import Service
+from tests.line_world import World
+
+PRODUCTS = {1: "a/7", 2: "b/2"}
+FILE = Path("state/last_recipe")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (None, 1),  # the first start ever
+        ("b/2\n2\n", 2),
+        ("b/3\n2\n", 2),  # a version that products.toml no longer has, or has not yet
+        ("b/2\n5\n", 2),  # the product got another number
+        ("b/2\n", 2),  # as written by older software
+    ],
+)
+def test_a_restart_goes_on_with_the_product_that_was_in_force(
+    text: str | None, number: int
+) -> None:
+    assert product_at_start(FILE, text, PRODUCTS) == number
+
+
+@pytest.mark.parametrize("text", ["b/3\n", "b/3\n5\n", "", "\n", "b/3\ntwo\n"])
+def test_what_nobody_knows_is_no_reason_for_the_first_product(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"last_recipe: expected .*1 a/7, 2 b/2.*, got '"):
+        product_at_start(FILE, text, PRODUCTS)
+
+
+class Desk(_Decide):
+    """decide's recipes with a line on virtual time; reading a recipe waits until it may go on."""
+
+    def __init__(self, world: World) -> None:
+        config = world.config
+        self.bundle = write_null_bundle(config.bundles_dir / "null", "null", 64, 64).id
+        self._table = config.root_dir / "products.toml"
+        self.may_read = threading.Event()
+        self.reads = threading.Event()
+        self.use("cell/1", "other/1")
+        super().__init__(Service("decide", lambda: world.now), config)
+        self._line = world.line
+
+    def use(self, *names: str) -> None:
+        rows = [
+            f'[[product]]\nnumber = {number}\nrecipe = "{name}"\n'
+            for number, name in enumerate(names, 1)
+        ]
+        self._table.write_text("".join(rows))
+
+    def write(self, name: str, t2: float = 2.0, exposure_us: float | None = None) -> LoadedRecipe:
+        identity, _, version = name.partition("/")
+        recipe = Recipe(
+            id=identity,
+            version=int(version),
+            bundle=self.bundle,
+            bundle_dir="null",
+            decides="map_max",
+            limits=Limits(t1=1.0, t2=t2),
+            camera={"top": View(exposure_us=exposure_us)},
+        )
+        write_recipe(self._config, recipe)
+        return super()._read_recipe(name)[0]
+
+    def _read_recipe(self, name: str) -> tuple[LoadedRecipe, Scorer]:
+        self.reads.set()
+        assert self.may_read.wait(20)
+        return super()._read_recipe(name)
+
+    async def reload(self, meanwhile: Callable[[], None]) -> CommandError:
+        answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
+        self._reload_products(lambda code, detail: answer.set_result(code))
+        await asyncio.to_thread(self.reads.wait, 20)
+        meanwhile()
+        self.may_read.set()
+        while not answer.done():
+            await asyncio.sleep(0.005)
+            self.world_turn()
+        return answer.result()
+
+    def world_turn(self) -> None:
+        """Camera and infer answer."""
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as made:
+        yield made
+
+
+def desk_of(world: World) -> Desk:
+    """Product 1 in force, ready; the next versions are written."""
+    desk = Desk(world)
+
+    def turn() -> None:
+        world.run(100)
+        world.beat()
+
+    desk.world_turn = turn
+    world.line.adopt(desk.write("cell/1"), 1, desk.bundle)
+    desk.write("other/1")
+    world.until_ready()
+    return desk
+
+
+def in_force(world: World) -> tuple[int, str]:
+    current = world.line.setups.current
+    assert current is not None
+    return world.line.recipe_number, current.name
+
+
+def test_a_product_that_the_plc_loads_while_products_are_read_stays(world: World) -> None:
+    desk = desk_of(world)
+    desk.write("cell/2", t2=3.0)
+    other = desk.write("other/2", t2=3.0)
+    desk.use("cell/2", "other/2")
+    old = desk.write("other/3", t2=9.0)
+
+    def loaded_by_plc() -> None:
+        assert old.setup_hash == other.setup_hash
+        world.line.adopt(old, 2, desk.bundle)
+
+    assert asyncio.run(desk.reload(loaded_by_plc)) == CommandError.DONE
+    assert in_force(world) == (2, "other/2"), "product 2 as the new table has it"
+    assert desk._last_recipe.read_text() == "other/2\n2\n"
+
+
+def test_limits_alone_leave_ready_as_it_is(world: World) -> None:
+    desk = desk_of(world)
+    desk.write("cell/2", t2=3.0)
+    desk.use("cell/2", "other/1")
+
+    def look() -> None:
+        world.beat()
+        assert world.is_ready
+
+    assert asyncio.run(desk.reload(look)) == CommandError.DONE
+    assert in_force(world) == (1, "cell/2")
+
+
+def test_another_set_up_in_products_ends_ready_before_its_bundle_is_read(world: World) -> None:
+    desk = desk_of(world)
+    desk.write("cell/2", exposure_us=500.0)
+    desk.use("cell/2", "other/1")
+
+    def look() -> None:
+        assert not world.is_ready
+        assert world.bank.number("OfflineReason") == OfflineReason.RECIPE_CHANGING
+
+    assert asyncio.run(desk.reload(look)) == CommandError.DONE
+    assert in_force(world) == (1, "cell/2")
+    world.until_ready()
+
+
+def test_a_start_with_an_unknown_recipe_waits_for_the_plc(world: World) -> None:
+    desk = Desk(world)
+    desk._last_recipe.parent.mkdir(exist_ok=True)
+    desk._last_recipe.write_text("gone/4\n9\n")
+    world.line.setups.current = None
+
+    async def start() -> None:
+        desk._load_last()
+
+    asyncio.run(start())
+    assert world.line.setups.current is None
+    assert "gone/4" in desk._notes[0]
+    world.run(100)
+    world.beat()
+    assert world.bank.number("OfflineReason") == OfflineReason.NO_RECIPE
