@@ -5,6 +5,8 @@ fault), and whether the gate needs a person (a warning). Only where the PLC says
 is fitted; without that nobody can know whether a part really left the line.
 """
 
+from collections import deque
+
 from appliance.codes import GateStatus, Word
 from appliance.messages import Verdict
 from appliance.words import PlcInput
@@ -20,8 +22,8 @@ class Gate:
 
     def __init__(self, timeout_ms: int) -> None:
         self._timeout_ns = timeout_ms * 1_000_000
-        self._awaited: dict[int, int] = {}
-        """Part tag of a reject → until when it must be confirmed."""
+        self._awaited: deque[tuple[int, int]] = deque()
+        """Until when a reject must be confirmed, and its part tag (tags may repeat); oldest first."""
         self._optional: list[int] = []
         self._status: GateStatus | None = None
         self.missing = 0
@@ -43,26 +45,27 @@ class Gate:
         if self._status is None or GateStatus.CONFIRM_FITTED not in self._status:
             return
         if verdict.word in _MUST_LEAVE:
-            self._awaited[verdict.part_tag] = now_ns + self._timeout_ns
+            self._awaited.append((now_ns + self._timeout_ns, verdict.part_tag))
         elif verdict.word in _MAY_LEAVE:
             self._optional = [*self._optional, verdict.part_tag][-_REMEMBERED:]
 
     def wrote(self, plc: PlcInput) -> None:
-        """RejectConfirmed toggled: ConfirmedTag left the line."""
+        """RejectConfirmed toggled: ConfirmedTag left the line, the oldest one with this tag."""
         before, self._status = self._status, plc.gate_status
         if before is None or not (before ^ plc.gate_status) & GateStatus.REJECT_CONFIRMED:
             return
-        if self._awaited.pop(plc.confirmed_tag, None) is not None:
-            return
-        if plc.confirmed_tag in self._optional:
+        awaited = next((one for one in self._awaited if one[1] == plc.confirmed_tag), None)
+        if awaited is not None:
+            self._awaited.remove(awaited)
+        elif plc.confirmed_tag in self._optional:
             self._optional.remove(plc.confirmed_tag)
         else:
             self.unexpected += 1
 
     def check(self, now_ns: int) -> bool:
         """True while a reject was not confirmed in time."""
-        for tag in [tag for tag, until_ns in self._awaited.items() if now_ns >= until_ns]:
-            del self._awaited[tag]
+        while self._awaited and now_ns >= self._awaited[0][0]:
+            self._awaited.popleft()
             self.missing += 1
         return self.missing > 0
 

@@ -90,6 +90,34 @@ def test_a_confirmed_reject_is_no_fault_and_the_tag_tells_which(world: World) ->
     assert fault(world) == FaultCode.REJECT_NOT_CONFIRMED, "and the bad one did not"
 
 
+def rejected(world: World, tag: int = 5) -> None:
+    """A reject without a wait for Ready."""
+    world.plan = lambda _: Plan(is_bad=True)
+    world.part(ENABLE, PartTag=tag)
+    assert Word(world.read()[1]) == Word.NG
+
+
+def test_rejects_with_one_tag_are_awaited_one_by_one(world: World) -> None:
+    """A PLC that does not number its parts: a later reject gives an older one no more time."""
+    world.beat(ENABLE, GateStatus=FITTED)
+    for _ in range(10):
+        if world.has(Status1.FAULT):
+            break
+        rejected(world)
+        world.idle(300)
+    assert fault(world) == FaultCode.REJECT_NOT_CONFIRMED
+
+
+def test_one_confirmation_is_of_one_reject(world: World) -> None:
+    world.beat(ENABLE, GateStatus=FITTED)
+    rejected(world)
+    rejected(world)
+    world.beat(ENABLE, GateStatus=FITTED | CONFIRMED, ConfirmedTag=5)
+    world.idle(2500)
+    assert fault(world) == FaultCode.REJECT_NOT_CONFIRMED
+    assert not world.has(Status1.WARNING)
+
+
 def test_without_a_fitted_confirmation_nothing_is_awaited(world: World) -> None:
     bad(world, 7)
     world.idle(4000)
