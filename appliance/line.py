@@ -237,7 +237,7 @@ class Line:
             resync=self._resync,
             set_running=self._set_running,
             start_job=self._start_job,
-            start_challenge=self.challenge.start,
+            start_challenge=self._start_challenge,
             end_challenge=self.challenge.end,
             unlock_challenge=self._unlock_challenge,
             halt=self._halt,
@@ -262,6 +262,10 @@ class Line:
     def _start_job(self, part_tag: int, now_ns: int) -> int:
         plc = replace(decode_input(self.bank), part_tag=part_tag, part_text="", deadline_ms=0)
         return self._newest_part_id if self.handshake.start_job(plc, now_ns) else 0
+
+    def _start_challenge(self) -> CommandError:
+        # Only a Trigger says what must come out: without that nothing would be compared.
+        return CommandError.WRONG_STATE if self._is_continuous else self.challenge.start()
 
     def _unlock_challenge(self, now_ns: int) -> None:
         self.challenge.answer()
@@ -379,6 +383,7 @@ class Line:
         self.gate.verdict(verdict, now_ns)
         if self.challenge.verdict(verdict):
             self._journal.count(self.tally.persistent)  # the lock outlives a crash
+            self._follow(now_ns)  # no part may be triggered on the verdict that locks
         self.conditions.open_parts = len(self.book)
         self.handshake.deliver(verdict, now_ns)
         self._show_counters()

@@ -1,6 +1,7 @@
 """Confirmed rejects and challenge parts, by the PLC's words, on virtual time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -181,6 +182,35 @@ def test_a_failed_challenge_locks_the_line_over_a_restart_too(world: World) -> N
         world.kill_decide()
         world.beat(ENABLE)
         world.idle(3000)
+
+
+def test_the_verdict_that_locks_takes_ready_away_in_the_same_turn(world: World) -> None:
+    bad(world, 1)
+    good(world, 2)
+    control = ENABLE | CHALLENGE | Control.BUFFER_RESULTS
+    world.until_ready(control)
+    world.part(control, PartTag=3, ExpectedVerdict=ExpectedVerdict.OK)
+    ready: list[bool] = []
+    live = world.line._out.live
+    world.line._out = replace(
+        world.line._out, live=lambda v: (ready.append(world.is_ready), live(v))
+    )
+    world.run(200)
+    assert ready == [False]
+    assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+
+
+@pytest.mark.parametrize("trigger", ["hardware", "free"])
+def test_a_challenge_without_a_plc_trigger_is_refused_and_lifts_no_lock(trigger: str) -> None:
+    with World(trigger=trigger) as world:
+        world.line.tally.add("challenges_failed")
+        world.beat(ENABLE)
+        world.idle(1000)
+        assert commanded(world, CommandCode.START_CHALLENGE) == CommandError.WRONG_STATE
+        assert commanded(world, CommandCode.END_CHALLENGE) == CommandError.WRONG_STATE
+        world.idle(100)
+        assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+        assert not world.is_ready
 
 
 def test_a_challenge_that_passes_unlocks(world: World) -> None:
