@@ -6,6 +6,7 @@ is fitted; without that nobody can know whether a part really left the line.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from appliance.codes import GateStatus, Word
 from appliance.messages import Verdict
@@ -18,33 +19,41 @@ _REMEMBERED = 64
 
 
 class Gate:
-    """Of one line."""
+    """Of one line. `count(name)`: one more of a counter for life."""
 
-    def __init__(self, timeout_ms: int) -> None:
-        self._timeout_ns = timeout_ms * 1_000_000
+    def __init__(self, timeout_ms: int, count: Callable[[str], None]) -> None:
+        self._timeout_ns, self._count = timeout_ms * 1_000_000, count
         self._awaited: deque[tuple[int, int]] = deque()
-        """Until when a reject must be confirmed, and its part tag (tags may repeat); oldest first."""
+        """Until when a reject must be confirmed, and its tag; oldest first, tags may repeat."""
         self._optional: list[int] = []
         self._status: GateStatus | None = None
         self.missing = 0
         """Rejects that were not confirmed in time, since the last ClearError."""
         self.unexpected = 0
         """Confirmations of parts that were no rejects, since the last ClearError."""
+        self.untagged = 0
+        """Rejects whose tag nobody knew, since the last ClearError: none can say that they left."""
 
     @property
     def is_warning(self) -> bool:
-        """Blocked, full, no air, or something left the line that was no reject."""
+        """Blocked, full, no air, something left that was no reject, or a reject had no tag."""
         status = self._status or GateStatus(0)
         is_fitted = GateStatus.CONFIRM_FITTED in status
         is_airless = is_fitted and GateStatus.AIR_OK not in status
         is_stuck = bool(status & (GateStatus.BLOCKED | GateStatus.BIN_FULL))
-        return is_stuck or is_airless or self.unexpected > 0
+        return is_stuck or is_airless or self.unexpected > 0 or self.untagged > 0
 
-    def verdict(self, verdict: Verdict, now_ns: int) -> None:
-        """A part that must leave the line, or may."""
+    def verdict(self, verdict: Verdict, now_ns: int, is_tag_told: bool = True) -> None:
+        """A part that must leave the line, or may.
+
+        is_tag_told: False where it ended before the PLC could say which part it is.
+        """
         if self._status is None or GateStatus.CONFIRM_FITTED not in self._status:
             return
-        if verdict.word in _MUST_LEAVE:
+        if verdict.word in _MUST_LEAVE and not is_tag_told:
+            self.untagged += 1
+            self._count("rejects_untagged")
+        elif verdict.word in _MUST_LEAVE:
             self._awaited.append((now_ns + self._timeout_ns, verdict.part_tag))
         elif verdict.word in _MAY_LEAVE:
             self._optional = [*self._optional, verdict.part_tag][-_REMEMBERED:]
@@ -71,4 +80,4 @@ class Gate:
 
     def clear(self) -> None:
         """ClearError: somebody has looked."""
-        self.missing = self.unexpected = 0
+        self.missing = self.unexpected = self.untagged = 0

@@ -95,7 +95,7 @@ class Line:
         self.bank = bank
         self.ledger = Ledger()
         self.tally = Tally(journal.counters)
-        self.gate = Gate(config.plc.gate_timeout_ms)
+        self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add)
         self.challenge = Challenge(self.tally.add, self.tally.total)
         self.setups = Setups((self.camera_label, self.infer_label), outlets.setup)
         keeping = (journal, self.ledger, software, self._closed, self._is_simulated)
@@ -380,7 +380,7 @@ class Line:
     def _closed(self, part: Part, verdict: Verdict) -> None:
         self.tally.verdict(verdict)
         now_ns = part.zero_ns + verdict.latency_ns
-        self.gate.verdict(verdict, now_ns)
+        self.gate.verdict(verdict, now_ns, part.is_paired)
         if self.challenge.verdict(verdict):
             self._journal.count(self.tally.persistent)  # the lock outlives a crash
             self._follow(now_ns)  # no part may be triggered on the verdict that locks

@@ -33,6 +33,17 @@ class Judgement:
     stages_ns: dict[str, int] = field(default_factory=dict[str, int])
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a part ends: the word, why, and what infer measured until then."""
+
+    word: Word
+    reason: Reason
+    detail: str = ""
+    gates: dict[str, float] = field(default_factory=dict[str, float])
+    stages_ns: dict[str, int] = field(default_factory=dict[str, int])
+
+
 @dataclass(slots=True)
 class Part:
     """One part on its way."""
@@ -52,11 +63,13 @@ class Part:
     opened_utc_ns: int = 0
     is_paired: bool = True
     """False with a hardware trigger until both its frame and its step of TriggerCount are there:
-    it cannot end by its score before."""
+    it can end before by its deadline or a lost association alone, for its tag is not known."""
     is_tag_known: bool = False
     """Hardware trigger: the step of TriggerCount that the tag came with is this part's."""
     held: Judgement | None = None
     """Of a part that is not paired yet."""
+    held_failure: Ending | None = None
+    """The first one of a part that is not paired yet; no score undoes it."""
     is_camera_done: bool = False
     """The camera gave its one answer: a frame or none."""
     is_infer_done: bool = False
@@ -368,9 +381,11 @@ class PartBook:
         return None
 
     def paired(self, part: Part, now_ns: int) -> LateResult | None:
-        """Hardware trigger: frame and step are both there; a score may have waited for that."""
+        """Hardware trigger: frame and step are there; a failure or a score may have waited."""
         part.is_paired = True
         held, part.held = part.held, None
+        if part.held_failure is not None:
+            self._end(part, part.held_failure, now_ns)
         return None if held is None else self.judged(part, held, now_ns)
 
     def part(self, part_id: int) -> Part | None:
@@ -381,7 +396,7 @@ class PartBook:
         """The association is lost: what cannot be proved to belong together ends as ERROR."""
         for part in list(self._open.values()):
             if not part.is_paired or part.part_id in doubtful:
-                self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
+                self._end(part, Ending(Word.ERROR, Reason.ASSOCIATION_LOST, detail), now_ns)
 
     def expire(self, now_ns: int, guard_ns: int = 0) -> None:
         """Close what reaches its deadline within `guard_ns`, forget what is long closed."""
@@ -391,7 +406,7 @@ class PartBook:
                 reason, detail = Reason.NO_IMAGE, "no picture before the deadline"
             else:
                 reason, detail = Reason.LATE, "no score before the deadline"
-            self.close(part, Word.ERROR, reason, now_ns, detail)
+            self._end(part, Ending(Word.ERROR, reason, detail), now_ns)
         horizon = now_ns - _REMEMBER_NS
         while self._closed:
             oldest = next(iter(self._closed.values()))
@@ -410,7 +425,7 @@ class PartBook:
     def close_all(self, reason: Reason, detail: str, now_ns: int) -> None:
         """End every open part as ERROR."""
         for part in list(self._open.values()):
-            self.close(part, Word.ERROR, reason, now_ns, detail)
+            self._end(part, Ending(Word.ERROR, reason, detail), now_ns)
 
     def close(
         self,
@@ -422,10 +437,20 @@ class PartBook:
         gates: dict[str, float] | None = None,
         stages_ns: dict[str, int] | None = None,
     ) -> None:
+        """End the part; one that is not paired yet as soon as it is, at its deadline the latest."""
+        if part.verdict is not None:
+            return
+        ending = Ending(word, reason, detail, gates or {}, stages_ns or {})
+        if part.is_paired:
+            self._end(part, ending, now_ns)
+        elif part.held_failure is None:
+            part.held_failure = ending
+
+    def _end(self, part: Part, ending: Ending, now_ns: int) -> None:
         """Give the part its one verdict: journal first, then the world."""
         if part.verdict is not None:
             return
-        verdict = self._verdict(part, word, reason, now_ns, detail, gates, stages_ns)
+        verdict = self._verdict(part, part.held_failure or ending, now_ns)
         part.verdict = verdict
         self._open.pop(part.part_id, None)
         self._closed[part.part_id] = part
@@ -433,18 +458,10 @@ class PartBook:
         self._ledger.verdicts += 1
         self._on_verdict(part, verdict)
 
-    def _verdict(
-        self,
-        part: Part,
-        word: Word,
-        reason: Reason,
-        now_ns: int,
-        detail: str,
-        gates: dict[str, float] | None,
-        stages_ns: dict[str, int] | None,
-    ) -> Verdict:
+    def _verdict(self, part: Part, ending: Ending, now_ns: int) -> Verdict:
+        word = ending.word
         frame, scored, made, recipe = part.frame, part.scored, part.judgement, part.recipe.recipe
-        stages = dict(scored.stages_ns if scored else stages_ns or {})
+        stages = dict(scored.stages_ns if scored else ending.stages_ns)
         if frame is not None:
             stages["picture"] = part.frame_at_ns - part.zero_ns
             stages["copy"] = frame.copy_ns
@@ -457,8 +474,8 @@ class PartBook:
             acq_id=part.acq_id,
             epoch=self._journal.epoch,
             word=word,
-            reason=reason,
-            detail=detail,
+            reason=ending.reason,
+            detail=ending.detail,
             reasons=made.reasons if made else (),
             part_tag=part.part_tag,
             part_text=part.part_text,
@@ -473,7 +490,7 @@ class PartBook:
             map_max=made.map_max if made else None,
             classification=scored.classification if scored else None,
             features=made.features if made else (),
-            gates=scored.gates if scored else gates or {},
+            gates=scored.gates if scored else ending.gates,
             opened_utc_ns=part.opened_utc_ns,
             latency_ns=now_ns - part.zero_ns,
             deadline_ns=part.deadline_ns - part.zero_ns,

@@ -27,6 +27,7 @@ NAMES = (
     "unread",
     "journal_lost",
     "associations_lost",
+    "rejects_untagged",
 )
 _SHIFT = "shift_start."
 _LIFE = "life."

@@ -14,7 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.codes import CommandCode, Control, OfflineReason, Reason, State, Word
+from appliance.codes import (
+    CommandCode,
+    Control,
+    GateStatus,
+    OfflineReason,
+    Reason,
+    State,
+    Status1,
+    Word,
+)
 from appliance.messages import Verdict
 from tests.line_world import MS, Plan, World
 
@@ -191,6 +200,57 @@ def test_the_clock_starts_at_the_end_of_exposure_where_the_step_came_first(belt:
     assert verdict is not None and verdict.word == Word.OK
     assert 45 * MS <= verdict.latency_ns <= 50 * MS
     assert verdict.deadline_ns == 200 * MS
+
+
+FITTED = GateStatus.CONFIRM_FITTED | GateStatus.AIR_OK
+
+
+@pytest.mark.parametrize("how", ["infer", "incomplete", "map_lost"])
+def test_a_failure_waits_for_the_step_and_is_confirmed_by_its_tag(belt: Belt, how: str) -> None:
+    world = ready(belt).world
+    world.bank.set("GateStatus", FITTED)
+    belt.run(1)
+    plan = {"infer": "failed" if how == "infer" else "good", "infer_ms": 1}
+    number = belt.part("incomplete" if how == "incomplete" else "", lag_ms=36, **plan)
+    if how == "map_lost":
+        world.run(8.5)
+        part = max(world.line.book._open.values(), key=lambda part: part.part_id)
+        world.line.part_failed(part, Reason.FRAME_OVERWRITTEN, "", world.now)
+    world.run(30 if how != "map_lost" else 21.5)
+    assert belt.verdict_of(0) is belt.verdict_of(number) is None
+    world.run(30)
+    verdict = belt.verdict_of(number)
+    assert verdict is not None and verdict.word == Word.ERROR
+    assert (
+        verdict.reason
+        == {
+            "infer": Reason.IMAGE_HEALTH,
+            "incomplete": Reason.INCOMPLETE_IMAGE,
+            "map_lost": Reason.FRAME_OVERWRITTEN,
+        }[how]
+    )
+    world.bank.set("ConfirmedTag", number)
+    world.bank.set("GateStatus", FITTED | GateStatus.REJECT_CONFIRMED)
+    world.run(3000)
+    assert not world.has(Status1.FAULT)
+    assert not world.has(Status1.WARNING)
+    assert world.is_ready
+
+
+def test_a_failure_whose_step_never_comes_ends_in_time_and_no_tag_is_awaited(belt: Belt) -> None:
+    world = ready(belt).world
+    world.bank.set("GateStatus", FITTED)
+    belt.run(1)
+    belt.part("not counted", infer="failed", infer_ms=1)
+    world.run(3000)
+    verdict = belt.verdict_of(0)
+    assert verdict is not None and verdict.reason == Reason.IMAGE_HEALTH
+    assert verdict.latency_ns <= verdict.deadline_ns
+    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+    assert not world.has(Status1.FAULT)
+    assert world.has(Status1.WARNING)
+    assert world.line.counters["rejects_untagged"] == 1
+    assert world.unaccounted == 0
 
 
 DISAGREEMENTS = [
