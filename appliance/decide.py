@@ -390,6 +390,10 @@ class _Decide:
         loaded, scorer = read.result()
         if done == self._loaded_at_start and self._line.setups.current is not None:
             return  # the PLC asked for another one meanwhile, and it is in force
+        if loaded.name != self._products.get(number):
+            # The table was read anew meanwhile, and names another version.
+            self._load_by_number(number, done, is_reload=is_reload)
+            return
 
         def finished(code: CommandError, detail: str) -> None:
             if code == CommandError.DONE:

@@ -138,6 +138,25 @@ def test_a_product_that_the_plc_loads_while_products_are_read_stays(world: World
     assert desk._last_recipe.read_text() == "other/2\n2\n"
 
 
+def test_a_load_under_way_while_products_change_follows_the_new_table(world: World) -> None:
+    desk = desk_of(world)
+    desk.write("other/2", t2=3.0)
+
+    async def load() -> CommandError:
+        answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
+        desk._load_by_number(2, lambda code, detail: answer.set_result(code))
+        await asyncio.to_thread(desk.reads.wait, 20)
+        desk._products = {1: "cell/1", 2: "other/2"}
+        desk.may_read.set()
+        while not answer.done():
+            await asyncio.sleep(0.005)
+            desk.world_turn()
+        return answer.result()
+
+    assert asyncio.run(load()) == CommandError.DONE
+    assert in_force(world) == (2, "other/2")
+
+
 def test_limits_alone_leave_ready_as_it_is(world: World) -> None:
     desk = desk_of(world)
     desk.write("cell/2", t2=3.0)
