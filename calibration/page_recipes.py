@@ -11,7 +11,7 @@ from calibration import texts
 from calibration.desk import Desk
 from calibration.frame import READ_S, Visit, button, table
 from calibration.people import Role
-from calibration.publish import versions
+from calibration.publish import not_comparable, versions
 
 _MOST = 20
 
@@ -62,7 +62,9 @@ def _show(
         else:
             ui.label(texts.CHANGES.format(version=older.recipe.version)).classes("caps")
             table((), difference(older, recipe), "diff")
-        if not is_current:
+        if other := not_comparable(recipe, current):
+            ui.label(texts.NOT_COMPARABLE.format(other=other, current=current.name)).classes("note")
+        elif not is_current:
             with ui.element("div").classes("bar"):
                 why = ui.input(placeholder=texts.REASON).props(
                     f'dense outlined aria-label="{texts.REASON}"'
@@ -97,6 +99,9 @@ async def _roll_back(
     user = visit.user()
     if user.role < Role.ENGINEER:
         raise ConfigError("role", "engineer or above", texts.ROLES[user.role])
+    if other := not_comparable(recipe, current):
+        expected = f"a version with bundle, score and cameras of {current.name}"
+        raise ConfigError(recipe.name, expected, other)
     limits = recipe.recipe.limits
     new, answer = await desk.put_in_force(
         current, (limits.t1, limits.t2), user, why.value or "", "limits.rolled_back",

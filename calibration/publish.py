@@ -40,6 +40,19 @@ def newest(config: Config, identity: str) -> LoadedRecipe | None:
     return load_recipe(config, f"{identity}/{known[-1]}") if known else None
 
 
+def not_comparable(old: LoadedRecipe, current: LoadedRecipe) -> str:
+    """What makes the margins of two versions different measures, "" where they are the same.
+
+    Limits are margins of one bundle, one score and one view of the part: taken over to another they
+    would call bad parts OK.
+    """
+    if old.recipe.bundle != current.recipe.bundle:
+        return f"bundle {old.recipe.bundle[:16]}…"
+    if old.recipe.decides != current.recipe.decides:
+        return f"the score {old.recipe.decides}"
+    return "" if old.setup_hash == current.setup_hash else "other settings of a camera"
+
+
 def publish(
     config: Config,
     journal: AuditJournal,

@@ -81,6 +81,7 @@ VERSION, LIMITS, DECIDES, BUNDLE, SET_BY, WHY = (
 )  # fmt: skip
 IN_FORCE = "in force"
 ROLL_BACK = "Use these limits again"
+NOT_COMPARABLE = "Its limits do not fit {current}: they were set for {other}."
 CHANGES = "Changes against version {version}"
 NO_CHANGES = "The first version."
 ROLLED_BACK = "{recipe} is written with the limits of version {version}. The line: {answer}"
