@@ -5,6 +5,7 @@ through the audit journal first; passwords and their hashes never do.
 """
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Generator
 from enum import IntEnum
@@ -63,6 +64,8 @@ class User(NamedTuple):
     role: Role
     is_enabled: bool = True
     is_locked: bool = False
+    revision: str = ""
+    """Another one after a change of password, role or whether enabled: older sessions end."""
 
 
 class LogInError(Exception):
@@ -119,7 +122,9 @@ class People:
                     locked_until_utc_ns=0, created_utc_ns=self._clock(),
                 )
             )  # fmt: skip
-        return User(name, role)
+        added = self.user(name)
+        assert added is not None
+        return added
 
     def change(
         self,
@@ -221,7 +226,9 @@ class People:
 
     def _user(self, row: sa.RowMapping) -> User:
         is_locked = row["locked_until_utc_ns"] > self._clock()
-        return User(row["name"], Role[row["role"]], row["is_enabled"], is_locked)
+        told = f"{row['password']} {row['role']} {row['is_enabled']}"
+        revision = hashlib.sha256(told.encode()).hexdigest()[:16]
+        return User(row["name"], Role[row["role"]], row["is_enabled"], is_locked, revision)
 
     @staticmethod
     def _row(connection: sa.Connection, name: str) -> sa.RowMapping | None:

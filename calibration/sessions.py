@@ -1,7 +1,7 @@
 """Who is logged in. In memory: a restart of the tool logs everybody out, and that is fine.
 
-A session ends fifteen minutes after its last action, and at once where the user was disabled. What
-a user may do is asked of the database every time.
+A session ends fifteen minutes after its last action, and at once where the user was disabled or got
+another password or role. What a user may do is asked of the database every time.
 """
 
 import secrets
@@ -19,6 +19,7 @@ _MOST = 200
 @dataclass
 class _Session:
     name: str
+    revision: str
     seen_s: float
 
 
@@ -32,7 +33,7 @@ class Sessions:
     def open(self, user: User) -> str:
         """A new token, unguessable. The oldest session ends where there are too many."""
         token = secrets.token_urlsafe(32)
-        self._open[token] = _Session(user.name, self._clock())
+        self._open[token] = _Session(user.name, user.revision, self._clock())
         while len(self._open) > _MOST:
             self._open.pop(next(iter(self._open)))
         return token
@@ -44,7 +45,7 @@ class Sessions:
             return None
         now_s = self._clock()
         user = self._people.user(session.name) if now_s - session.seen_s <= IDLE_S else None
-        if user is None or not user.is_enabled:
+        if user is None or not user.is_enabled or user.revision != session.revision:
             self.close(token)
             return None
         if is_action:

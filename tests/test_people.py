@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
@@ -13,6 +14,7 @@ from appliance.config import Camera, Config
 from appliance.errors import ConfigError, DeviceError
 from calibration.opinions import Opinions, is_fresh
 from calibration.people import LOCK_S, LogInError, People, Role, User
+from calibration.sessions import Sessions
 
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 SECRET = "correct horse battery"
@@ -97,6 +99,24 @@ def test_a_disabled_user_stays_out_and_the_last_admin_stays_in(world: World) -> 
         world.people.change("ada", "ada", role=Role.OPERATOR)
     world.people.add("bob", Role.ADMIN, SECRET, "ada")
     assert world.people.change("ada", "bob", role=Role.OPERATOR).role is Role.OPERATOR
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"password": "another horse battery"}, {"role": Role.OPERATOR}, {"is_enabled": False}],
+)
+def test_a_changed_password_role_or_permission_ends_the_open_sessions(
+    world: World, change: dict[str, Any]
+) -> None:
+    sessions = Sessions(world.people, lambda: 0.0)
+    eva, max_ = sessions.open(world.people.log_in("eva", SECRET)), sessions.open(world.max)
+    world.people.change("eva", "root@shell", unlock=True)
+    assert sessions.user(eva) == world.eva
+    changed = world.people.change("eva", "root@shell", **change)
+    assert sessions.user(eva) is None
+    assert sessions.user(max_) == world.max
+    if changed.is_enabled:
+        assert sessions.user(sessions.open(changed)) == changed
 
 
 @pytest.mark.parametrize(
