@@ -8,7 +8,7 @@ the same row again: nothing is lost and nothing is there twice. Runs in a thread
 import threading
 
 from appliance.errors import ArtefactError, DeviceError
-from appliance.store import Store, Where
+from appliance.store import Store, StoreBug, Where
 
 ROWS = 500
 IDLE_S = 1.0
@@ -63,8 +63,13 @@ class Forwarder:
                 self.note = ""
             except (DeviceError, ArtefactError) as err:
                 self.note = f"central database: {err}"
-                self._let_go()
                 wait_s = AWAY_S
+            except StoreBug as err:  # told, and tried again: what is owed goes on being owed
+                cause = getattr(err, "orig", None) or err  # without the statement and its rows
+                self.note = f"central database: {type(err).__name__}: {cause}"
+                wait_s = AWAY_S
+            if self.note:
+                self._let_go()
             self._stopping.wait(wait_s)
 
     def _let_go(self) -> None:

@@ -18,7 +18,16 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from appliance.codes import OfflineReason, Reason, Word
 from appliance.config import Config
@@ -31,6 +40,8 @@ BUSY_S = 0.25
 """How long a write waits for another process's lock before the store counts as unwritable."""
 CONNECT_S = 2
 """How long a PostgreSQL may take to answer."""
+StoreBug = SQLAlchemyError
+"""What a Store raises besides DeviceError and ArtefactError, if it does: a bug of ours."""
 Where: TypeAlias = Path | str
 """A file, or `postgresql+psycopg://user@host/database`."""
 
@@ -100,7 +111,7 @@ class Store:
         self._engine = _connect(where, is_reader)
         self._say = _Statements(self._engine.dialect.name)
         try:
-            with _translated(self._name):
+            with self._translated():
                 if is_reader:
                     self._expect_revision()
                 else:
@@ -123,7 +134,7 @@ class Store:
         unique = {verdict.part_id: verdict for verdict in verdicts}
         written: set[int] = set()
         stored: dict[int, tuple[str, int]] = {}
-        with _translated(self._name), self._engine.begin() as connection:
+        with self._translated(), self._engine.begin() as connection:
             if unique:
                 now = time.time_ns()
                 rows = [_to_row(verdict, now) for verdict in unique.values()]
@@ -153,7 +164,7 @@ class Store:
 
     def prove(self) -> None:
         """Write without changing anything. Raises DeviceError where the disk takes no write."""
-        with _translated(self._name), self._engine.begin() as connection:
+        with self._translated(), self._engine.begin() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
 
     def part(self, part_id: int) -> PartRow | None:
@@ -208,13 +219,13 @@ class Store:
         )
         if part_ids is not None:
             query = query.where(parts.c.part_id.in_(part_ids))
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return tuple(Margin(*row) for row in connection.execute(query))
 
     def words(self, part_ids: Sequence[int]) -> dict[int, Word]:
         """Part → its word, for those that have a row."""
         query = sa.select(parts.c.part_id, parts.c.word).where(parts.c.part_id.in_(part_ids))
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return {part_id: Word[word] for part_id, word in connection.execute(query)}
 
     def counts(self, first: int = 0, last: int | None = None) -> dict[Word, int]:
@@ -224,7 +235,7 @@ class Store:
         if last is not None:
             query = query.where(parts.c.part_id <= last)
         found: dict[Word, int] = {word: 0 for word in Word if word is not Word.NONE}
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             for word, count in connection.execute(query):
                 found[Word[word]] = count
         return found
@@ -245,7 +256,7 @@ class Store:
             .order_by(inside.c.part_id)
         )
         lowest = sa.select(sa.func.min(parts.c.part_id)).where(parts.c.part_id.between(first, last))
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             begin = connection.execute(lowest).scalar()
             if begin is None:
                 return (range(first, last + 1),)
@@ -262,7 +273,7 @@ class Store:
             .order_by(outbox.c.part_id)
             .limit(count)
         )
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return [
                 Outgoing(row["of"], row["version"], {c.name: row[c.name] for c in parts.c})
                 for row in connection.execute(query).mappings()
@@ -272,25 +283,25 @@ class Store:
         """The central database has these; a row that changed meanwhile stays owed."""
         if sent:
             values = [{"of": out.part_id, "as_of": out.version} for out in sent]
-            with _translated(self._name), self._engine.begin() as connection:
+            with self._translated(), self._engine.begin() as connection:
                 connection.execute(_CONFIRM, values)
 
     def owed(self) -> int:
         """Rows that wait for the central database."""
         query = sa.select(sa.func.count()).select_from(outbox)
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
     def take_in(self, box: str, rows: Sequence[Outgoing]) -> None:
         """As the central database: the newest state of each row of a box, once."""
         values = [{"box": box, **row.values} for row in rows]
-        with _translated(self._name), self._engine.begin() as connection:
+        with self._translated(), self._engine.begin() as connection:
             connection.execute(self._say.take_in, values)
 
     def of_boxes(self) -> dict[str, int]:
         """Box → rows that came from it."""
         query = sa.select(line_parts.c.box, sa.func.count()).group_by(line_parts.c.box)
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     # ---- reports ----------------------------------------------------------------------------
@@ -302,7 +313,7 @@ class Store:
             .where(parts.c.opened_utc_ns >= first_utc_ns, parts.c.opened_utc_ns < end_utc_ns)
             .group_by(parts.c.word, parts.c.reason)
         )
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             rows = connection.execute(query)
             return [(Word[word], Reason[reason], count) for word, reason, count in rows]
 
@@ -313,7 +324,7 @@ class Store:
             parts.c.opened_utc_ns < end_utc_ns,
             parts.c.latency_ns > 0,
         )
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return list(connection.execute(query).scalars())
 
     def strongest_reasons(self, first_utc_ns: int, end_utc_ns: int) -> list[str]:
@@ -323,15 +334,36 @@ class Store:
             parts.c.opened_utc_ns < end_utc_ns,
             parts.c.word.in_(("NG", "UNCERTAIN")),
         )
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return [reasons[0] for reasons in connection.execute(query).scalars() if reasons]
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
+    @contextlib.contextmanager
+    def _translated(self) -> Generator[None]:
+        try:
+            yield
+        except (IntegrityError, DataError):
+            raise  # a bug of ours
+        except (OperationalError, InterfaceError) as err:
+            raise self._unusable(err) from err
+        except DatabaseError as err:
+            # A server is other people's: rights, a standby, a table that another box just makes.
+            if self._engine.dialect.name == "postgresql":
+                raise self._unusable(err) from err
+            if type(err) is not DatabaseError:
+                raise  # programming: a bug of ours
+            raise ArtefactError(
+                self._name, "an SQLite database", str(err.orig), OfflineReason.STORAGE_POLICY
+            ) from err
+
+    def _unusable(self, err: DBAPIError) -> DeviceError:
+        return DeviceError(f"{self._name}: expected a usable database, got {err.orig}")
+
     def _read(self, query: sa.Select[Any]) -> tuple[PartRow, ...]:
-        with _translated(self._name), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             return tuple(_from_row(row) for row in connection.execute(query).mappings())
 
     def _migrate(self) -> None:
@@ -418,20 +450,6 @@ def _connect(where: Where, is_reader: bool) -> sa.Engine:
         connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
 
     return engine
-
-
-@contextlib.contextmanager
-def _translated(name: str) -> Generator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError) as err:
-        raise DeviceError(f"{name}: expected a usable database, got {err.orig}") from err
-    except DatabaseError as err:
-        if type(err) is not DatabaseError:
-            raise  # integrity, programming: a bug of ours
-        raise ArtefactError(
-            name, "an SQLite database", str(err.orig), OfflineReason.STORAGE_POLICY
-        ) from err
 
 
 def _to_row(verdict: Verdict, now_utc_ns: int) -> dict[str, Any]:

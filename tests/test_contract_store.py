@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import event
 from typer.testing import CliRunner
 
+from appliance import forward
 from appliance.__main__ import app
 from appliance.codes import Reason, Word
 from appliance.errors import ArtefactError, ConfigError, DeviceError
@@ -217,6 +219,75 @@ def test_a_central_database_that_is_away_and_back_loses_and_doubles_nothing(
     central = Store(postgres.address)
     assert central.of_boxes() == {"box-1": 600}
     central.close()
+
+
+def test_rights_that_are_missing_are_noted_and_the_rows_go_when_they_come(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "AWAY_S", 0.05)
+    postgres.drop_tables()
+    owner = sa.create_engine(postgres.address, isolation_level="AUTOCOMMIT")
+    local = Store(tmp_path / "parts.db", is_forwarding=True)
+    local.add([verdict(n, opened_utc_ns=n) for n in range(1, 11)])
+    address = postgres.address.replace("inspectd@", "box@")
+    forwarder = Forwarder(tmp_path / "parts.db", address, "box-1")
+    try:
+        with owner.connect() as connection:
+            connection.exec_driver_sql("CREATE ROLE box LOGIN; GRANT USAGE ON SCHEMA public TO box")
+            forwarder.start()
+            until("a note of the failure", lambda: forwarder.note != "")
+            assert "permission denied" in forwarder.note
+            connection.exec_driver_sql("GRANT ALL ON SCHEMA public TO box")
+        until("all rows", lambda: local.owed() == 0)
+        until("an end of the note", lambda: forwarder.note == "")
+    finally:
+        forwarder.close()
+        local.close()
+        with owner.connect() as connection:
+            connection.exec_driver_sql("DROP OWNED BY box; DROP ROLE box")
+        owner.dispose()
+
+
+def test_a_row_that_the_central_database_refuses_is_noted_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "AWAY_S", 0.05)
+    central = Store(tmp_path / "central.db")
+    refuse = "CREATE TRIGGER no BEFORE INSERT ON line_parts BEGIN SELECT RAISE(ABORT, 'full'); END"
+    with central._engine.begin() as connection:
+        connection.exec_driver_sql(refuse)
+    local = Store(tmp_path / "parts.db", is_forwarding=True)
+    local.add([verdict(1, opened_utc_ns=1)])
+    forwarder = Forwarder(tmp_path / "parts.db", tmp_path / "central.db", "box-1")
+    forwarder.start()
+    try:
+        until("a note of the failure", lambda: forwarder.note != "")
+        assert forwarder.note == "central database: IntegrityError: full"
+        with central._engine.begin() as connection:
+            connection.exec_driver_sql("DROP TRIGGER no")
+        until("the row", lambda: local.owed() == 0)
+        until("an end of the note", lambda: forwarder.note == "")
+    finally:
+        forwarder.close()
+        local.close()
+        central.close()
+
+
+@pytest.mark.parametrize(
+    "failure", ["InsufficientPrivilege", "DuplicateTable", "ReadOnlySqlTransaction"]
+)
+def test_what_a_server_refuses_is_a_device_error(failure: str) -> None:
+    errors = pytest.importorskip("psycopg").errors
+
+    def refuses(*_: object) -> None:
+        raise getattr(errors, failure)("not for you")
+
+    event.listen(sa.Engine, "do_connect", refuses)
+    try:
+        with pytest.raises(DeviceError, match="not for you"):
+            Store("postgresql+psycopg://me@127.0.0.1:1/none")
+    finally:
+        event.remove(sa.Engine, "do_connect", refuses)
 
 
 def test_the_report_command_prints_csv(tmp_path: Path) -> None:
