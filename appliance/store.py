@@ -399,7 +399,8 @@ def place(where: Where) -> str:
     if isinstance(where, Path):
         return str(where)
     try:
-        return sa.make_url(where).render_as_string(hide_password=True)
+        # The driver takes a password among the options, too.
+        return sa.make_url(where).set(query={}).render_as_string(hide_password=True)
     except ArgumentError as err:
         expected = "postgresql+psycopg://user@host/database"
         raise ArtefactError("record.database", expected, "another text") from err

@@ -27,11 +27,15 @@ from appliance.wire import Wiring
 _LISTEN_S = 1.0
 _COMMAND_S = 10.0
 _TEXT_BYTES = 1 << 20
-_SECRET = re.compile(
-    r'^(\s*"?[\w.-]*(?:password|passwd|secret|token|credential|private)[\w.-]*"?\s*[=:]\s*).*$',
-    re.IGNORECASE | re.MULTILINE,
+_KEY = r"(?:pass(?:word|wd|phrase)|secret|token|credential|private)[\w.-]{0,40}[\"']?\s*[=:]\s*"
+_VALUE = (
+    r"(?:\"{3}.*?\"{3}|'{3}.*?'{3}"  # TOML's, over many lines
+    r'|(?P<quote>["\'])(?:\\.|(?!(?P=quote))[^\\\n])*(?P=quote)'
+    r'|[^\s&"]+)'
 )
-_LOGIN_IN_URL = re.compile(r"(\w+://)[^/\s:@\"']+:[^/\s@\"']+@")
+_SECRET = re.compile(f"({_KEY}){_VALUE}", re.IGNORECASE | re.DOTALL)
+_SECRET_LINE = re.compile(rf"^([ \t]*\"?[\w.-]{{0,40}}{_KEY}).*$", re.IGNORECASE | re.MULTILINE)
+"""A line that begins with such a key: nothing of its value stays, whatever its quotes are."""
 _COMMANDS = {
     "log.txt": ("journalctl", "--no-pager", "--lines=5000", "--unit=inspectd*"),
     "units.txt": ("systemctl", "--no-pager", "--full", "status", "inspectd*"),
@@ -72,8 +76,15 @@ def write_bundle(path: Path, config: Config, config_path: Path, report: bytes) -
 
 
 def without_secrets(text: str) -> str:
-    """Values of keys that sound secret, and logins in addresses, are gone."""
-    return _LOGIN_IN_URL.sub(r"\1…@", _SECRET.sub(r"\1…", text))
+    """Values of keys that sound secret, anywhere in a line, and logins in addresses, are gone."""
+    text = re.sub(r"\S+", _without_login, text)
+    return _SECRET_LINE.sub(r"\1…", _SECRET.sub(r"\1…", text))
+
+
+def _without_login(word: re.Match[str]) -> str:
+    """A password may hold a slash or an @, too: all up to the last @ goes."""
+    before, slashes, login = word[0].partition("://")
+    return f"{before}://…@{login.rpartition('@')[2]}" if slashes and "@" in login else word[0]
 
 
 def _contents(config: Config, config_path: Path) -> Iterator[tuple[str, bytes]]:
@@ -167,4 +178,5 @@ def _live(config: Config) -> Iterator[tuple[str, bytes]]:
                         heard[f"health-{message.process.replace(':', '-')}"] = message
             time.sleep(0.02)
     for name, message in sorted(heard.items()):
-        yield f"live/{name}.json", msgspec.json.format(msgspec.json.encode(message))
+        text = msgspec.json.format(msgspec.json.encode(message)).decode()
+        yield f"live/{name}.json", without_secrets(text).encode()

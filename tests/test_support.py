@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.__main__ import app
+from appliance.store import place
 from appliance.support import without_secrets
 from tests.rig import Rig, until
 
@@ -51,12 +52,28 @@ def test_a_running_line_is_described_without_its_secrets() -> None:
         "smtp-passwd: hunter2",
         'broker = "mqtt://ada:hunter2@10.0.0.1"',
         'client_secret="hunter2"',
+        'database = "postgresql+psycopg://ada:hunter2/x@host/db"',
+        'database = "postgresql+psycopg://ada:x/@hunter2@host/db"',
+        'database = "postgresql+psycopg://ada@host/db?password=hunter2&x=1"',
+        'database = "postgresql+psycopg://ada@host/db?x=1&sslpassword=hunter2"',
+        "mqtt = { host = 'h', password = 'hunter2', port = 1 }",
+        'mqtt = { host = "h", password = "a\\"hunter2", port = 1 }',
+        'password = """\nhunter2\n"""',
+        "password = 'x' 'hunter2'",
+        "Nov 27 box inspectd[7]: cannot connect: host=h password=hunter2 dbname=x",
     ],
 )
 def test_what_sounds_secret_is_taken_out(line: str) -> None:
     shown = without_secrets(f"deadline_ms = 200\n{line}\nport = 502\n")
     assert "hunter2" not in shown
     assert "deadline_ms = 200" in shown and "port = 502" in shown
+
+
+def test_what_is_said_of_a_database_holds_no_password() -> None:
+    login, options = "postgresql+psycopg://ada:hunter2@h/db", "postgresql+psycopg://ada@h/db"
+    for where in (login, f"{options}?password=hunter2", f"{options}?sslpassword=hunter2"):
+        assert "hunter2" not in place(where)
+        assert "h/db" in place(where)
 
 
 def test_an_archive_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
