@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from nicegui import ui
+from nicegui import Client, ui
 
 from appliance import hmi_texts
 from appliance.errors import AddressInUse
@@ -115,6 +115,10 @@ async def end(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
     A connection whose browser does not answer is dropped, so that the server's own end is walked
     through to its last step: cut off half-way it would log an error at every stop.
     """
+    for client in Client.instances.values():
+        # Told apart from being cancelled: up to Python 3.11 `asyncio.wait_for`, in which these loops
+        # sit, forgets a cancellation that comes together with what it waits for.
+        client.outbox.stop()
     server.should_exit = True
     done, _ = await asyncio.wait([serving], timeout=_CLOSE_S)
     if not done:
