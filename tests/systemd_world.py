@@ -37,7 +37,7 @@ mkdir -p /var/lib/inspectd /run/log /etc/inspectd
 mount --bind {rig} /var/lib/inspectd
 mount -t tmpfs tmpfs /tmp
 cd /run/systemd/system
-cp -r {code}/systemd/* .
+cp -r /run/t/code/systemd/* .
 for name in sysinit basic shutdown umount final network multi-user; do
     printf '[Unit]\\nDefaultDependencies=no\\n' >$name.target
 done
