@@ -118,7 +118,7 @@ def restore(
         there = sorted(path for path in root.iterdir()) if root.is_dir() else []
         if there and not replace:
             raise ConfigError(root, "an empty root, or --replace", f"{len(there)} entries")
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".restore.") as made:
             new = Path(made) / "new"
             for name in contents.files:
@@ -210,6 +210,7 @@ def _copy_database(path: Path, copy: Path) -> Path:
     finally:
         sink.close()
         source.close()
+    copy.chmod(path.stat().st_mode & 0o777)
     return copy
 
 

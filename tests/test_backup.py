@@ -59,6 +59,11 @@ def test_a_box_comes_back_while_its_database_is_in_use(box: Path, tmp_path: Path
     run("backup", file, "--config", box / "config.toml")
     store.add([verdict(51)])
     store.close()
+    (box / "data" / "parts.db").chmod(0o600)
+    run("backup", tmp_path / "private.tar", "--config", box / "config.toml")
+    run("restore", tmp_path / "private.tar", "--root", tmp_path / "private")
+    assert (tmp_path / "private" / "data" / "parts.db").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o700
     assert file.stat().st_mode & 0o777 == 0o600
     run("restore", file, "--root", new)
     assert "cell/1" in run("config", "check", "--config", new / "config.toml")
