@@ -116,7 +116,7 @@ async def end(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
     through to its last step: cut off half-way it would log an error at every stop.
     """
     for client in Client.instances.values():
-        # Told apart from being cancelled: up to Python 3.11 `asyncio.wait_for`, in which these loops
+        # Cancelling them is not enough: up to Python 3.11 `asyncio.wait_for`, in which these loops
         # sit, forgets a cancellation that comes together with what it waits for.
         client.outbox.stop()
     server.should_exit = True
