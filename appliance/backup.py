@@ -7,6 +7,7 @@ other with its SHA-256; a restore reads and hashes all of it before it touches a
 """
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -118,6 +119,8 @@ def restore(
         there = sorted(path for path in root.iterdir()) if root.is_dir() else []
         if there and not replace:
             raise ConfigError(root, "an empty root, or --replace", f"{len(there)} entries")
+        _check_movable(root, there)
+        owner = root.stat() if there else None
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".restore.") as made:
             new = Path(made) / "new"
@@ -134,18 +137,47 @@ def restore(
             if keys.is_dir():
                 for folder in (keys, *(path for path in keys.rglob("*") if path.is_dir())):
                     folder.chmod(0o700)
+            if owner is not None and os.geteuid() == 0:  # the line's user must read what root wrote
+                for path in (new, *new.rglob("*")):
+                    os.chown(path, owner.st_uid, owner.st_gid)
+            moves = [(path, root / path.name) for path in sorted(new.iterdir())]
+            old = root.parent / f"{root.name}.before-{datetime.now():%Y%m%dT%H%M%S}"
             if there:
-                old = root.parent / f"{root.name}.before-{datetime.now():%Y%m%dT%H%M%S}"
                 old.mkdir(mode=0o700)
-                for path in there:
-                    path.rename(old / path.name)
+                moves = [(path, old / path.name) for path in there] + moves
+            _move_all(moves)
+            if there:
                 sys.stdout.write(f"what was there: {old}\n")
-            for path in sorted(new.iterdir()):
-                path.rename(root / path.name)
     sys.stdout.write(
         f"{root}: {len(contents.files)} files of {contents.box}, {contents.made_utc}\n"
         f"next: inspectd config check --config {root / 'config.toml'}\n"
     )
+
+
+def _check_movable(root: Path, there: list[Path]) -> None:
+    """Raises ConfigError where a line runs in `root`, or a part of it is a disk of its own."""
+    for path in (root, *there):
+        if path.is_mount():
+            raise ConfigError(path, "a folder that can be moved aside", "a mount point")
+    lock = root / "state" / "journal.lock"
+    if lock.exists():
+        with lock.open("rb") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise ConfigError(root, "a line that is stopped", f"{lock} is held") from err
+
+
+def _move_all(moves: list[tuple[Path, Path]]) -> None:
+    """All renames or none. Raises ConfigError after everything is back in its place."""
+    for at, (source, target) in enumerate(moves):
+        try:
+            source.rename(target)
+        except OSError as err:
+            for moved, place in reversed(moves[:at]):
+                place.rename(moved)
+            got = f"{err}; everything is back in its place"
+            raise ConfigError(source, "a file or folder that can be moved", got) from err
 
 
 def check(archive: tarfile.TarFile, file: Path) -> Contents:

@@ -1,5 +1,6 @@
 """A box in one file: all of it, checked before anything is touched."""
 
+import errno
 import sqlite3
 import tarfile
 from pathlib import Path
@@ -114,6 +115,48 @@ def test_a_root_that_is_in_use_is_moved_aside_only_when_asked(box: Path, tmp_pat
     (aside,) = tmp_path.glob("box.before-*")
     assert (aside / "data" / "images" / "1.png").exists()
     assert (box / "products.toml").exists()
+
+
+def test_a_running_line_is_not_replaced(box: Path, tmp_path: Path) -> None:
+    file = tmp_path / "b.tar"
+    run("backup", file, "--config", box / "config.toml")
+    journal = Journal(box / "state")
+    before = sorted(box.rglob("*"))
+    with pytest.raises(ConfigError, match="a line that is stopped"):
+        run("restore", file, "--root", box, "--replace")
+    journal.close()
+    assert sorted(box.rglob("*")) == before
+    run("restore", file, "--root", box, "--replace")
+
+
+def test_a_move_that_fails_leaves_everything_where_it_was(
+    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "b.tar"
+    run("backup", file, "--config", box / "config.toml")
+    before, rename = sorted(box.rglob("*")), Path.rename
+
+    def fail_at_recipes(path: Path, target: Path) -> Path:
+        if path == box / "recipes":
+            raise OSError(errno.EXDEV, "another disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_at_recipes)
+    with pytest.raises(ConfigError, match="another disk; everything is back"):
+        run("restore", file, "--root", box, "--replace")
+    assert sorted(box.rglob("*")) == before
+
+
+def test_a_disk_of_its_own_below_root_is_named_before_anything_moves(
+    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "b.tar"
+    run("backup", file, "--config", box / "config.toml")
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "data")
+    before = sorted(box.rglob("*"))
+    with pytest.raises(ConfigError, match=r"data: expected .* got a mount point"):
+        run("restore", file, "--root", box, "--replace")
+    assert sorted(box.rglob("*")) == before
 
 
 def test_a_member_that_would_lie_outside_is_refused(box: Path, tmp_path: Path) -> None:
