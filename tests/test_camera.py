@@ -182,13 +182,15 @@ class Desk:
         return self.answer(f"answer for part {part_id}", lambda m: part_of(m) == part_id)
 
     def shoot(self, part_id, tag=0):
-        """The answer; asked again where a busy machine left the trigger too old to be fired."""
-        for _ in range(10):
+        """The answer; asked again while a busy machine leaves the trigger too old to be fired."""
+
+        def look():
             self.fire(part_id, tag)
             answer = self.of(part_id)
-            if not isinstance(answer, NoFrame) or "may be too old" not in answer.detail:
-                return answer
-        raise AssertionError(f"the trigger of part {part_id} was refused ten times")
+            is_refused = isinstance(answer, NoFrame) and "may be too old" in answer.detail
+            return None if is_refused else answer
+
+        return until(f"part {part_id} fired", look)
 
     def number(self, frame):
         """Which picture lies in the ring for this frame."""

@@ -31,6 +31,8 @@ def test_counters_stages_ledger_and_states_are_there() -> None:
                 lambda: scrape(port).get("inspectd_verdicts_seen_total NONE OK") == 10,
             )
             until("rows", lambda: scrape(port).get("inspectd_ledger rows_pending") == 0)
+            for count in ("triggers camera:top", "scored infer:0"):  # told ten times a second
+                until(count, lambda c=count: scrape(port).get(f"inspectd_events_total {c}") == 10)
             seen = scrape(port)
             assert seen["inspectd_ledger unaccounted"] == 0
             assert seen["inspectd_ledger accepted"] == 10
