@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from appliance.acceptance import HEARTBEAT_LIMIT_MS, Sent, Timing
-from appliance.codes import Control, Status1, Word
+from appliance.codes import LATCHING_FAULTS, Control, Status1, Word
 from appliance.words import Bank, WordOrder
 
 HEARTBEAT_EVERY_NS = 50_000_000
@@ -162,7 +162,8 @@ class Program(ABC):
             self._moved_ns = now_ns if self._is_feeder else self._moved_ns
         self._feed(image, now_ns, is_ready)
         self._give_up(now_ns, "not ready")
-        if Status1.ACQ_ERROR in status:
+        if Status1.ACQ_ERROR in status and image.number("FaultCode") not in LATCHING_FAULTS:
+            # ClearError acknowledges a latching fault too, and that is for a person to do.
             self._bits |= Control.CLEAR_ERROR
         self._write(now_ns)
 
