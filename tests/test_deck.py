@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from appliance import deck as deck_module
+from appliance import deck_writer
 from appliance.codes import Reason, Word
 from appliance.config import Config, load_config
 from appliance.deck import Deck
@@ -182,7 +182,7 @@ def test_a_gap_in_the_tape_is_counted(root: Path) -> None:
 def test_the_ring_keeps_the_last_minutes_unless_something_went_wrong(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deck_module, "SEGMENT_BYTES", 1500)
+    monkeypatch.setattr(deck_writer, "SEGMENT_BYTES", 1500)
     line = feed(root, record="ring", record_minutes=0.01)
 
     def parts() -> set[int]:
@@ -298,7 +298,7 @@ def test_what_cannot_be_repaired_is_kept_named_and_counted(
     folder = line.config.recordings_dir / "before"
     folder.mkdir(parents=True)
     (folder / "1.mcap.open").write_bytes(b"nobody can read this")
-    monkeypatch.setattr(deck_module, "repair", fails)
+    monkeypatch.setattr(deck_writer, "repair", fails)
     line.deck = line.open()
     until("a file set aside", lambda: line.deck.note != "")
     assert [path.name for path in folder.iterdir()] == ["1.mcap.damaged"]
