@@ -2,7 +2,8 @@
 
 Enters: `Verdict` (kept and sent again by decide until it is acknowledged) and `LateResult`.
 Leaves: rows in `parts.db`, one transaction for all that came within 50 ms; then `Stored`, which
-acknowledges them; images of parts worth a look; recordings of all that decide heard (deck.py, deck_writer.py).
+acknowledges them; images of parts worth a look; recordings of all that decide heard
+(deck.py, deck_writer.py).
 Nothing here delays or changes a verdict: while the store cannot be written, rows are held and not
 acknowledged, and the store is tried again.
 """
