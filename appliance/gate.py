@@ -78,6 +78,8 @@ class Gate:
             self.missing += 1
         return self.missing > 0
 
-    def clear(self) -> None:
-        """ClearError: somebody has looked."""
-        self.missing = self.unexpected = self.untagged = 0
+    def clear(self, is_reject_known: bool) -> None:
+        """ClearError: somebody has looked; at the fault only where it was shown."""
+        self.unexpected = self.untagged = 0
+        if is_reject_known:
+            self.missing = 0

@@ -73,7 +73,7 @@ class Handshake:
         conditions: Conditions,
         accept: Accept,
         ask: Ask,
-        cleared: Callable[[], None],
+        cleared: Callable[[FaultCode], None],
         count: Count,
         *,
         mode: Literal["level", "ring"],
@@ -103,6 +103,8 @@ class Handshake:
         self._is_abandoned = False
         """The PLC dropped Execute while the command ran: nobody waits for its answer."""
         self._latched = FaultCode.NONE
+        self._answered = FaultCode.NONE
+        """The latched fault that the answer to the PLC's last request could show."""
         self._shown_fault = FaultCode.NONE
         self._waiting: deque[Verdict] = deque()
         self._valid_until_ns: int | None = None
@@ -144,7 +146,7 @@ class Handshake:
             self._bank.set("PlcHeartbeatEcho", plc.heartbeat)
         rising, falling = plc.control & ~old, old & ~plc.control
         if Control.CLEAR_ERROR in rising:
-            self.clear_error(now_ns)
+            self._clear(self._answered, now_ns)
         self.refresh(now_ns)
         if Control.TRIGGER in rising:
             self._trigger(plc, now_ns)
@@ -161,6 +163,7 @@ class Handshake:
         if plc.epoch_echo == self._epoch:
             self._ring.acknowledge(plc.ack_seq)
         self.refresh(now_ns)
+        self._answered = self._latched
 
     def _trigger(self, plc: PlcInput, now_ns: int) -> None:
         if not (self._is_triggered_by_plc and self.is_trigger_ready):
@@ -222,12 +225,18 @@ class Handshake:
         self._bits &= ~Status1.OVERRUN
 
     def clear_error(self, now_ns: int) -> None:
-        """The edge of ClearError, or a person: what is latched ends, unless its cause goes on."""
+        """A person, or a bus that people use: what is latched ends, unless its cause goes on."""
+        self._clear(self._latched, now_ns)
+
+    def _clear(self, known: FaultCode, now_ns: int) -> None:
+        """known: the latched fault that is acknowledged. One that came while ClearError was on its
+        way was seen by nobody, and stays."""
         self._bits &= ~Status1.ACQ_ERROR
         self._has_unread = False
-        self._latched = FaultCode.NONE
-        self._cleared()
-        self._shown_fault = self.conditions.fault
+        self._cleared(known)
+        if self._latched == known:
+            self._latched = FaultCode.NONE
+            self._shown_fault = self.conditions.fault
         self.refresh(now_ns)
 
     # ---- box → PLC -------------------------------------------------------------------------

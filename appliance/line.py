@@ -289,10 +289,12 @@ class Line:
             self.setups.confirm(now_ns)
         self._follow(now_ns)
 
-    def _error_cleared(self) -> None:
-        self._ledger_cleared = self.ledger.unaccounted
-        self.gate.clear()
-        if self.conditions.fault in (FaultCode.LEDGER, FaultCode.REJECT_NOT_CONFIRMED):
+    def _error_cleared(self, known: FaultCode) -> None:
+        """known: the latched fault that was acknowledged; what else is wrong shows next."""
+        if known == FaultCode.LEDGER:
+            self._ledger_cleared = self.ledger.unaccounted
+        self.gate.clear(is_reject_known=known == FaultCode.REJECT_NOT_CONFIRMED)
+        if self.conditions.fault == known:
             self.conditions.fault = FaultCode.NONE
 
     # ---- camera and infer ------------------------------------------------------------------

@@ -75,6 +75,20 @@ def test_a_reject_that_is_not_confirmed_in_time_is_a_fault_that_holds_ready(worl
     world.until_ready()
 
 
+def test_clear_error_in_the_scan_of_the_fault_itself_acknowledges_nothing(world: World) -> None:
+    """The PLC clears an AcqError and cannot know yet that a reject stayed on the line."""
+    world.beat(ENABLE, GateStatus=FITTED)
+    bad(world, 7)
+    while fault(world) == FaultCode.NONE:
+        world.run(50)  # the PLC's last answer was before this
+    world.beat(ENABLE | Control.CLEAR_ERROR)
+    world.idle(500)
+    assert fault(world) == FaultCode.REJECT_NOT_CONFIRMED
+    world.beat(ENABLE)
+    world.beat(ENABLE | Control.CLEAR_ERROR)
+    assert fault(world) == FaultCode.NONE
+
+
 def test_a_confirmed_reject_is_no_fault_and_the_tag_tells_which(world: World) -> None:
     world.beat(ENABLE, GateStatus=FITTED)
     bad(world, 7)

@@ -46,7 +46,7 @@ class Desk:
         self.accepted: list[PlcInput] = []
         self.asked: list[tuple[int, int, Callable[[CommandError], None]]] = []
         self.last_id = 0
-        self.cleared = 0
+        self.cleared: list[FaultCode] = []
         self.on_accept: Callable[[int], None] = lambda acq_id: None
         self.handshake = Handshake(
             self.bank,
@@ -71,8 +71,8 @@ class Desk:
         self.on_accept(self.last_id)
         return self.last_id
 
-    def _clear(self) -> None:
-        self.cleared += 1
+    def _clear(self, known: FaultCode) -> None:
+        self.cleared.append(known)
 
     # ---- the PLC
 
@@ -263,7 +263,7 @@ def test_clear_error_ends_acq_error(desk: Desk) -> None:
     desk.beat(ENABLE | TRIGGER)
     desk.beat(ENABLE | CLEAR)
     assert not desk.has(Status1.ACQ_ERROR)
-    assert desk.cleared == 1
+    assert desk.cleared == [FaultCode.NONE]
 
 
 def test_levels_held_over_our_restart_are_no_edges(desk: Desk) -> None:
@@ -782,10 +782,45 @@ def test_a_latched_fault_that_goes_on_cannot_be_cleared(desk: Desk) -> None:
     desk.ready()
     desk.conditions.fault = FaultCode.STORAGE
     desk.wait(1)
+    desk.beat(ENABLE)
     desk.beat(ENABLE | CLEAR)
     assert desk.has(Status1.FAULT)
     assert not desk.has(Status1.TRIGGER_READY)
     assert desk.bank.number("FaultCode") == FaultCode.STORAGE
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_clear_error_acknowledges_no_fault_that_no_answer_could_show(
+    desk: Desk, is_held: bool
+) -> None:
+    """It was on its way, or held, for something else when the fault came."""
+    desk.ready()
+    if is_held:
+        desk.beat(ENABLE | CLEAR)
+    desk.conditions.fault = FaultCode.LEDGER
+    desk.wait(1)
+    desk.conditions.fault = FaultCode.NONE
+    desk.beat(ENABLE | CLEAR)
+    assert desk.cleared == [FaultCode.NONE]
+    for _ in range(10):
+        desk.wait(100)
+        desk.beat(ENABLE | CLEAR)
+    assert desk.bank.number("FaultCode") == FaultCode.LEDGER
+    assert not desk.has(Status1.TRIGGER_READY)
+    desk.beat(ENABLE)
+    desk.beat(ENABLE | CLEAR)
+    assert desk.cleared == [FaultCode.NONE, FaultCode.LEDGER]
+    assert desk.has(Status1.TRIGGER_READY)
+
+
+def test_a_person_clears_what_holds_now(desk: Desk) -> None:
+    desk.ready()
+    desk.conditions.fault = FaultCode.LEDGER
+    desk.wait(1)
+    desk.conditions.fault = FaultCode.NONE
+    desk.handshake.clear_error(desk.now)
+    assert desk.cleared == [FaultCode.LEDGER]
+    assert not desk.has(Status1.FAULT)
 
 
 def test_the_first_cause_is_shown_while_it_is_latched(desk: Desk) -> None:
@@ -794,6 +829,7 @@ def test_the_first_cause_is_shown_while_it_is_latched(desk: Desk) -> None:
     desk.wait(1)
     desk.conditions.fault = FaultCode.CAMERA_LOST
     desk.wait(1)
+    desk.beat(ENABLE)
     assert desk.bank.number("FaultCode") == FaultCode.LEDGER
     desk.beat(ENABLE | CLEAR)
     assert desk.bank.number("FaultCode") == FaultCode.CAMERA_LOST

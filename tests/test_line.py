@@ -247,6 +247,18 @@ def test_rows_sent_again_by_us_are_no_doubles(world: World) -> None:
     assert world.line.ledger.rows_doubled == 0
 
 
+def test_a_breach_in_the_scan_of_a_clear_error_is_not_acknowledged_by_it(world: World) -> None:
+    world.until_ready()
+    world.line.ledger.duplicates += 1
+    world.beat(ENABLE | CLEAR)
+    world.idle(200)
+    assert world.bank.number("FaultCode") == FaultCode.LEDGER
+    assert not world.is_ready
+    world.beat(ENABLE)
+    world.beat(ENABLE | CLEAR)
+    world.until_ready()
+
+
 def test_a_cleared_breach_does_not_hide_the_next(world: World) -> None:
     world.is_storing = False
     world.until_ready().part()
