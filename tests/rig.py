@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from appliance.recipe import Limits, Recipe, View, write_recipe
 from appliance.store import PartRow, Store, where
 from appliance.supervise import process_table
 from appliance.wire import Wiring
+from tests.waiting import until
 from tools.plc_program import Part, PlcOptions
 from tools.plc_sim import PlcReport, run_plc
 
@@ -60,17 +60,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def until(what: str, check: Callable[[], T | None], seconds: float = 10.0) -> T:
-    """The first true answer of `check`; fails after `seconds`, saying what was awaited."""
-    end = time.monotonic() + seconds
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"after {seconds} s still no {what}"
-        time.sleep(0.005)
 
 
 class Rig:

@@ -17,6 +17,7 @@ from appliance.codes import Reason, Word
 from appliance.config import Record
 from appliance.frames import RingReader, RingWriter
 from appliance.messages import PixelRef, Verdict
+from tests.waiting import until
 
 UTC_NS = 1_790_000_000_000_000_000  # 2026-09-21
 
@@ -71,13 +72,13 @@ def part(part_id: int, word: Word = Word.NG, pixels: PixelRef | None = None) -> 
 def finish(archive: Archive) -> dict[int, str]:
     """Everything that the archive has to tell, once its queue is empty."""
     news: dict[int, str] = {}
-    end = time.monotonic() + 10
-    while True:
-        news |= archive.collect()
-        if not archive.queued:
-            return news
-        assert time.monotonic() < end
-        time.sleep(0.005)
+
+    def is_done() -> bool:
+        news.update(archive.collect())
+        return not archive.queued
+
+    until("empty queue", is_done)
+    return news
 
 
 def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:

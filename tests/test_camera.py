@@ -31,18 +31,9 @@ from appliance.messages import (
 )
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Wiring, curve_keys
+from tests.waiting import until
 
 PICTURES = 40
-
-
-def until(what, check, seconds=10.0):
-    end = time.monotonic() + seconds
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"after {seconds} s still no {what}"
-        time.sleep(0.002)
 
 
 class Desk:

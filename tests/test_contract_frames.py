@@ -26,6 +26,7 @@ from appliance.frames import (
 )
 from appliance.messages import FrameReady, NoFrame, Scored
 from appliance.wire import Wiring, decode, encode
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -72,13 +73,8 @@ class ByMessage:
             pixels=inline_ref(whole, self._sequence),
             age_ns=0,
         )
-        end = time.monotonic() + 5
-        while not self._sender.send(message, whole):
-            assert time.monotonic() < end, "nobody takes the frame"
-            time.sleep(0.001)
-        while (got := self._receiver.receive()) is None:
-            assert time.monotonic() < end, "no frame came"
-            time.sleep(0.0005)
+        until("taker of the frame", lambda: self._sender.send(message, whole))
+        got = until("frame", self._receiver.receive)
         assert isinstance(got, FrameReady)
         return got.pixels, inline_view(got.pixels, self._receiver.inline)
 

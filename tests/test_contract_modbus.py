@@ -21,6 +21,7 @@ from appliance.config import Plc
 from appliance.errors import ConfigError
 from appliance.plc_modbus import MAX_CONNECTIONS, ModbusPort
 from appliance.words import Bank, PlcInput
+from tests.waiting import until
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -155,13 +156,6 @@ def write(address: int, *words: int) -> bytes:
 def write_read(address: int, words: list[int], read_address: int, count: int) -> bytes:
     head = struct.pack(">BHHHHB", 23, read_address, count, address, len(words), 2 * len(words))
     return head + struct.pack(f">{len(words)}H", *words)
-
-
-def until(claim: Callable[[], bool], within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not claim():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
 
 
 # ---- reading and writing -------------------------------------------------------------------
@@ -337,7 +331,7 @@ def test_when_the_writer_leaves_another_may_write(server: Server, raw: Callable[
     first, second = raw(), raw("127.0.0.2")
     assert first.ask(write(1, 1))[0] == 16
     first.close()
-    until(lambda: server.on_loop(lambda: server.port.writer) == "")
+    until("end of the writer", lambda: server.on_loop(lambda: server.port.writer) == "")
     assert second.ask(write(1, 2))[0] == 16
     assert server.port.writer == "127.0.0.2"
 
@@ -429,7 +423,7 @@ def test_a_client_that_asks_and_never_reads_is_dropped(
     with contextlib.suppress(ConnectionError):
         for _ in range(100):  # 25 MB of answers, more than the kernel's buffers hold
             deaf.line.sendall(heap)
-    until(lambda: server.on_loop(lambda: server.port.open_connections) == 1)
+    until("one connection", lambda: server.on_loop(lambda: server.port.open_connections) == 1)
     assert good.ask(read(900, 1)) == b"\x03\x02\x01\x00"
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.waiting import NotYet
+
 pytest.importorskip("harvesters")
 
 import itertools
@@ -58,7 +60,8 @@ def shots(source: GenicamSource, count: int, seconds: float = 10.0) -> list[Fram
     found: list[Frame | Incomplete] = []
     end = time.monotonic() + seconds
     while len(found) < count:
-        assert time.monotonic() < end, f"{len(found)} of {count} in {seconds} s"
+        if time.monotonic() >= end:
+            raise NotYet(f"{len(found)} of {count} pictures in {seconds} s")
         shot = source.fetch(20)
         if shot is not None:
             found.append(shot)

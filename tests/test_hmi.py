@@ -28,6 +28,7 @@ from appliance.messages import Health
 from appliance.store import Store
 from appliance.wire import Inbox
 from tests.line_feed import Feed, blob, remove_root, write_root
+from tests.waiting import until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -44,11 +45,7 @@ def frame(grey: int) -> np.ndarray:
 
 
 def wait(holds: Callable[[], Any], seconds: float = 15, what: str = "") -> Any:
-    end = time.monotonic() + seconds
-    while not (result := holds()):
-        assert time.monotonic() < end, what or "waited in vain"
-        time.sleep(0.02)
-    return result
+    return until(what or "answer", holds, seconds)
 
 
 class Box:

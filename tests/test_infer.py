@@ -37,6 +37,7 @@ from appliance.passport import Proof, Record
 from appliance.recipe import Fixture, Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Inbox, Wiring
 from tests.networks import picture, write_network_bundle
+from tests.waiting import until
 
 T = TypeVar("T")
 SLOTS = 16
@@ -84,16 +85,16 @@ class Rig:
         return self
 
     def until(self, what: str, check: Callable[[], T], seconds: float = 20.0) -> T:
-        end = time.monotonic() + seconds
-        while not (answer := check()):
-            assert time.monotonic() < end, f"after {seconds} s no {what}; {self.said()}"
-            for receiver, message in self.inbox.poll(20):
-                if receiver is self.healths:
-                    assert isinstance(message, Health)
-                    self.health = message
-                else:
-                    self.came.append(message)
-        return answer
+        return until(what, check, seconds, between=self.listen)
+
+    def listen(self) -> None:
+        """Take in what comes within 20 ms."""
+        for receiver, message in self.inbox.poll(20):
+            if receiver is self.healths:
+                assert isinstance(message, Health)
+                self.health = message
+            else:
+                self.came.append(message)
 
     def said(self) -> str:
         return (self.root / "log").read_text()

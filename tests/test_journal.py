@@ -6,7 +6,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from appliance.codes import Reason, Word
 from appliance.errors import ConfigError
 from appliance.journal import BLOCK, ID_WRAP, Closed, Journal, Opened, acq_id
 from appliance.messages import Verdict
+from tests.waiting import until
 
 SIZE = 1 << 16
 MEMORY = "/dev/shm"
@@ -115,9 +115,7 @@ def test_reserving_ahead_comes_true_once_it_is_on_disk(journal: Journal) -> None
     for _ in range(BLOCK // 2 + 1):
         journal.take_id()
     journal.reserve_ahead()
-    end = time.monotonic() + 10
-    while journal._reserved_to == 1 + BLOCK:
-        assert time.monotonic() < end, "the reservation never came true"
+    until("reservation on disk", lambda: journal._reserved_to != 1 + BLOCK)
     assert journal._reserved_to == 1 + 2 * BLOCK
 
 

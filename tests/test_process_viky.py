@@ -24,6 +24,7 @@ import pytest
 from appliance.archive import read_image
 from appliance.recipe import View
 from tests.rig import Rig, until
+from tests.waiting import NotYet
 
 pytest.importorskip("harvesters")
 
@@ -129,7 +130,8 @@ class Plc:
             self.words = words
             if self.hr(100) & mask == wanted:
                 return
-            assert time.monotonic() < end, f"Status1 is {self.hr(100):04X}, tag {self._tag}"
+            if time.monotonic() >= end:
+                raise NotYet(f"Status1 is {self.hr(100):04X}, tag {self._tag}")
             time.sleep(0.001)
 
     def hr(self, address: int) -> int:

@@ -26,6 +26,7 @@ from appliance.record import Recorder
 from appliance.service import Service
 from appliance.store import Store
 from appliance.wire import Inbox, Wiring
+from tests.waiting import until
 
 UTC_NS = 1_790_000_000_000_000_000
 
@@ -215,10 +216,7 @@ class Line:
         return self.process
 
     def send(self, message: Verdict | LateResult) -> None:
-        end = time.monotonic() + 5
-        while not self.verdicts.send(message):
-            assert time.monotonic() < end, "nobody takes verdicts"
-            time.sleep(0.01)
+        until("taker of verdicts", lambda: self.verdicts.send(message))
 
     def listen(self, timeout_ms: int = 20) -> None:
         for _, message in self.inbox.poll(timeout_ms):
@@ -229,10 +227,7 @@ class Line:
                 self.health = message
 
     def until(self, holds: Callable[[], bool], seconds: float = 15) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, f"{self.health} {self.archive}"
-            self.listen()
+        until("answer of record", holds, seconds, between=self.listen)
 
     def counter(self, name: str) -> int:
         return self.health.counters[name] if self.health else -1

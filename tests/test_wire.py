@@ -28,6 +28,7 @@ from appliance.messages import (
     Trigger,
 )
 from appliance.wire import CHANNELS, Inbox, Wiring, curve_keys, decode, encode
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -50,16 +51,6 @@ def wire(folder):
     yield make
     for wiring in made:
         wiring.close()
-
-
-def until(what, check, seconds=5.0):
-    end = time.monotonic() + seconds
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"after {seconds} s still no {what}"
-        time.sleep(0.002)
 
 
 def send(sender, message, pixels=None):

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,7 @@ from appliance.store import Store
 from appliance.wire import Wiring
 from calibration.opinions import Opinions
 from calibration.people import People, Role, User
+from tests.waiting import until
 from tools.draw_parts import DEFECTS, draw
 
 T1, T2 = -1.0, 1.5
@@ -50,11 +50,7 @@ def free_port() -> int:
 
 
 def wait(holds: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
-    end = time.monotonic() + seconds
-    while not (result := holds()):
-        assert time.monotonic() < end, what or "waited in vain"
-        time.sleep(0.02)
-    return result
+    return until(what or "answer", holds, seconds)
 
 
 class Shop:
