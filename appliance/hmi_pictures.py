@@ -1,11 +1,12 @@
 """Images of parts for the pages: one reduced JPEG per part for all clients, made once.
 
-Taken from the ring (read-only) while the frame is there, else from the archive. May run in a
-thread of its own, one call at a time. A frame that is overwritten meanwhile gives no image, never
-another part's.
+Taken from the ring (read-only) while the frame is there, else from the archive; a map else from
+where the caller knows. May run in a thread of its own, one call at a time. A frame that is
+overwritten meanwhile gives no image, never another part's.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -47,11 +48,20 @@ class _Setting(msgspec.Struct, frozen=True, kw_only=True):
     labels: npt.NDArray[np.uint8] | None
 
 
-class Pictures:
-    """Makes images of parts and keeps the newest."""
+Maps = npt.NDArray[np.float32]
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+
+class Pictures:
+    """Makes images of parts and keeps the newest.
+
+    recorded: asked for the map of a part that the ring does not hold any more; it answers with
+    (K · h, w), or None.
+    """
+
+    def __init__(
+        self, config: Config, recorded: Callable[[Verdict], Maps | None] = lambda verdict: None
+    ) -> None:
+        self._config, self._recorded = config, recorded
         self._rings = RingReader(config.rings_dir)
         self._kept: OrderedDict[int, Images] = OrderedDict()
         self._rejects: OrderedDict[int, Images] = OrderedDict()
@@ -119,12 +129,26 @@ class Pictures:
         margin, t1, t2 = verdict.margin, verdict.t1, verdict.t2
         if margin is None or t1 is None or t2 is None or not np.isfinite(margin):
             return b""
-        amap = self._from_ring(verdict.map)
-        if amap is None or amap.ndim != 3:
+        amap = self._map(verdict, setting)
+        if amap is None:
             return b""
         labels = setting.labels if setting else None
-        is_map_scale = verdict.decides == "map_max"
-        return heat_png(amap.astype(np.float32), margin, t1, t2, is_map_scale, labels)
+        return heat_png(amap, margin, t1, t2, verdict.decides == "map_max", labels)
+
+    def map(self, verdict: Verdict) -> Maps | None:
+        """(K, h, w) raw logits of this part, or None where nobody holds them (any more)."""
+        return self._map(verdict, self._setting(verdict.recipe))
+
+    def _map(self, verdict: Verdict, setting: _Setting | None) -> Maps | None:
+        if (amap := self._from_ring(verdict.map)) is not None:
+            return amap.astype(np.float32) if amap.ndim == 3 else None
+        if (stacked := self._recorded(verdict)) is None:
+            return None
+        labels = setting.labels if setting else None
+        height = stacked.shape[0] if labels is None else labels.shape[0]
+        if stacked.shape[0] % height:
+            return None  # of another size than the segment map: not of this bundle
+        return stacked.reshape(-1, height, stacked.shape[1])
 
     def _regions(self, setting: _Setting | None) -> str:
         if setting is None or setting.labels is None:

@@ -180,17 +180,31 @@ class Store:
         return self._read(query)
 
     def find(
-        self, text: str = "", words: Sequence[Word] = (), before: int | None = None, count: int = 50
+        self,
+        text: str = "",
+        words: Sequence[Word] = (),
+        before: int | None = None,
+        count: int = 50,
+        opened_utc_ns: tuple[int | None, int | None] = (None, None),
+        is_challenge: bool | None = None,
     ) -> tuple[PartRow, ...]:
         """Parts whose id, tag, text, lot or recipe is `text` or begins with it, newest first.
 
-        before: ids below this one only, for the next page.
+        before: ids below this one only, for the next page. opened_utc_ns: from the first time on
+        and before the second, None = open. is_challenge: challenge parts alone, or none of them.
         """
         query = sa.select(parts).order_by(parts.c.part_id.desc()).limit(count)
         if words:
             query = query.where(parts.c.word.in_([word.name for word in words]))
         if before is not None:
             query = query.where(parts.c.part_id < before)
+        since_ns, until_ns = opened_utc_ns
+        if since_ns is not None:
+            query = query.where(parts.c.opened_utc_ns >= since_ns)
+        if until_ns is not None:
+            query = query.where(parts.c.opened_utc_ns < until_ns)
+        if is_challenge is not None:
+            query = query.where(parts.c.is_challenge == is_challenge)
         if text:
             names = (parts.c.part_text, parts.c.lot, parts.c.recipe)
             known = [column.startswith(text, autoescape=True) for column in names]

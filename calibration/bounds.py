@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
+CONFIDENCE = 0.95
+"""Of every bound that the pages show."""
 _MOST_PARTS = 10_000_000
 
 

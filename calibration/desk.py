@@ -1,16 +1,21 @@
 """What every page of the tool shares: the box's files, its people, the line's last words."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from appliance.audit import AuditJournal
 from appliance.codes import CommandError
 from appliance.config import Config, load_products
 from appliance.errors import ConfigError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
-from appliance.messages import Words
+from appliance.messages import Verdict, Words
 from appliance.recipe import LoadedRecipe, load_recipe
 from appliance.store import Store, where
 from appliance.wire import AsyncReceiver
@@ -18,9 +23,13 @@ from calibration import texts
 from calibration.opinions import Opinions
 from calibration.people import People, User
 from calibration.publish import order, publish, use
+from calibration.recorded import recorded_map
 from calibration.sessions import Sessions
+from calibration.tokens import Tokens
 
 T = TypeVar("T")
+_RECENT = 100
+"""Verdicts whose pixels may still lie in the rings."""
 
 
 class Desk:
@@ -32,8 +41,10 @@ class Desk:
         self.people = People(config, self.journal)
         self.opinions = Opinions(self.people)
         self.sessions = Sessions(self.people)
+        self.tokens = Tokens(self.people)
         self.words: Words | None = None
-        self._pictures = Pictures(config)
+        self._recent: OrderedDict[int, Verdict] = OrderedDict()
+        self._pictures = Pictures(config, partial(recorded_map, config.recordings_dir))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tool")
         self._ordering = asyncio.Lock()
         self._store: Store | None = None
@@ -48,18 +59,41 @@ class Desk:
             self._store = Store(where(self.config), is_reader=True)
         return self._store
 
+    def heard(self, message: object) -> None:
+        """What decide says to everybody."""
+        if isinstance(message, Words):
+            self.words = message
+        elif isinstance(message, Verdict):
+            self._recent[message.part_id] = message
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+
     # ---- pictures --------------------------------------------------------------------------
 
     async def images(self, part_id: int) -> Images | None:
         """Of any part whose picture is kept."""
         return self._pictures.get(part_id) or await self.run(lambda: self._make(part_id))
 
+    def map_of(self, part_id: int) -> npt.NDArray[np.float32] | None:
+        """(h, w) raw logits of the first detector, where ring or recordings still hold them; in the
+        thread."""
+        verdict = self._verdict(part_id)
+        found = self._pictures.map(verdict) if verdict else None
+        return None if found is None else found[0]
+
     def _make(self, part_id: int) -> Images | None:
+        verdict = self._verdict(part_id)
+        return self._pictures.make(verdict) if verdict else None
+
+    def _verdict(self, part_id: int) -> Verdict | None:
+        """With its places in the rings while they may be good for something."""
+        if part_id in self._recent:
+            return self._recent[part_id]
         try:
             row = self.store().part(part_id)
         except (DeviceError, ConfigError):
             return None
-        return self._pictures.make(row.verdict) if row else None
+        return row.verdict if row else None
 
     def outline(self, name: str) -> bytes | None:
         """Regions of a bundle, as a picture names them."""

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from calibration import texts
+from calibration.api import WHERE, make_api
 from calibration.desk import Desk
 from calibration.frame import PAGES
 from calibration.people import LogInError
@@ -43,11 +44,15 @@ def add_door(app: FastAPI, desk: Desk) -> None:
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > _LONGEST_FORM * 16:
             return Response("too large", 413)
+        if "transfer-encoding" in request.headers:
+            return Response("a content-length was expected", 411)
         if request.url.path.startswith(_CLOSED):
             token = request.cookies.get(COOKIE, "")
             if await desk.run(lambda: desk.sessions.user(token, is_action=False)) is None:
                 return Response("log in first", 401)
         return await follow(request)
+
+    app.mount(WHERE, make_api(desk))
 
     @app.get("/")
     async def home() -> Response:

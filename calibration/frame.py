@@ -23,6 +23,7 @@ PAGES: tuple[tuple[str, str, Role], ...] = (
     ("/calibrate", texts.CALIBRATE, Role.OPERATOR),
     ("/recipes", texts.RECIPES, Role.OPERATOR),
     ("/health", texts.HEALTH, Role.OPERATOR),
+    ("/tokens", texts.API, Role.OPERATOR),
     ("/users", texts.USERS, Role.ADMIN),
     ("/audit", texts.AUDIT, Role.ENGINEER),
 )

@@ -94,7 +94,7 @@ class Opinions:
 
     # ---- labels ----------------------------------------------------------------------------
 
-    def label(self, part_id: int, kind: str, by: User) -> Label:
+    def label(self, part_id: int, kind: str, by: User, source: str = "page") -> Label:
         """A human verdict. Raises ConfigError on a kind that cannot be a name."""
         kind = kind.strip().lower()
         if not (kind.replace("_", "").replace("-", "").replace(" ", "").isalnum()):
@@ -106,7 +106,7 @@ class Opinions:
             return old
         self._people.journal.append(
             by.name, "part.labelled", subject=str(part_id), old=old.kind if old else None,
-            new=kind, role=by.role.name, source="page",
+            new=kind, role=by.role.name, source=source,
         )  # fmt: skip
         label = Label(part_id, kind, by.name, self._clock())
         with self._people.transaction() as connection:
@@ -141,6 +141,7 @@ class Opinions:
         reason: str,
         evidence: dict[str, Any],
         by: User,
+        source: str = "page",
     ) -> Asked:
         """Ask for two limits. Raises ConfigError: role, reason, limits, one that is still open."""
         _may(by, Role.ENGINEER)
@@ -152,7 +153,7 @@ class Opinions:
         new = {"t1": limits[0], "t2": limits[1], "base": f"{recipe}/{base_version}"}
         self._people.journal.append(
             by.name, "limits.proposed", subject=recipe, new=new, reason=reason,
-            role=by.role.name, source="page",
+            role=by.role.name, source=source,
         )  # fmt: skip
         with self._people.transaction() as connection:
             identity = connection.execute(

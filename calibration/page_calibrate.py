@@ -10,7 +10,7 @@ from nicegui import ui
 from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe
 from calibration import texts
-from calibration.bounds import percent
+from calibration.bounds import CONFIDENCE, percent
 from calibration.desk import Desk
 from calibration.frame import READ_S, Visit, button
 from calibration.limits import Outcome, Target, outcome, propose, summary
@@ -19,7 +19,6 @@ from calibration.opinions import Asked
 from calibration.roc import roc_svg
 from calibration.tradeoff import flips
 
-CONFIDENCE = 0.95
 _BINS = 80
 _GALLERY = 8
 _LAST = 200

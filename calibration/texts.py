@@ -11,8 +11,8 @@ ROLES = {
 }
 
 # ---- frame
-LIVE, PARTS, CALIBRATE, RECIPES, HEALTH, USERS, AUDIT = (
-    "Live", "Parts", "Calibrate", "Recipes", "Health", "Users", "Audit",
+LIVE, PARTS, CALIBRATE, RECIPES, HEALTH, API, USERS, AUDIT = (
+    "Live", "Parts", "Calibrate", "Recipes", "Health", "API", "Users", "Audit",
 )  # fmt: skip
 LOG_IN, LOG_OUT, NAME, PASSWORD = "Log in", "Log out", "Name", "Password"
 NO_USERS = "There is no user yet. On the box: inspectd users add NAME --role admin"
@@ -98,6 +98,22 @@ DRIFT_CALM = "No finding."
 DRIFT_FEW = "Too few parts yet: {count} of {needed} accepted ones."
 FINDING = "{what}: {value:.3g}, limit {limit:.3g}"
 SILENT = "The line says nothing."
+
+# ---- tokens of the API
+TOKENS = "Your tokens"
+TOKENS_OF_ALL = "Tokens of all users"
+TOKENS_NOTE = (
+    "A token lets a program do what you may: read parts, pictures, limits and reports, label "
+    "parts, propose limits. Whoever has it acts in your name."
+)
+NO_TOKENS = "None yet."
+TOKEN_NAME, DAYS, MAKE_TOKEN, REVOKE = "What it is for", "Days", "Make a token", "Revoke"
+TOKEN_ONCE = "Shown this once. It is not kept here: copy it now."
+TOKEN_LINE = "{name}, until {until}, {used}"
+TOKEN_USED, TOKEN_UNUSED = "last used {when}", "never used"
+TOKEN_REVOKED, TOKEN_OVER = "revoked by {by}", "past its date"
+OPERATIONS = "Operations"
+OPERATION_COLUMNS = ("Request", "Does")
 
 # ---- users, audit
 ADD_USER, ROLE = "Add user", "Role"

@@ -14,7 +14,6 @@ from nicegui import ui
 from appliance.config import Config
 from appliance.errors import ConfigError, DeviceError
 from appliance.hmi_server import end, listen, make_app, make_server
-from appliance.messages import Words
 from appliance.service import Service
 from appliance.wire import Wiring
 from calibration import (
@@ -24,6 +23,7 @@ from calibration import (
     page_health,
     page_parts,
     page_recipes,
+    page_tokens,
     page_users,
 )
 from calibration.desk import Desk
@@ -56,8 +56,7 @@ async def _serve(service: Service, config: Config, wiring: Wiring, listener: soc
     async def follow() -> None:
         while True:
             _, message = await live.receive()
-            if isinstance(message, Words):
-                desk.words = message
+            desk.heard(message)
 
     async def tick() -> None:
         while not server.started:
@@ -93,6 +92,7 @@ def build(desk: Desk) -> None:
         ("/calibrate", page_calibrate.build),
         ("/recipes", page_recipes.build),
         ("/health", page_health.build),
+        ("/tokens", page_tokens.build),
         ("/users", page_users.build),
         ("/audit", page_audit.build),
     ):
