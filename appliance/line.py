@@ -49,6 +49,10 @@ _CAMERA_FRESH_NS = 300 * _MS
 _INFER_FRESH_NS = 500 * _MS
 _RECORD_FRESH_NS = 1000 * _MS
 _STARTING_NS = 10_000 * _MS
+_STALL_NS = 250 * _MS
+"""The loop without a turn for so long: signs of life that are missing may lie unread."""
+_STALL_SHOWN_NS = 500 * _MS
+"""How long turns must come in time again before that fault ends."""
 _RESEND_NS = 2_000 * _MS
 _RESEND_MOST = 200
 """Rows sent again in one turn: a backlog must not hold up the loop."""
@@ -142,6 +146,8 @@ class Line:
         self._was_lost = True
         """The association of a hardware trigger, when `_follow` last looked."""
         self._is_halted = False
+        self._ticked_ns = now_ns
+        self._stalled_until_ns = now_ns
         self._ledger_cleared = 0
         self._record_pid = 0
         self._record_total = 0
@@ -510,6 +516,9 @@ class Line:
 
     def tick(self, now_ns: int) -> None:
         """Every 50 ms: what changes by time alone."""
+        if self._was_ready and now_ns - self._ticked_ns >= _STALL_NS:
+            self._stalled_until_ns = now_ns + _STALL_SHOWN_NS
+        self._ticked_ns = now_ns
         self.expire(now_ns)
         self.setups.tick(now_ns, len(self.book))
         self._follow(now_ns)
@@ -588,6 +597,8 @@ class Line:
             fault = FaultCode.STORAGE
         elif self.gate.check(now_ns):
             fault = FaultCode.REJECT_NOT_CONFIRMED
+        elif now_ns < self._stalled_until_ns:
+            fault = FaultCode.DECISION_LATE
         elif self.spent_budgets:
             fault = FaultCode.RESTART_BUDGET_SPENT
         elif self._was_ready and not is_camera_ok:

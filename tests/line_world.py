@@ -147,6 +147,8 @@ class World:
         self.plans: dict[int, Plan] = {}
         self.triggers: list[Trigger] = []
         self.verdicts: dict[int, Shown] = {}
+        self.newest: dict[int, Verdict] = {}
+        """By AcqID, which repeats after 65535 parts."""
         self.late: list[LateResult] = []
         self.rows: dict[int, Verdict] = {}
         self.rows_seen = 0
@@ -239,9 +241,14 @@ class World:
                 continue
             if first > until:
                 break
-            self.now, _, call = heapq.heappop(self._queue)
+            due, _, call = heapq.heappop(self._queue)
+            self.now = max(self.now, due)
             call()
         self.now = until
+
+    def stall(self, ms: float) -> None:
+        """decide gets no turn for so long; what came meanwhile comes at once after it."""
+        self.now += int(ms * MS)
 
     # ---- camera
 
@@ -482,6 +489,7 @@ class World:
         assert part_id in self.opened, "a verdict for a part that nobody opened"
         assert self.now <= self.opened[part_id], "a verdict after its deadline"
         self.verdicts[part_id] = Shown(verdict, self.now)
+        self.newest[verdict.acq_id] = verdict
         if verdict.word == Word.OK:
             assert verdict.frame_id, "OK without a frame"
             assert verdict.margin is not None

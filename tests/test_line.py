@@ -419,6 +419,38 @@ def test_a_slow_engine_is_not_dead_before_its_own_limit(world: World) -> None:
     assert not world.is_ready
 
 
+def test_a_loop_that_stood_still_is_a_fault_until_turns_come_in_time_again(world: World) -> None:
+    world.until_ready()
+    world.stall(150)
+    world.idle(100)
+    assert world.bank.number("FaultCode") == FaultCode.NONE
+    world.stall(400)
+    world.idle(200)
+    assert world.has(Status1.FAULT)
+    assert world.bank.number("FaultCode") == FaultCode.DECISION_LATE
+    assert world.bank.number("State") == State.ERROR
+    assert not world.is_ready
+    world.idle(600)
+    assert not world.has(Status1.FAULT)
+    assert world.bank.number("FaultCode") == FaultCode.DECISION_LATE, "readable until ClearError"
+    assert world.is_ready
+
+
+def test_a_slow_start_of_the_loop_is_no_fault(world: World) -> None:
+    world.stall(3000)
+    world.until_ready()
+    assert world.bank.number("FaultCode") == FaultCode.NONE
+
+
+def test_a_part_that_a_standing_loop_let_lapse_is_an_error(world: World) -> None:
+    part_id = world.until_ready().part()
+    world.opened[part_id] += 1000 * MS  # the verdict comes after the deadline, and as an ERROR
+    world.stall(600)
+    world.idle(100)
+    verdict = world.verdicts[part_id].verdict
+    assert (verdict.word, verdict.reason) == (Word.ERROR, Reason.LATE)
+
+
 def test_the_camera_takes_no_trigger(world: World) -> None:
     world.until_ready()
     world.camera.is_alive = False
@@ -914,8 +946,7 @@ class RandomPlc:
             assert Status1.FAIL not in bits
             assert bank.number("Verdict") == Word.OK
             assert bank.number("InspectionID") == bank.number("ResultTear")
-            ids = [p for p in self.world.verdicts if acq_id(p) == bank.number("InspectionID")]
-            assert self.world.verdicts[max(ids)].verdict.word == Word.OK
+            assert self.world.newest[bank.number("InspectionID")].word == Word.OK
 
 
 def drive(
