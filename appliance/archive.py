@@ -99,7 +99,9 @@ class Archive:
         self._take_stock()
 
     def wants(self, verdict: Verdict) -> bool:
-        """Whether the policy keeps the picture of this part."""
+        """Whether an order or the policy keeps the picture of this part."""
+        if verdict.is_kept:
+            return verdict.pixels is not None
         match self.policy.images:
             case "none":
                 return False

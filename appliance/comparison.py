@@ -58,6 +58,7 @@ FIELDS: Mapping[str, How] = {
     "opened_utc_ns": "ignored",  # a label
     "pixels": "ignored",
     "map": "ignored",  # slots of rings; the map itself is compared where it was recorded
+    "is_kept": "ignored",  # an order to the archive
     "is_rebuilt": "ignored",
 }
 """Every field of a Verdict."""

@@ -133,6 +133,8 @@ class Line:
         self.bundle_id = ""
         self.recipe_number = 0
         self._newest_part_id = 0
+        self._to_keep = 0
+        """Parts whose picture will still be kept by SaveNextN."""
         self.spent_budgets: tuple[str, ...] = ()
         """Processes whose restart budget is spent, as the supervisor says."""
         self.is_clock_synced = False
@@ -207,8 +209,7 @@ class Line:
             is_challenge=is_challenge,
             expected=expected,
         )
-        self._newest_part_id = part.part_id
-        self.tally.add("triggers")
+        self._began(part)
         self._move(Event.TRIGGERED)
         self._move(Event.RESOURCES_FREE)
         self.conditions.open_parts = len(self.book)
@@ -246,6 +247,7 @@ class Line:
             start_challenge=self._start_challenge,
             end_challenge=self.challenge.end,
             unlock_challenge=self._unlock_challenge,
+            save_next=self._save_next,
             halt=self._halt,
             reset=self._reset,
             owner_changed=self._owner_changed,
@@ -272,6 +274,16 @@ class Line:
     def _start_challenge(self) -> CommandError:
         # Only a Trigger says what must come out: without that nothing would be compared.
         return CommandError.WRONG_STATE if self._is_continuous else self.challenge.start()
+
+    def _save_next(self, count: int) -> None:
+        self._to_keep = count
+
+    def _began(self, part: Part) -> None:
+        """Whatever opened it."""
+        part.is_kept = self._to_keep > 0
+        self._to_keep -= part.is_kept
+        self._newest_part_id = part.part_id
+        self.tally.add("triggers")
 
     def _unlock_challenge(self, now_ns: int) -> None:
         self.challenge.answer()
@@ -350,7 +362,7 @@ class Line:
             is_paired=self.hardware is None,
         )
         part.is_tag_known = tag != 0
-        self.tally.add("triggers")
+        self._began(part)
         self.bank.set("AcqID", part.acq_id)
         self.conditions.open_parts = len(self.book)
         return part

@@ -200,6 +200,8 @@ class Verdict(Message, frozen=True, kw_only=True):
     expected_word: Word = Word.NONE
     is_tag_known: bool = False
     """Hardware trigger: the tag came with the step of TriggerCount that belongs to this part."""
+    is_kept: bool = False
+    """SaveNextN: the picture is kept whatever the policy says."""
     is_rebuilt: bool = False
     """Sent again from the journal after a crash: the details are lost, the verdict is not."""
 

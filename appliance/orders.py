@@ -37,6 +37,8 @@ class Actions:
     start_challenge: Callable[[], CommandError]
     end_challenge: Callable[[], CommandError]
     unlock_challenge: Callable[[int], None]
+    save_next: Callable[[int], None]
+    """The pictures of so many parts from now on are kept; 0 = of none more."""
     halt: Callable[[int], None]
     reset: Callable[[int], None]
     owner_changed: Callable[[int], None]
@@ -130,7 +132,7 @@ class Orders:
             case CommandCode.END_CHALLENGE:
                 result = actions.end_challenge()
             case CommandCode.SAVE_NEXT_N:
-                result = CommandError.NOT_SUPPORTED
+                actions.save_next(argument)
             case _:
                 result = CommandError.UNKNOWN_COMMAND
         answer(result, "")

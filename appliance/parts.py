@@ -60,6 +60,8 @@ class Part:
     lot: str = ""
     is_challenge: bool = False
     expected: Word = Word.NONE
+    is_kept: bool = False
+    """Its picture is kept whatever the policy says."""
     opened_utc_ns: int = 0
     is_paired: bool = True
     """False with a hardware trigger until both its frame and its step of TriggerCount are there:
@@ -511,6 +513,7 @@ class PartBook:
             is_challenge=part.is_challenge,
             expected_word=part.expected,
             is_tag_known=part.is_tag_known,
+            is_kept=part.is_kept,
         )
 
 

@@ -45,9 +45,9 @@ StoreBug = SQLAlchemyError
 Where: TypeAlias = Path | str
 """A file, or `postgresql+psycopg://user@host/database`."""
 
-TRANSIENT = frozenset({"pixels", "map", "is_tag_known"})
-"""Fields of a Verdict that no row keeps: slots of rings, gone when the row is read, and a flag for
-the PLC alone."""
+TRANSIENT = frozenset({"pixels", "map", "is_tag_known", "is_kept"})
+"""Fields of a Verdict that no row keeps: slots of rings, gone when the row is read, a flag for the
+PLC alone, and an order to the archive."""
 _OWN: dict[str, Any] = {"late_word": "NONE", "late_margin": None, "image": ""}
 """Columns that arrive later than the verdict, if they do, and what they hold until then."""
 

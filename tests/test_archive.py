@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -140,6 +141,19 @@ def test_the_policy_says_which_parts(
     assert {words[part_id] for part_id in finish(archive)} == kept
     assert archive.counters["archive_requested"] == archive.counters["archived"] == len(kept)
     assert archive.counters["archive_dropped"] == 0
+
+
+@pytest.mark.parametrize("images", ["none", "ng"])
+def test_an_order_keeps_a_picture_that_the_policy_does_not(
+    make: Callable[..., Archive], ring: RingWriter, images: str
+) -> None:
+    archive = make(images=images)
+    archive.offer(part(1, Word.OK, ring.put(noise(8, 8))))
+    wanted = part(2, Word.OK, ring.put(noise(8, 8)))
+    archive.offer(msgspec.structs.replace(wanted, is_kept=True))
+    archive.offer(msgspec.structs.replace(part(3, Word.ERROR, None), is_kept=True))
+    assert set(finish(archive)) == {2}
+    assert archive.counters["archive_requested"] == 1
 
 
 def test_an_overwritten_frame_is_a_counted_loss(

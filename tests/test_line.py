@@ -778,7 +778,7 @@ def test_free_run_comes_back_by_itself_after_a_recipe_change(running: World) -> 
         (CommandCode.START_CONTINUOUS, CommandError.WRONG_STATE),
         (CommandCode.START_CHALLENGE, CommandError.DONE),
         (CommandCode.END_CHALLENGE, CommandError.WRONG_STATE),
-        (CommandCode.SAVE_NEXT_N, CommandError.NOT_SUPPORTED),
+        (CommandCode.SAVE_NEXT_N, CommandError.DONE),
         (CommandCode.LOAD_RECIPE_BY_HASH, CommandError.UNKNOWN_PRODUCT),
         (0, CommandError.UNKNOWN_COMMAND),
         (999, CommandError.UNKNOWN_COMMAND),
@@ -789,6 +789,19 @@ def test_commands(world: World, command: int, result: CommandError) -> None:
     world.beat(ENABLE | EXECUTE, Command=command)
     assert world.bank.number("CmdResult") == result
     assert (Status2.CMD_FAILED in Status2(world.bank.number("Status2"))) == (result != 0)
+
+
+def test_save_next_n_keeps_the_pictures_of_the_next_n_parts(world: World) -> None:
+    kept: list[bool] = []
+    for count, parts in ((0, 1), (2, 3), (5, 1), (0, 1)):
+        world.until_ready()
+        world.beat(ENABLE | EXECUTE, Command=CommandCode.SAVE_NEXT_N, CmdArg=count)
+        assert world.bank.number("CmdResult") == CommandError.DONE
+        for _ in range(parts):
+            part_id = world.until_ready().part()
+            world.read()
+            kept.append(world.verdicts[part_id].verdict.is_kept)
+    assert kept == [False, True, True, False, True, False]
 
 
 def test_reset_counters_starts_the_shift_at_zero(world: World) -> None:
