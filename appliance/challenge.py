@@ -1,4 +1,5 @@
-"""Challenge parts: real inspections of parts whose verdict is known. A wrong one locks the line.
+"""Challenge parts: real inspections of parts whose verdict is known. A wrong one locks the line,
+and so does one that is overdue, where the plan says so.
 
 The lock is two counters that survive a restart: failed challenges, and those that were answered
 for, by a challenge that passed or by a person with a reason. Pure.
@@ -6,7 +7,8 @@ for, by a challenge that passed or by a person with a reason. Pure.
 
 from collections.abc import Callable
 
-from appliance.codes import CommandError, Control, ExpectedVerdict, Word
+from appliance.challenge_due import ChallengeDue
+from appliance.codes import CommandError, Control, ExpectedVerdict, FaultCode, Word
 from appliance.messages import Verdict
 from appliance.words import PlcInput
 
@@ -21,8 +23,15 @@ _WORDS = {
 class Challenge:
     """Of one line. `count(name, how_many)` adds to a lifetime counter, `total(name)` reads it."""
 
-    def __init__(self, count: Callable[[str, int], None], total: Callable[[str], int]) -> None:
-        self._count, self._total = count, total
+    def __init__(
+        self,
+        count: Callable[[str, int], None],
+        total: Callable[[str], int],
+        due: ChallengeDue,
+        utc_s: Callable[[], int],
+    ) -> None:
+        self._count, self._total, self._utc_s = count, total, utc_s
+        self.due = due
         self.is_running = False
         """Between StartChallenge and EndChallenge every part is a challenge part."""
         self._passed = self._failed = 0
@@ -35,7 +44,11 @@ class Challenge:
     @property
     def is_locked(self) -> bool:
         """No part but those of a new challenge."""
-        return self.is_failed and not self.is_running
+        return (self.is_failed or self.due.is_overdue) and not self.is_running
+
+    def follow(self, recipe: int, fault: FaultCode) -> None:
+        """What may make one due: time, parts, another recipe (32 bits of its hash), a fault."""
+        self.due.follow(self._utc_s(), self._total("triggers"), recipe, fault)
 
     def terms(self, plc: PlcInput) -> tuple[bool, Word]:
         """Whether the part that this input triggers is one, and what its verdict must be."""
@@ -67,6 +80,7 @@ class Challenge:
         self.is_running = False
         if self._passed and not self._failed:
             self.answer()
+            self.due.passed(self._utc_s(), self._total("triggers"))
         return CommandError.DONE
 
     def answer(self) -> None:

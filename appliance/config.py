@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from appliance.config_bus import Bus, ranges
+from appliance.config_challenge import ChallengePlan, challenge_problem
 from appliance.config_io import Io, io_problem
 from appliance.errors import ConfigError
 
@@ -234,6 +235,7 @@ class Config(Section, frozen=True, kw_only=True):
     plc: Plc = Plc()
     bus: Bus = Bus()
     io: Io | None = None
+    challenge: ChallengePlan = ChallengePlan()
     record: Record = Record()
     hmi: Hmi = Hmi()
     metrics: Metrics = Metrics()
@@ -435,6 +437,9 @@ def load_config(path: Path) -> Config:
         _check_hardware(config, path)
     io, rate_hz = config.io, config.camera[0].rate_hz
     if io is not None and (problem := io_problem(io, rate_hz)) is not None:
+        key, expected, got = problem
+        raise ConfigError(f"{path}: {key}", expected, got)
+    if (problem := challenge_problem(config.challenge, config.trigger)) is not None:
         key, expected, got = problem
         raise ConfigError(f"{path}: {key}", expected, got)
     if io is not None and io.trigger >= 0 and config.results != "level":

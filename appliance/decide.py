@@ -541,6 +541,7 @@ class _Decide:
                 offline=line.conditions.offline,
                 owner=line.orders.owner,
                 notes=notes,
+                challenge_due_utc_s=line.challenge.due.since_s or 0,
             )
         )
         current = line.setups.current

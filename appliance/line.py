@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from appliance.association import Association
 from appliance.challenge import Challenge
+from appliance.challenge_due import ChallengeDue
 from appliance.codes import (
     CommandError,
     FaultCode,
@@ -21,7 +22,7 @@ from appliance.config import Config, is_simulated
 from appliance.gate import Gate
 from appliance.handshake import Conditions, Done, Handshake
 from appliance.hardware import HardwareTrigger, exposure_end_ns
-from appliance.journal import Journal, Opened
+from appliance.journal import Journal, Opened, utc_ns
 from appliance.ledger import Debtor, Ledger
 from appliance.messages import (
     Command,
@@ -87,7 +88,9 @@ class Line:
         software: str,
         now_ns: int,
         tape: Tape | None = None,
+        utc_s: Callable[[], int] = lambda: utc_ns() // 1_000_000_000,
     ) -> None:
+        """utc_s: the wall clock, which no deadline is compared with; challenge parts fall due."""
         self._config, self._journal, self._out = config, journal, outlets
         self._started_ns = now_ns
         self._deadline_ns = config.deadline_ms * _MS
@@ -100,7 +103,8 @@ class Line:
         self.ledger = Ledger()
         self.tally = Tally(journal.counters)
         self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add)
-        self.challenge = Challenge(self.tally.add, self.tally.total)
+        due = ChallengeDue(config.challenge, journal.counters)
+        self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s)
         self.setups = Setups((self.camera_label, self.infer_label), outlets.setup)
         keeping = (journal, self.ledger, software, self._closed, self._is_simulated)
         self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
@@ -287,7 +291,7 @@ class Line:
 
     def _unlock_challenge(self, now_ns: int) -> None:
         self.challenge.answer()
-        self._journal.count(self.tally.persistent)
+        self._keep_counters()
         self._follow(now_ns)
 
     def _halt(self, now_ns: int) -> None:
@@ -402,7 +406,7 @@ class Line:
         now_ns = part.zero_ns + verdict.latency_ns
         self.gate.verdict(verdict, now_ns, part.is_paired)
         if self.challenge.verdict(verdict):
-            self._journal.count(self.tally.persistent)  # the lock outlives a crash
+            self._keep_counters()  # the lock outlives a crash
             self._follow(now_ns)  # no part may be triggered on the verdict that locks
         self.conditions.open_parts = len(self.book)
         self.handshake.deliver(verdict, now_ns)
@@ -562,7 +566,7 @@ class Line:
             due = [p for p, sent in self._sent_ns.items() if now_ns - sent >= _RESEND_NS]
             for part_id in due[:_RESEND_MOST]:
                 self._send_row(kept[part_id], now_ns)
-        self._journal.count(self.tally.persistent)
+        self._keep_counters()
         self._journal.reserve_ahead()
         if not len(self.book):
             self._journal.make_room()
@@ -574,7 +578,7 @@ class Line:
         self.book.close_all(Reason.RESTART, "the decision process was stopped", now_ns)
         self._follow(now_ns)
         self.handshake.refresh(now_ns)
-        self._journal.count(self.tally.persistent)
+        self._keep_counters()
 
     # ---- conditions ------------------------------------------------------------------------
 
@@ -631,6 +635,8 @@ class Line:
         is_stopped = self._is_stopped or self._is_halted
         if self._is_ended or (offline == OfflineReason.NONE and is_stopped):
             offline = OfflineReason.STOPPED_BY_PERSON
+        hash32 = setups.current.hash32 if setups.current else 0
+        self.challenge.follow(hash32, self.handshake.fault)
         if offline == OfflineReason.NONE and self.challenge.is_locked:
             offline = OfflineReason.CHALLENGE_LOCK
         if offline == OfflineReason.NONE and self.hardware is not None and self.hardware.is_lost:
@@ -660,6 +666,7 @@ class Line:
         bits |= Status2.DISK_LOW if archive.is_disk_low else Status2(0)
         if archive.is_lossy or not is_recorder_ok or self._journal.lost:
             bits |= Status2.ARCHIVE_LOSSY
+        bits |= Status2.CHALLENGE_DUE if self.challenge.due.since_s is not None else Status2(0)
         bits |= Status2.CHALLENGE_FAILED if self.challenge.is_failed else Status2(0)
         conditions.status2 = bits
         conditions.is_warning = not is_recorder_ok or self._journal.lost > 0 or self.gate.is_warning
@@ -676,6 +683,9 @@ class Line:
 
     def _move(self, event: Event) -> None:
         self.conditions.state = next_state(self.conditions.state, event)
+
+    def _keep_counters(self) -> None:
+        self._journal.count(self.tally.persistent | self.challenge.due.persistent)
 
     def _show_counters(self) -> None:
         self.handshake.show_counters(self.tally.shift | {"unaccounted": self.ledger.unaccounted})

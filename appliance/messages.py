@@ -226,6 +226,8 @@ class Words(Message, frozen=True, kw_only=True):
     """The person who has control (Maintenance); "" = the PLC has it."""
     notes: tuple[str, ...] = ()
     """Sentences for people: what is wrong just now, what was expected and what came."""
+    challenge_due_utc_s: int = 0
+    """Since when challenge parts are due; 0 = they are not."""
 
 
 class Stored(Message, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ import msgspec
 
 from appliance.codes import CommandError, Control, Reason, Status1, Word
 from appliance.config import Camera, Config, Engine, Plc
+from appliance.config_challenge import ChallengePlan
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
 from appliance.messages import (
@@ -44,6 +45,8 @@ from appliance.words import Bank, decode_input
 MS = 1_000_000
 DEADLINE_MS = 200
 SIZE = 1 << 18
+UTC_S = 1_790_000_000
+"""2026-09-21, 13:33:20 UTC."""
 
 
 def loaded(name: str = "cell", t1: float = 1.0, t2: float = 2.0, version: int = 1) -> LoadedRecipe:
@@ -124,6 +127,7 @@ class World:
     seed: int = 0
     first_id: int = 1
     deadline_ms: int = DEADLINE_MS
+    challenge: ChallengePlan = field(default=ChallengePlan())
     plan: Callable[[int], Plan] = field(default=lambda part_id: Plan())
     now: int = 1_000_000 * MS
 
@@ -137,6 +141,7 @@ class World:
             camera=(Camera(name="top", kind="files", folder="x"),),
             engine=Engine(kind="null"),
             plc=Plc(results=self.results),
+            challenge=self.challenge,
         )
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
@@ -192,7 +197,9 @@ class World:
             setup=self._setup,
         )
         self.bank = Bank()
-        self.line = Line(self.config, self.journal, self.bank, outlets, "test", self.now)
+        self.line = Line(
+            self.config, self.journal, self.bank, outlets, "test", self.now, utc_s=self.utc_s
+        )
         self.line.adopt(self.recipes[1], 1, "ab" * 32)
         opening = self.line.book.open
 
@@ -203,6 +210,10 @@ class World:
             return part
 
         self.line.book.open = opened
+
+    def utc_s(self) -> int:
+        """The wall clock."""
+        return UTC_S + self.now // 1_000_000_000
 
     def kill_decide(self) -> None:
         """-9, and a new one from the journal."""

@@ -129,6 +129,22 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
             GOOD + 'trigger = "free"\n' + CAMERA + '[plc]\nresults = "level"\n',
             "plc.results", '"ring" with trigger "free"', '"level"',
         ),
+        (
+            GOOD + CAMERA + '[challenge]\nshift_starts = ["6:00"]\n',
+            "challenge.shift_starts", '"00:00" to "23:59"', "'6:00'",
+        ),
+        (
+            GOOD + CAMERA + "[challenge]\nevery_hours = nan\n",
+            "challenge.every_hours", "0 to 10000", "nan",
+        ),
+        (
+            GOOD + CAMERA + "[challenge]\nhold_after_min = -1\n",
+            "challenge.hold_after_min", "0 to 100000", "-1",
+        ),
+        (
+            GOOD + 'trigger = "free"\n' + CAMERA + "[challenge]\nafter_fault = true\n",
+            "trigger", '"plc", with a [challenge]', "'free'",
+        ),
         ("root = \n", "", "valid TOML", "nvalid value"),
         ("deadline_ms = 1\ndeadline_ms = 2\n", "", "valid TOML", "overwrite"),
     ],
