@@ -54,7 +54,7 @@ class Writer:
     def __init__(self, config: Config, schemas: Mapping[str, type[msgspec.Struct]]) -> None:
         self._config, self._schemas = config, schemas
         self._folder = config.recordings_dir
-        self._about = _about(config)
+        self._about = about_recording(config)
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._held_bytes = 0
         self._lock = threading.Lock()
@@ -229,7 +229,7 @@ class Writer:
                 finished.path.unlink(missing_ok=True)
 
 
-def _about(config: Config) -> dict[str, str]:
+def about_recording(config: Config) -> dict[str, str]:
     """What the readers of a recording must know."""
     begun = datetime.now(timezone.utc)
     policies = {

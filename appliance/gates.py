@@ -50,6 +50,10 @@ class Gates:
         self._mean_image = mean_image
         self._last: Image | None = None
 
+    def forget(self) -> None:
+        """The next frame has no last one."""
+        self._last = None
+
     def measure(self, frame: Image) -> dict[str, float]:
         """Figures of a frame, uint8 (H, W) or (H, W, 3); remembers it as the last one."""
         grid = _grid(frame)

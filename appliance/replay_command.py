@@ -18,9 +18,11 @@ from appliance.engine import passport_of
 from appliance.errors import ArtefactError, ConfigError
 from appliance.recipe import LoadedRecipe, load_recipe, setup_hash
 from appliance.recording import Recording
-from appliance.replay import Pair, Player, WhatIf
+from appliance.replay import Player, WhatIf
+from appliance.replay_infer import Engines
 from appliance.replay_pictures import has_pictures, play_pictures
 from appliance.replay_report import Report
+from appliance.replay_stage import Pair
 from appliance.service import EXIT_DONE, EXIT_NO
 from appliance.summary import summarise_verdicts
 
@@ -67,7 +69,10 @@ def main(
         Path | None, typer.Option(help="Write the pictures of flipped or differing parts here.")
     ] = None,
     ray: Annotated[
-        str, typer.Option(help='Play on a Ray cluster: its address, or "local". Needs `cluster`.')
+        str,
+        typer.Option(
+            help='Play on a Ray cluster: its address, "local" or "local:N". Needs `cluster`.'
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One object on standard output.")] = False,
 ) -> None:
@@ -83,7 +88,7 @@ def main(
         _pictures(loaded, recordings, recipe, bundle, as_json)
         return
     options = Options(
-        config=str(config),
+        config=str(config.resolve()),
         recipe=recipe,
         bundle=bundle,
         is_golden=golden,
@@ -92,9 +97,9 @@ def main(
     if ray:
         from appliance.replay_cluster import play_on_cluster
 
-        reports: Iterator[Report] = play_on_cluster(recordings, options, ray)
+        reports: Iterator[Report] = play_on_cluster(recordings, options, loaded, ray)
     else:
-        reports = (play_one(path, options, loaded) for path in recordings)
+        reports = _play_here(recordings, options, loaded)
     total = Report(is_what_if=bool(recipe or bundle), is_golden=golden)
     for report in reports:
         total.merge(report)
@@ -113,14 +118,23 @@ def main(
     raise typer.Exit(EXIT_DONE if total.is_good else EXIT_NO)
 
 
-def play_one(path: Path, options: Options, config: Config) -> Report:
+def _play_here(recordings: list[Path], options: Options, config: Config) -> Iterator[Report]:
+    engines = Engines(config)
+    try:
+        for path in recordings:
+            yield play_one(path, options, config, engines)
+    finally:
+        engines.close()
+
+
+def play_one(path: Path, options: Options, config: Config, engines: Engines) -> Report:
     """One recording, from its first segment to its last. Raises ArtefactError."""
     recording = Recording(path)
     if recording.open_segments:
         sys.stderr.write(f"{path}: {recording.open_segments} segment still open: not read\n")
     what_if = _what_if(options, config, recording)
     report = Report(is_what_if=what_if is not None, is_golden=options.is_golden)
-    player = Player(recording, config, what_if, options.is_real_time)
+    player = Player(recording, config, engines, what_if, options.is_real_time)
     tolerances: dict[tuple[str, str], float] = {}
     begun = told = time.monotonic()
     for count, pair in enumerate(player.play(), 1):

@@ -4,7 +4,6 @@ A folder may lie in the MVTec layout: what is below a folder called `good` is go
 folder bad; pictures that lie loose are of unknown worth.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from appliance.errors import ArtefactError, DeviceError, PartError
 from appliance.frames import inline_ref
 from appliance.infer_setup import Setup, prove
 from appliance.journal import acq_id
-from appliance.messages import FrameReady, Scored, Verdict
+from appliance.messages import FrameReady, InferFailed, Verdict
 from appliance.pixels import Pixels
 from appliance.recipe import LoadedRecipe
-from appliance.replay import Memory
+from appliance.replay_infer import Memory, answer
 from appliance.scoring import Scorer
 from appliance.verdict import judge
 
@@ -65,7 +64,7 @@ def play_pictures(
 def _judged(
     part_id: int, source: str, pixels: Pixels, setup: Setup, scorer: Scorer, recipe: LoadedRecipe
 ) -> Verdict:
-    name, camera = next(iter(setup.cameras.items()))
+    name = next(iter(setup.cameras))
     frame = FrameReady(
         camera=name,
         part_id=part_id,
@@ -98,27 +97,17 @@ def _judged(
         software="replay",
         is_simulated=True,
     )
-    gates: dict[str, float] = {}
-    stages_ns: dict[str, int] = {}
-    memory, amap = Memory(), np.empty(setup.map_shape, np.float32)
+    said = answer(setup, frame, pixels)
+    heard = said if isinstance(said, InferFailed) else said.scored
+    verdict = msgspec.structs.replace(verdict, gates=heard.gates, stages_ns=heard.stages_ns)
+    if isinstance(said, InferFailed):
+        return msgspec.structs.replace(verdict, reason=said.reason, detail=said.detail)
+    memory = Memory()
+    scored = msgspec.structs.replace(said.scored, map=memory.put(said.map))
     try:
-        picture = camera.look(pixels, frame, setup.gate_limits, gates, stages_ns)
-        begun = time.monotonic_ns()
-        classification = camera.engine.infer(picture, amap)
-        stages_ns["engine"] = time.monotonic_ns() - begun
-        scored = Scored(
-            camera=name,
-            part_id=part_id,
-            frame_id=part_id,
-            setup_hash=setup.setup_hash,
-            map=memory.put(part_id, amap),
-            classification=classification,
-        )
         made = scorer.score(scored, memory, recipe, (pixels.shape[0], pixels.shape[1]))
     except PartError as err:
-        return msgspec.structs.replace(
-            verdict, reason=err.reason, detail=err.detail, gates=gates, stages_ns=stages_ns
-        )
+        return msgspec.structs.replace(verdict, reason=err.reason, detail=err.detail)
     word, reason = judge(made.margin, limits, recipe.recipe.decides)
     return msgspec.structs.replace(
         verdict,
@@ -129,10 +118,9 @@ def _judged(
         defects=made.defects,
         margin=made.margin,
         map_max=made.map_max,
-        classification=classification,
+        classification=scored.classification,
         features=made.features,
-        gates=gates,
-        stages_ns=stages_ns | made.stages_ns,
+        stages_ns=scored.stages_ns | made.stages_ns,
     )
 
 

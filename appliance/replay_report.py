@@ -10,7 +10,8 @@ import msgspec
 from appliance.codes import Word
 from appliance.comparison import Compared, Difference, compare
 from appliance.messages import Verdict
-from appliance.replay import Loss, Pair
+from appliance.replay import Loss
+from appliance.replay_stage import Pair
 from appliance.summary import summarise_verdicts
 
 SHOWN = 20

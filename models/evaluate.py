@@ -142,10 +142,34 @@ def evaluate(
     return {name: image_metrics(labels, margins[name]) for name in SCORES if name in margins}
 
 
+Scored = tuple[Answers, list[npt.NDArray[np.float32]]]
+"""Answers to the held-out images, and the first detector's map of each, (h, w)."""
+
+
+def score_here(bundle: Bundle, data: Dataset, report: Callable[[int], None]) -> Scored:
+    """The held-out images, one after the other in this process."""
+    return score_with(scorer_of(bundle), data, report)
+
+
+def score_with(
+    scorer: Scorer, data: Dataset, report: Callable[[int], None] = lambda count: None
+) -> Scored:
+    """The same with a session that is open already."""
+    maps: list[npt.NDArray[np.float32]] = []
+    frames = (data.pixels([sample])[0] for sample in data.held_out)
+    return scorer.score(frames, report, maps.append), maps
+
+
 def judge(
-    bundle: Bundle, data: Dataset, report: Callable[[int], None] = lambda count: None
+    bundle: Bundle,
+    data: Dataset,
+    report: Callable[[int], None] = lambda count: None,
+    score: Callable[[Bundle, Dataset, Callable[[int], None]], Scored] = score_here,
 ) -> Judgement:
-    """All figures of a bundle on the held-out images. Raises ConfigError where it knows any."""
+    """All figures of a bundle on the held-out images. Raises ConfigError where it knows any.
+
+    score: who does the work; the figures are made here.
+    """
     held_out = data.held_out
     learnt = set(_split_of(bundle.folder))
     leaked = [sample for sample in held_out if sample.sha256 in learnt]
@@ -155,10 +179,7 @@ def judge(
             "held-out images that the bundle has not learnt from",
             f"{len(leaked)} that it has; were seed and split those of the training?",
         )
-    maps: list[npt.NDArray[np.float32]] = []
-    answers = scorer_of(bundle).score(
-        (data.pixels([sample])[0] for sample in held_out), report, maps.append
-    )
+    answers, maps = score(bundle, data, report)
     margins = margins_of(bundle, answers)
     labels = np.array([sample.label for sample in held_out])
     parts = [sample.part or str(sample.path) for sample in held_out]
@@ -235,15 +256,25 @@ def main(
     protocol: Annotated[
         str, typer.Option(help=f"Table beside the papers': {', '.join(TABLES)}.")
     ] = "",
+    ray: Annotated[
+        str, typer.Option(help="Score on a Ray cluster: its address, local or local:N (workers).")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """How well a bundle separates good from bad held-out images, and finds the defects."""
+    score = score_here
+    if ray:
+        from models.evaluate_cluster import score_on
+
+        score = score_on(ray)
     if protocol:
         with progress.shown() as report:
             table = protocols.measure(
                 protocol, bundle, Path(data),
                 lambda one, images: judge(
-                    one, images, lambda count: report(one.folder.name, count / len(images.held_out))
+                    one, images,
+                    lambda count: report(one.folder.name, count / len(images.held_out)),
+                    score,
                 ).flat(),
             )  # fmt: skip
         text = msgspec.json.encode(table).decode() + "\n" if json else protocols.as_text(table)
@@ -253,7 +284,9 @@ def main(
     dataset = open_dataset(data, seed, official=official, stretch=stretch or None)
     held_out = dataset.held_out
     with progress.shown() as report:
-        judged = judge(loaded, dataset, lambda count: report("scoring", count / len(held_out)))
+        judged = judge(
+            loaded, dataset, lambda count: report("scoring", count / len(held_out)), score
+        )
     manifest = loaded.manifest
     decides = manifest.suggested.decides if manifest.suggested else None
     answer = {

@@ -1,0 +1,250 @@
+"""The book of parts once more, told by the tape of a recording, with the answers of today's infer.
+
+Enters: the tape with its answers, in order. Leaves: one pair of verdicts per part, as recorded and
+as replayed. Time is the tape's: what came late comes late again, what was missing stays missing.
+Nothing is written and nothing compared here.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from appliance.codes import Word
+from appliance.errors import PartError
+from appliance.journal import Opened
+from appliance.ledger import Ledger
+from appliance.messages import (
+    AllEnded,
+    CameraRestarted,
+    Expired,
+    FrameReady,
+    InferFailed,
+    NoFrame,
+    PartEnded,
+    PartJudged,
+    PartOpened,
+    PartPaired,
+    PartShown,
+    Scored,
+    UnpairedEnded,
+    Verdict,
+)
+from appliance.parts import Part, PartBook
+from appliance.recording import CAMERA, TAPE, Recording
+from appliance.replay_infer import Answer, Engines, Mapped, Memory, Recipes
+from appliance.replay_tape import Seen
+from appliance.verdict import judge
+
+
+class Pair(NamedTuple):
+    """One part, then and now."""
+
+    recorded: Verdict
+    replayed: Verdict | None
+    """None where the recording does not hold what it takes."""
+    why: str = ""
+    """Why there is none: "no picture" (the policy kept none), "cut" (it begins or ends outside)."""
+    map_difference: float | None = None
+    """Largest difference of the recorded map and the new one, in logits."""
+    picture: tuple[str, int] | None = None
+    """Where its picture lies in the recording."""
+
+
+class _Keeper:
+    """Ids and epoch as the tape says; nothing is written."""
+
+    def __init__(self) -> None:
+        self.epoch, self.first_id, self.next_id = 0, 1, 1
+
+    def take_id(self) -> int:
+        return self.next_id
+
+    def opened(self, record: Opened) -> None:
+        pass
+
+    def closed(self, verdict: Verdict) -> None:
+        pass
+
+
+class Stage:
+    """The book of parts with what surrounds it.
+
+    is_what_if: words may differ, so a part without its picture is judged by its recorded margin.
+    """
+
+    def __init__(self, recording: Recording, engines: Engines, is_what_if: bool) -> None:
+        self._engines, self._is_what_if = engines, is_what_if
+        self._memory = Memory()
+        self._is_continuous = recording.about.get("trigger", "plc") != "plc"
+        self._is_simulated = recording.about.get("simulated") == "true"
+        self._cut()
+
+    def _cut(self) -> None:
+        """A part of the recording was removed here: what was open is not known any more."""
+        self._keeper = _Keeper()
+        self._made: dict[int, Verdict] = {}
+        self._parts: dict[int, Part] = {}
+        self._old: dict[str, str] = {}
+        """Set-up of that day → the one that judges now."""
+        self._blind: set[tuple[str, int]] = set()
+        """Frames whose picture the recording does not hold."""
+        self._deviations: dict[tuple[str, int], float] = {}
+        self._shown: Part | None = None
+        self._book = PartBook(self._keeper, Ledger(), "replay", self._given, self._is_simulated)
+
+    def take(self, answer: Answer) -> Pair | None:
+        """One thing that decide heard; a pair where it was a verdict."""
+        entry, message = answer.heard.entry, answer.heard.message
+        if answer.heard.is_after_gap:
+            self._cut()
+        topic, now_ns = entry.topic.removeprefix(TAPE), entry.at_ns
+        match topic, message:
+            case "book", PartOpened() if answer.recipes is not None:
+                self._open(message, answer.recipes)
+            case "book", PartJudged():
+                self._judge(message.part_id, now_ns)
+            case "book", PartShown():
+                self._shown = self._parts.get(message.part_id)
+            case "book", PartPaired():
+                self._paired(message, now_ns)
+            case "book", UnpairedEnded():
+                self._book.close_unpaired(message.doubtful, message.detail, now_ns)
+            case "book", PartEnded():
+                part = self._parts.get(message.part_id)
+                if part is not None:
+                    self._book.close(part, message.word, message.reason, now_ns, message.detail)
+            case "book", AllEnded():
+                self._book.close_all(message.reason, message.detail, now_ns)
+            case "book", Expired():
+                self._book.expire(now_ns, message.guard_ns)
+            case "book", CameraRestarted():
+                self._book.camera_restarted()
+            case "seen" | "opened_by" | "ignored", FrameReady():
+                self._frame(topic, message, now_ns)
+            case "seen", NoFrame():
+                self._book.no_frame(message, now_ns)
+            case "scored", Scored() | InferFailed():
+                self._answered(answer, message, now_ns)
+            case "verdicts", Verdict():
+                return self._pair(message, answer.heard.seen)
+            case _:
+                pass
+        return None
+
+    def _given(self, part: Part, verdict: Verdict) -> None:
+        self._made[part.part_id] = verdict
+
+    def _open(self, opened: PartOpened, recipes: Recipes) -> None:
+        now = recipes.now
+        self._old[recipes.then.setup_hash] = now.setup_hash
+        self._keeper.next_id, self._keeper.epoch = opened.part_id, opened.epoch
+        part = self._book.open(
+            opened.zero_ns,
+            opened.deadline_ns,
+            now,
+            now.recipe.bundle,
+            part_tag=opened.part_tag,
+            part_text=opened.part_text,
+            lot=opened.lot,
+            is_challenge=opened.is_challenge,
+            expected=opened.expected_word,
+            is_paired=opened.is_paired,
+        )
+        part.is_tag_known = self._is_continuous and opened.part_tag != 0
+        part.opened_utc_ns = opened.opened_utc_ns
+        self._parts[part.part_id] = part
+
+    def _paired(self, paired: PartPaired, now_ns: int) -> None:
+        part = self._parts.get(paired.part_id)
+        if part is not None:
+            part.zero_ns, part.deadline_ns = paired.zero_ns, paired.deadline_ns
+            part.part_tag, part.is_tag_known = paired.part_tag, paired.is_tag_known
+            part.part_text, part.lot = paired.part_text, paired.lot
+            self._book.paired(part, now_ns)
+
+    def _translated(self, hash_then: str) -> str:
+        """A set-up of the recording as the one that judges now; a wrong one stays wrong."""
+        return self._old.get(hash_then, hash_then)
+
+    def _frame(self, topic: str, then: FrameReady, now_ns: int) -> None:
+        frame = msgspec.structs.replace(then, setup_hash=self._translated(then.setup_hash))
+        match topic:
+            case "ignored":
+                self._book.ignore(frame, now_ns)
+            case "opened_by":
+                if self._shown is not None:
+                    self._book.opened_by_frame(frame, self._shown, now_ns)
+            case _:
+                self._book.frame(frame, now_ns)
+
+    def _answered(self, answer: Answer, then: Scored | InferFailed, now_ns: int) -> None:
+        key = then.camera, then.frame_id
+        if answer.is_blind:
+            self._blind.add(key)
+        if answer.map_difference is not None:
+            self._deviations[key] = answer.map_difference
+        said = answer.said
+        if said is None:  # what infer said then is all that there is
+            said = msgspec.structs.replace(then, setup_hash=self._translated(then.setup_hash))
+        elif isinstance(said, Mapped):
+            said = msgspec.structs.replace(said.scored, map=self._memory.put(said.map))
+        if isinstance(said, InferFailed):
+            self._book.failed(said, now_ns)
+            return
+        part = self._book.scored(said, now_ns)
+        if part is not None and isinstance(then, InferFailed):
+            self._judge(part.part_id, now_ns)  # the tape knows of no judgement
+
+    def _judge(self, part_id: int, now_ns: int) -> None:
+        part = self._parts.get(part_id)
+        if part is None or part.scored is None or part.frame is None:
+            return
+        if (part.frame.camera, part.frame.frame_id) in self._blind:
+            return
+        size = part.frame.pixels.shape[0], part.frame.pixels.shape[1]
+        try:
+            scorer = self._engines.scorer(part.recipe)
+            result = scorer.score(part.scored, self._memory, part.recipe, size)
+        except PartError as err:
+            self._book.close(part, Word.ERROR, err.reason, now_ns, err.detail)
+        else:
+            self._book.judged(part, result, now_ns)
+
+    def _pair(self, recorded: Verdict, seen: Seen | None) -> Pair:
+        part_id = recorded.part_id
+        part = self._parts.pop(part_id, None)
+        replayed = self._made.pop(part_id, None)
+        key = recorded.camera, recorded.frame_id
+        deviation = self._deviations.pop(key, None)
+        picture = None
+        if seen is not None and seen.has_picture:
+            picture = CAMERA + recorded.camera, seen.log_ns
+        if part is None:
+            return Pair(recorded, None, "cut", None, picture)
+        if key in self._blind:
+            self._blind.discard(key)
+            by_score = self._by_recorded_score(recorded, part)
+            return Pair(recorded, by_score, "no picture", None, picture)
+        if replayed is None:
+            return Pair(recorded, None, "no verdict", deviation, picture)
+        return Pair(recorded, replayed, "", deviation, picture)
+
+    def _by_recorded_score(self, recorded: Verdict, part: Part) -> Verdict | None:
+        """Other limits on the same set-up need no picture: the recorded margin is enough."""
+        recipe = part.recipe
+        is_same = recipe.setup_hash == recorded.setup_hash
+        if not self._is_what_if or not is_same or recorded.margin is None:
+            return None
+        if recipe.recipe.decides != recorded.decides or recorded.word.name == "ERROR":
+            return None
+        limits = recipe.recipe.limits
+        word, reason = judge(recorded.margin, limits, recipe.recipe.decides)
+        return msgspec.structs.replace(
+            recorded,
+            word=word,
+            reason=reason,
+            t1=limits.t1,
+            t2=limits.t2,
+            recipe=recipe.name,
+            recipe_hash=recipe.hash,
+        )

@@ -1,0 +1,96 @@
+"""Replay of recordings that were made without a line: stages side by side, several recordings."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from appliance.codes import Word
+from appliance.errors import ArtefactError
+from appliance.recipe import load_recipe
+from appliance.recording import Recording
+from appliance.replay import Player, WhatIf
+from appliance.replay_command import Options, play_one
+from appliance.replay_infer import Engines
+from appliance.replay_report import Report
+from appliance.replay_tape import ahead
+from tests.recorded_world import T2, Recorded
+
+PARTS = 30
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    made = Recorded(tmp_path_factory.mktemp("recorded"))
+    for number in range(2):
+        made.record(f"r{number}", range(PARTS * number, PARTS * (number + 1)))
+    return made
+
+
+def report(world: Recorded, *names: str) -> Report:
+    """Of these recordings, with one set of engines."""
+    total, engines = Report(), Engines(world.config)
+    options = Options(config=str(world.config_path))
+    for name in names:
+        path = world.config.recordings_dir / name
+        total.merge(play_one(path, options, world.config, engines))
+    engines.close()
+    return total
+
+
+def test_every_word_comes_back_and_the_engine_is_kept_between_recordings(world: Recorded) -> None:
+    both = report(world, "r0", "r1")
+    assert both.compared == both.equal == 2 * PARTS
+    assert {verdict.word for verdict in both.verdicts} == {Word.OK, Word.UNCERTAIN, Word.NG}
+    assert both.largest_map_difference == both.largest_margin_difference == 0.0
+    one, other = report(world, "r0"), report(world, "r1")
+    one.merge(other)
+    for timed in (one, both):
+        timed.seconds = timed.engine_seconds = 0.0
+        timed.verdicts = [verdict for verdict in timed.verdicts if verdict.part_id < 0]
+    assert one == both, "who played which recording does not show"
+
+
+def test_a_recipe_that_is_not_there_is_an_error_of_the_caller(world: Recorded) -> None:
+    bundle = world.config.bundles_dir / "net" / "segments.png"
+    data = bundle.read_bytes()
+    bundle.write_bytes(data + b"x")
+    try:
+        with pytest.raises(ArtefactError, match=r"segments\.png"):
+            report(world, "r0")
+    finally:
+        bundle.write_bytes(data)
+    assert report(world, "r0").equal == PARTS
+
+
+def test_who_looks_at_the_first_part_alone_leaves_no_thread_behind(world: Recorded) -> None:
+    engines = Engines(world.config)
+    what_if = WhatIf(load_recipe(world.config, "net/2"))
+    recording = Recording(world.config.recordings_dir / "r0")
+    parts = Player(recording, world.config, engines, what_if).play()
+    assert next(iter(parts)).recorded.part_id == 1
+    parts.close()  # pyright: ignore[reportAttributeAccessIssue]
+    engines.close()
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(("ahead", "book"))]
+
+
+def test_a_lower_limit_flips_what_lies_between(world: Recorded) -> None:
+    options = Options(config=str(world.config_path), recipe="net/2")
+    engines = Engines(world.config)
+    found = play_one(world.config.recordings_dir / "r0", options, world.config, engines)
+    engines.close()
+    between = [v.part_id for v in found.recorded if v.margin and T2 - 10 <= v.margin < T2]
+    assert [flip.part_id for flip in found.flips] == between != []
+
+
+def test_what_a_thread_raises_is_raised_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("three")
+
+    taken: list[int] = []
+    with pytest.raises(ValueError, match="three"):
+        taken.extend(ahead(items(), 1))
+    assert taken == [1, 2]
+    assert [next(iter(ahead(items(), depth))) for depth in (1, 5)] == [1, 1]
