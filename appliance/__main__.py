@@ -46,7 +46,12 @@ COMMANDS: Mapping[str, Entry] = {
         "appliance.engine_command:main", "Build and prove the engine of a bundle on this device."
     ),
     "report": Entry("appliance.report:main", "What a shift made: counts, reasons, latencies; CSV."),
-    "camera": Entry("appliance.camera_command:app", "Commissioning: list, show, set, snap."),
+    "camera": Entry(
+        "appliance.camera_command:app", "Commissioning: list, show, set, snap, record."
+    ),
+    "approve-camera": Entry(
+        "calibration.approve:main", "Limits hold for the settings that the cameras have now."
+    ),
     "export-dataset": Entry(
         "calibration.export_dataset:main", "Labelled pictures for the next training."
     ),

@@ -13,6 +13,7 @@ import msgspec
 
 from appliance.backoff import Backoff
 from appliance.camera_files import FolderSource
+from appliance.camera_settings import Found, Settings, write_found
 from appliance.codes import Reason
 from appliance.config import Camera, Config
 from appliance.errors import ArtefactError, ConfigError, DeviceError, DeviceTimeout
@@ -22,7 +23,7 @@ from appliance.recipe import View
 from appliance.service import Service
 from appliance.source import Frame, Incomplete, Source
 from appliance.triggers import Triggers
-from appliance.views import Views, refusal
+from appliance.views import Setup, Views, refusal
 from appliance.wire import Inbox, Wiring
 
 _MS = 1_000_000
@@ -155,14 +156,16 @@ class CameraProcess:
         self._backoff.failed()
         self._report(is_now=True)
 
-    def _begin(self, view: View) -> None:
-        """A new acquisition with these settings; nothing exposed before can come out of it."""
+    def _begin(self, view: View) -> Settings:
+        """A new acquisition with this view; nothing exposed before can come out of it."""
         if self._triggers.asked is not None:
             self._answer_all("the acquisition was begun anew")
         # The ring first: making a large one takes as long as many frames.
         self._outlet.fit(self._source.configure(view))
+        settings = self._source.settings
         self._source.start()
         self._heard_ns = self._clock()
+        return settings
 
     # ---- one turn --------------------------------------------------------------------------
 
@@ -283,7 +286,9 @@ class CameraProcess:
                 # Its settings can only be tried on the device: answered when there is one.
                 self._held = message
                 return
-            self._views.try_on(setup)
+            found = self._views.try_on(setup)
+            self._leave_word(setup, found)
+            self._views.prepared(setup, found)
         except ArtefactError as err:
             self._outlet.tell(refusal(self._label, message, err))
             return
@@ -294,6 +299,15 @@ class CameraProcess:
                 is_simulated=self._source.is_simulated,
             )
         )
+
+    def _leave_word(self, setup: Setup, found: Settings) -> None:
+        """For the person who approves the limits for these settings; no reason to stop a line."""
+        try:
+            write_found(
+                self._config, self._camera.name, Found(recipe=setup.recipe, settings=dict(found))
+            )
+        except OSError as err:
+            self._log.warning("the camera's settings cannot be written down", why=str(err))
 
     # ---- health ----------------------------------------------------------------------------
 
@@ -319,6 +333,16 @@ class CameraProcess:
                 setup_hash=in_force.setup_hash if in_force else "",
                 counters=counters,
                 gauges=self._outlet.gauges,
-                note=self._note or ("" if self._outlet.is_heard else "infer is not connected"),
+                note=self._note or self._remark(),
             )
         )
+
+    def _remark(self) -> str:
+        """What people should know while the camera serves."""
+        if not self._outlet.is_heard:
+            return "infer is not connected"
+        in_force, said = self._views.in_force, [self._source.remark]
+        if in_force is not None and self._views.settings and not in_force.approved:
+            never = f"the limits of {in_force.recipe} were never approved for a camera's settings"
+            said.append(f"{self._label}: {never}")
+        return "; ".join(sentence for sentence in said if sentence)

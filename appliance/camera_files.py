@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from appliance.camera_recorded import RecordedPictures
+from appliance.camera_settings import Settings
 from appliance.config import Camera
 from appliance.errors import DeviceError
 from appliance.pixels import Pixels
@@ -144,6 +145,16 @@ class FolderSource:
     def counts(self) -> Counts:
         """Live figures."""
         return self._counts
+
+    @property
+    def settings(self) -> Settings:
+        """A folder has none."""
+        return {}
+
+    @property
+    def remark(self) -> str:
+        """Nothing."""
+        return ""
 
     def open(self) -> None:
         """Read the pictures. Raises DeviceError, naming the file that is none."""

@@ -17,8 +17,15 @@ from harvesters.core import Callback, Harvester, ImageAcquirer, ParameterKey, Pa
 from harvesters.util.pfnc import dict_by_ints
 
 from appliance.camera_genicam_device import find_device, keep_sigint, load_producer
-from appliance.camera_genicam_nodes import SDK_ERRORS, Nodes, read_field, translated
-from appliance.camera_genicam_setup import apply, set_up
+from appliance.camera_genicam_nodes import (
+    PTP_LOCKED,
+    SDK_ERRORS,
+    Nodes,
+    read_field,
+    translated,
+)
+from appliance.camera_genicam_setup import apply, set_up, settings_of
+from appliance.camera_settings import Settings
 from appliance.codes import OfflineReason
 from appliance.config import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError, PartError
@@ -68,6 +75,9 @@ class GenicamSource:
         self._underruns_before = 0
         self._is_invented = Path(camera.producer).stem == "viky"
         self._probed_ns = 0
+        self._identity = ""
+        self._settings: Settings = {}
+        self._clock_state = ""
 
     @property
     def is_simulated(self) -> bool:
@@ -83,6 +93,19 @@ class GenicamSource:
     def counts(self) -> Counts:
         """Live figures."""
         return self._counts
+
+    @property
+    def settings(self) -> Settings:
+        """As read back after the last `configure`."""
+        return self._settings
+
+    @property
+    def remark(self) -> str:
+        """The PTP clock, while it is not locked."""
+        if not self._camera.is_ptp or self._clock_state in PTP_LOCKED:
+            return ""
+        state = self._clock_state or "nothing yet"
+        return f"{self._label}: PtpStatus: expected {' or '.join(PTP_LOCKED)}, got {state}"
 
     @property
     def node_map(self) -> Any:
@@ -102,8 +125,10 @@ class GenicamSource:
         """Take the one device that fits from a `Harvester` that has been updated."""
         self._harvester = harvester
         index = find_device(harvester.device_info_list, self._camera)
-        vendor = read_field(harvester.device_info_list[index], "vendor")
-        self._is_invented = self._is_invented or vendor == _OWN_VENDOR
+        info = harvester.device_info_list[index]
+        names = [read_field(info, field) for field in ("vendor", "model", "serial_number")]
+        self._identity = " ".join(str(name) for name in names if name)
+        self._is_invented = self._is_invented or names[0] == _OWN_VENDOR
         config = ParameterSet(
             {
                 ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: self._camera.buffers,
@@ -127,6 +152,7 @@ class GenicamSource:
         self._stop()
         apply(nodes, view, self._found, self._wrong_view)
         self._set_handling(view)
+        self._settings = {"Device": self._identity, **settings_of(nodes, self._camera)}
         self._format = known_as(str(nodes.read("PixelFormat")))
         if self._format not in FORMATS:
             raise self._wrong_view("PixelFormat", f"one of {KNOWN}", self._format)
@@ -145,7 +171,10 @@ class GenicamSource:
 
     def trigger(self, part_tag: int) -> None:
         """Fire the software trigger; without one, choose a frame of the stream by its time."""
-        while (shot := self._next(0)) is not None:
+        # What lies there now fills the buffers at most; a stream may bring more for ever.
+        for _ in range(self._camera.buffers):
+            if (shot := self._next(0)) is None:
+                break
             self._forget(shot)
         if self._is_software_triggered:
             self._nodes.execute("TriggerSoftware")
@@ -222,7 +251,8 @@ class GenicamSource:
             self._counts.orphans += 1
             self._release(buffer)
             return None
-        stamp = read_field(buffer, "timestamp_ns") or None
+        # Of a clock that is not locked yet nobody knows what its time means.
+        stamp = None if self.remark else read_field(buffer, "timestamp_ns") or None
         self._has_timestamps = stamp is not None
         self._counts.whole += 1
         self._counts.lost += lost
@@ -262,7 +292,8 @@ class GenicamSource:
             buffer.parent.queue_buffer(buffer)
 
     def _probe(self) -> None:
-        """Ask once a second whether the device is still there; no event would tell."""
+        """Ask once a second whether the device is still there, which no event would tell, and
+        whether its clock is locked."""
         now_ns = self._clock()
         if now_ns - self._probed_ns < _PROBE_NS:
             return
@@ -271,6 +302,8 @@ class GenicamSource:
             status = self._acquirer.device.module.access_status
         if status == gentl.DEVICE_ACCESS_STATUS_LIST.DEVICE_ACCESS_STATUS_NOACCESS:
             raise DeviceError(f"{self._label}: the device cannot be reached any more")
+        if self._camera.is_ptp:
+            self._clock_state = self._nodes.ptp_state()
 
     # ---- device ----------------------------------------------------------------------------
 

@@ -20,6 +20,13 @@ _LATCHES = (
     ("GevTimestampControlLatch", "GevTimestampValue", "GevTimestampTickFrequency"),
 )
 """Command, value, and the node that tells its ticks per second ("": it counts nanoseconds)."""
+_PTP = (
+    ("PtpEnable", "PtpStatus", "PtpDataSetLatch"),
+    ("GevIEEE1588", "GevIEEE1588Status", "GevIEEE1588DataSetLatch"),
+)
+"""Switch, state, and the command that brings the state up to date, where there is one."""
+PTP_LOCKED = ("Slave", "Master")
+"""States in which a device's timestamps are those of the network's clock."""
 
 Wrong = Callable[[str, str, str], Exception]
 """Makes the error that fits: (node, what was expected, what came)."""
@@ -69,6 +76,10 @@ class Nodes:
             return False
         return True
 
+    def try_read(self, name: str) -> Any:
+        """Value of a node; None where the device lacks it or does not tell just now."""
+        return read_field(read_field(self._map, name), "value")
+
     def read(self, name: str) -> Any:
         """Value of a node that is there."""
         with translated(self._label, f"reading {name}"):
@@ -101,6 +112,24 @@ class Nodes:
                 ticks = int(self.read(value))
                 return ticks * 10**9 // int(self.read(frequency)) if frequency else ticks
         return None
+
+    def enable_ptp(self, wrong: Wrong) -> None:
+        """Switch the PTP clock on. Raises what `wrong` makes where a node is missing: without its
+        state nobody knows whether the clock is locked."""
+        enable, status, _ = self._ptp()
+        self.write(enable, True, wrong)
+        if not self.has(status):
+            raise wrong(status, "a node that says whether the clock is locked", "no such node")
+
+    def ptp_state(self) -> str:
+        """State of the PTP clock now, in the words of SFNC; "" where the device does not tell."""
+        _, status, latch = self._ptp()
+        if self.has(latch):
+            self.execute(latch)
+        return str(self.try_read(status) or "")
+
+    def _ptp(self) -> tuple[str, str, str]:
+        return next((names for names in _PTP if self.has(names[0])), _PTP[0])
 
     def after_ns(self) -> int | None:
         """Device time now plus one exposure; None where the device cannot tell.

@@ -15,7 +15,6 @@ from appliance.source import Mode
 
 _FRAME_TRIGGERS = ("FrameStart", "ExposureStart", "FrameBurstStart", "AcquisitionStart")
 """The trigger that begins a picture, and what older cameras have in its place."""
-_PTP = ("PtpEnable", "GevIEEE1588")
 _PACKET_SIZE = ("GevSCPSPacketSize", "DeviceStreamChannelPacketSize")
 _ALTERNATIVES = {
     "ExposureTime": ("ExposureTime", "ExposureTimeAbs"),
@@ -23,6 +22,27 @@ _ALTERNATIVES = {
     "LineDebouncerTime": ("LineDebouncerTime", "LineDebouncerTimeAbs"),
 }
 """SFNC name → the names that it had before SFNC 2.0, too."""
+_SHAPING = (
+    "PixelFormat", "Width", "Height", "OffsetX", "OffsetY", "ReverseX", "ReverseY",
+    "BinningHorizontal", "BinningVertical", "BinningHorizontalMode", "BinningVerticalMode",
+    "DecimationHorizontal", "DecimationVertical", "SensorShutterMode", "SensorTaps",
+    "ExposureMode", "ExposureAuto", "ExposureTime", "ExposureTimeAbs", "MultiExposureMode",
+    "Gain", "GainRaw", "GainAuto", "BlackLevel", "BlackLevelRaw", "BlackLevelAuto",
+    "Gamma", "GammaEnable", "LUTEnable", "Sharpness", "SharpnessEnable", "NoiseReduction",
+    "BalanceWhiteAuto", "ColorTransformationEnable", "TestPattern", "TestImageSelector",
+    "AcquisitionLineRate", "AcquisitionLineRateEnable",
+)  # fmt: skip
+"""What shapes a picture, by the names of SFNC and of many vendors."""
+_MOVED_BY = {
+    "ExposureTime": "ExposureAuto",
+    "ExposureTimeAbs": "ExposureAuto",
+    "Gain": "GainAuto",
+    "GainRaw": "GainAuto",
+    "BlackLevel": "BlackLevelAuto",
+    "BlackLevelRaw": "BlackLevelAuto",
+    "BalanceRatio": "BalanceWhiteAuto",
+}
+"""A value that the device itself moves is no setting while its automatic function is on."""
 
 
 def set_up(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool:
@@ -38,7 +58,7 @@ def set_up(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool:
     if camera.packet_size_bytes:
         nodes.write(_first(nodes, _PACKET_SIZE), camera.packet_size_bytes, wrong)
     if camera.is_ptp:
-        nodes.write(_first(nodes, _PTP), True, wrong)
+        nodes.enable_ptp(wrong)
     if camera.strobe is not None:
         nodes.write("LineSelector", camera.strobe.line, wrong)
         _write_where_open(nodes, "LineMode", "Output", wrong)
@@ -49,6 +69,31 @@ def set_up(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool:
             nodes.write("ChunkSelector", chunk, wrong)
             nodes.write("ChunkEnable", True, wrong)
     return _set_trigger(nodes, camera, mode, wrong)
+
+
+def settings_of(nodes: Nodes, camera: Camera) -> dict[str, str]:
+    """What shapes this camera's pictures, and what `config.toml` writes by name, as read back.
+
+    Numbers with four digits, which is finer than any device keeps a setting over a restart. What
+    the device lacks or does not tell is not in it. Writes a selector: not while it acquires.
+    """
+    found: dict[str, str] = {}
+
+    def note(key: str, name: str) -> None:
+        auto = _MOVED_BY.get(name, "")
+        if auto and nodes.try_read(auto) not in (None, "Off"):
+            return
+        value = nodes.try_read(name)
+        if value is not None:
+            found[key] = f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    for name in dict.fromkeys((*_SHAPING, *camera.nodes)):
+        note(name, name)
+    for color in ("Red", "Green", "Blue"):
+        if nodes.offers("BalanceRatioSelector", color):
+            if nodes.try_write("BalanceRatioSelector", color):
+                note(f"BalanceRatio {color}", "BalanceRatio")
+    return found
 
 
 def _set_trigger(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool:

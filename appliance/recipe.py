@@ -29,6 +29,9 @@ class Limits(Section, frozen=True, kw_only=True):
     t2: float
     set_by: str = ""
     reason: str = ""
+    settings: dict[str, dict[str, str]] = msgspec.field(default_factory=dict[str, dict[str, str]])
+    """Camera → feature → value as the device read it back when these limits were approved for it
+    (`inspectd approve-camera`). A camera with others is refused; none = not approved for any."""
 
 
 class Fixture(Section, frozen=True, kw_only=True):
@@ -120,9 +123,14 @@ class RecipeError(ArtefactError):
 
 
 def setup_hash(recipe: Recipe) -> str:
-    """Covers everything but the limits, which score decides and the version number."""
-    fixed = msgspec.json.encode((recipe.id, recipe.bundle, recipe.camera), order="deterministic")
-    return hashlib.sha256(fixed).hexdigest()
+    """Covers everything but the limits, which score decides and the version number.
+
+    The settings that the limits were approved for are the camera's business: they are covered.
+    """
+    fixed: tuple[object, ...] = (recipe.id, recipe.bundle, recipe.camera)
+    if recipe.limits.settings:
+        fixed = (*fixed, recipe.limits.settings)
+    return hashlib.sha256(msgspec.json.encode(fixed, order="deterministic")).hexdigest()
 
 
 def load_recipe(config: Config, name: str) -> LoadedRecipe:
@@ -141,9 +149,11 @@ def load_recipe(config: Config, name: str) -> LoadedRecipe:
             "finite t1 <= t2 (float32)",
             f"t1 {recipe.limits.t1}, t2 {recipe.limits.t2}",
         )
-    for camera in recipe.camera:
-        if camera not in {known.name for known in config.camera}:
-            raise RecipeError(f"{path}: camera", "a camera of config.toml", repr(camera))
+    known = {camera.name for camera in config.camera}
+    for where, cameras in (("camera", recipe.camera), ("limits.settings", recipe.limits.settings)):
+        for camera in cameras:
+            if camera not in known:
+                raise RecipeError(f"{path}: {where}", "a camera of config.toml", repr(camera))
     return LoadedRecipe(
         recipe=recipe,
         path=f"{identity}/{version}.toml",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from appliance.camera_settings import Settings
 from appliance.pixels import Pixels
 from appliance.recipe import View
 
@@ -78,6 +79,17 @@ class Source(Protocol):
     @property
     def counts(self) -> Counts:
         """Live figures."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """What shapes a picture, as the device read it back after the last `configure`; empty
+        where there is no device."""
+        ...
+
+    @property
+    def remark(self) -> str:
+        """What people should know though pictures come, as of a clock that is not locked."""
         ...
 
     def open(self) -> None:

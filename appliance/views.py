@@ -1,7 +1,8 @@
 """Which set-up a camera has in force, which is prepared, and which settings its device holds.
 
-A recipe is tried on: its settings are written to the device, read back and taken off again, so
-that `Prepared` is a proof and the set-up in force stays in force until the swap.
+A recipe is tried on: its settings are written to the device, read back, compared with those that
+its limits were approved for, and taken off again, so that `Prepared` is a proof and the set-up in
+force stays in force until the swap.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from appliance.camera_settings import Settings, check_approved
 from appliance.config import Config
 from appliance.errors import ArtefactError, DeviceError
 from appliance.messages import Prepare, Refused
@@ -20,20 +22,26 @@ class Setup(NamedTuple):
 
     setup_hash: str
     view: View
+    recipe: str
+    """"ID/VERSION"."""
+    approved: Settings
+    """What its limits were approved for; empty = nothing yet."""
 
 
 class Views:
     """The set-ups of one camera.
 
-    begin: starts a new acquisition with these settings; raises ArtefactError where they cannot
-    be used, DeviceError where the device fails.
+    begin: starts a new acquisition with this view and says which settings the device then has;
+    raises ArtefactError where the view cannot be used, DeviceError where the device fails.
     """
 
-    def __init__(self, config: Config, camera: str, begin: Callable[[View], None]) -> None:
+    def __init__(self, config: Config, camera: str, begin: Callable[[View], Settings]) -> None:
         self._config, self._camera, self._begin = config, camera, begin
         self.in_force: Setup | None = None
         self.running: View | None = None
-        """Settings of the acquisition that runs; None while there is none."""
+        """What the acquisition that runs was asked for; None while there is none."""
+        self.settings: Settings = {}
+        """What the device of the acquisition that runs has."""
         self._prepared: Setup | None = None
 
     def load(self, message: Prepare) -> Setup:
@@ -44,16 +52,32 @@ class Views:
             raise RecipeError(self._config.recipes_dir / loaded.path, expected, got)
         view = loaded.recipe.camera.get(self._camera, View())
         # The region of interest is cut by infer.
-        return Setup(loaded.setup_hash, msgspec.structs.replace(view, roi=None))
+        return Setup(
+            loaded.setup_hash,
+            msgspec.structs.replace(view, roi=None),
+            loaded.name,
+            loaded.recipe.limits.settings.get(self._camera, {}),
+        )
 
-    def try_on(self, setup: Setup) -> None:
-        """Prove that the device takes the settings. Raises ArtefactError where it does not."""
-        if setup.view != self.running:
-            try:
-                self._start(setup.view)
-            finally:
-                if self.in_force is not None:
-                    self.resume(self.in_force.view)
+    def try_on(self, setup: Setup) -> Settings:
+        """Prove that the device takes the settings; returns what it then has.
+
+        Whether the limits were approved for that is for `prepared` to ask. Raises ArtefactError
+        where the device does not take them.
+        """
+        if setup.view == self.running:
+            return self.settings
+        try:
+            self._start(setup.view)
+            return self.settings
+        finally:
+            if self.in_force is not None:
+                self.resume(self.in_force.view)
+
+    def prepared(self, setup: Setup, found: Settings) -> None:
+        """What was tried on may be put in force. Raises ArtefactError where its limits were
+        approved for other settings than `found`."""
+        check_approved(f"recipe {setup.recipe}", self._camera, setup.approved, found)
         self._prepared = setup
 
     def swap(self, setup_hash: str) -> bool:
@@ -75,7 +99,7 @@ class Views:
 
     def _start(self, view: View) -> None:
         self.running = None
-        self._begin(view)
+        self.settings = self._begin(view)
         self.running = view
 
 

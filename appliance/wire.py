@@ -11,6 +11,7 @@ address is a socket file in one 0700 directory; between boxes it is `tcp://` wit
 import contextlib
 import fcntl
 import os
+import socket as posix
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,14 @@ class Wiring:
                 f"{len(str(self._folder))}",
             )
         return address
+
+    def is_served(self, channel: str, peer: str = "") -> bool:
+        """A process of this box listens there now; False for what lies on another box."""
+        address = self.address(channel, peer)
+        if not address.startswith("ipc:"):
+            return False
+        with posix.socket(posix.AF_UNIX, posix.SOCK_STREAM) as probe:
+            return probe.connect_ex(address.removeprefix("ipc://")) == 0
 
     def sender(self, channel: str, peer: str = "") -> "Sender":
         """The sending end of a channel; `peer` tells channels of the same name apart."""

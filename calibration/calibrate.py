@@ -196,7 +196,10 @@ def _write(
     base = newest(config, identity)
     start = Recipe(
         id=identity, version=0, bundle=bundle.id, bundle_dir=bundle.folder.name, decides=score,
-        limits=Limits(t1=limits[0], t2=limits[1]), camera=base.recipe.camera if base else {},
+        limits=Limits(
+            t1=limits[0], t2=limits[1], settings=base.recipe.limits.settings if base else {}
+        ),
+        camera=base.recipe.camera if base else {},
     )  # fmt: skip
     told = {k: evidence[k] for k in ("target", "calibrate", "verify", "proved", "verified")}
     journal = AuditJournal(config)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from appliance.audit import AuditJournal
+from appliance.camera_settings import hash_of
 from appliance.codes import CommandError
 from appliance.config import Config, load_products, write_atomically
 from appliance.errors import ConfigError
@@ -68,8 +69,9 @@ def publish(
 ) -> LoadedRecipe:
     """Write the next version of `recipe` with these limits.
 
-    recipe: what the new version keeps; its own version number does not matter, and for a recipe
-    without any version on disk the new one is 1. Raises ConfigError on limits or a reason that
+    recipe: what the new version keeps, the camera settings that limits are approved for included;
+    its own version number does not matter, and for a recipe without any version on disk the new
+    one is 1. Raises ConfigError on limits or a reason that
     cannot be, OSError where the journal or the file cannot be written.
     """
     if len(reason.strip()) < _LEAST_REASON:
@@ -81,8 +83,11 @@ def publish(
     new = msgspec.structs.replace(
         recipe,
         version=version,
-        limits=Limits(t1=limits[0], t2=limits[1], set_by=who, reason=reason.strip()),
-    )
+        limits=Limits(
+            t1=limits[0], t2=limits[1], set_by=who, reason=reason.strip(),
+            settings=recipe.limits.settings,
+        ),
+    )  # fmt: skip
     path = write_recipe(config, new)
     try:
         loaded = load_recipe(config, f"{recipe.id}/{version}")
@@ -155,4 +160,5 @@ def _told(recipe: Recipe) -> dict[str, Any]:
         "decides": recipe.decides,
         "t1": recipe.limits.t1,
         "t2": recipe.limits.t2,
+        "settings": {name: hash_of(found) for name, found in recipe.limits.settings.items()},
     }

@@ -74,6 +74,7 @@ APPROVED = "{recipe} is written. The line: {answer}"
 STATES = {"open": "open", "approved": "approved by {by}", "rejected": "rejected by {by}"}
 NEEDS_VERIFY = "the verify parts opened first"
 TAKEN, NOT_TAKEN = "has taken it, from the next part on.", "has not taken it: {detail}"
+LINE, AT_NEXT_START = "The line", "No line runs: it is taken at the next start."
 
 # ---- recipes
 VERSION, LIMITS, DECIDES, BUNDLE, SET_BY, WHY = (

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tomli_w
 
+from appliance.camera_settings import Found, read_found
 from appliance.codes import OfflineReason, Reason
 from appliance.config import load_config
 from appliance.frames import FrameOverwritten, RingReader, inline_view
@@ -39,7 +40,9 @@ PICTURES = 40
 class Desk:
     """One camera process and its peers. Answers are kept until a test asks for them."""
 
-    def __init__(self, root, camera, trigger="plc", views=None, remote=None, **settings):
+    def __init__(
+        self, root, camera, trigger="plc", views=None, remote=None, approved=(), **settings
+    ):
         self.root = root
         self.log = root / "log"
         defaults = {
@@ -70,7 +73,10 @@ class Desk:
                 assert cv2.imwrite(str(folder / f"{number:03d}.png"), picture(number))
         self.recipes = {}
         for version, view in enumerate(views or [View()], start=1):
-            limits = Limits(t1=0.0, t2=1.0, set_by=str(version))
+            limits = Limits(
+                t1=0.0, t2=1.0, set_by=str(version),
+                settings={"top": approved[version - 1]} if version <= len(approved) else {},
+            )  # fmt: skip
             recipe = Recipe(
                 id="cell",
                 version=version,
@@ -686,6 +692,7 @@ VIKY = {
     "producer": "viky",
     "device": {"serial_number": "2"},
     "nodes": {"AcquisitionFrameRate": 200, "Width": 160, "Height": 120},
+    "frame_timeout_ms": 2000,  # a busy machine is no lost camera
 }
 
 
@@ -719,6 +726,29 @@ def test_viky_through_the_real_process(desk):
     )
     assert line.rings.copy(line.shoot(51).pixels).shape == (120, 160, 3)
     assert line.stop(signal.SIGINT) == 0
+
+
+def test_limits_that_were_approved_for_other_settings_are_refused_by_name(desk):
+    pytest.importorskip("harvesters")
+    mono8 = {
+        "AcquisitionFrameRate": "200", "Device": "Machine Vision Games Ltd. Viky 2",
+        "Height": "120", "PixelFormat": "Mono8", "Width": "160",
+    }  # fmt: skip
+    views = [View(pixel_format="Mono8")] * 3
+    line = desk(VIKY, views=views, approved=[mono8, mono8 | {"Width": "200"}]).listen_as_infer()
+    line.serving()
+    line.put_in_force(1)
+    refused = line.ask(2)
+    assert isinstance(refused, Refused)
+    assert refused.offline is OfflineReason.PASSPORT
+    assert refused.where == "recipe cell/2: limits.settings.top"
+    assert "Width 200" in refused.expected and "Width 160" in refused.got
+    # The set-up that is in force goes on, and nobody is told to approve anything.
+    assert isinstance(line.shoot(1), FrameReady)
+    assert line.counters() and line.heard[-1].note == ""
+    assert read_found(line.config, "top") == Found(recipe="cell/2", settings=mono8)
+    line.put_in_force(3)
+    line.health("a remark", lambda health: "cell/3 were never approved" in health.note)
 
 
 def test_viky_in_free_run(desk):

@@ -510,6 +510,7 @@ def test_strobe_chunks_packet_size_clock_and_user_set():
         "ChunkEnable": Node(False),
         "GevSCPSPacketSize": Node(1500),
         "GevIEEE1588": Node(False),
+        "GevIEEE1588Status": Node("Listening"),
     }
     invented(
         "free", user_set="Default", strobe=Strobe(), chunks=("Timestamp", "FrameID"),
@@ -526,7 +527,27 @@ def test_strobe_chunks_packet_size_clock_and_user_set():
         "ChunkEnable": True,
         "GevSCPSPacketSize": 9000,
         "GevIEEE1588": True,
+        "GevIEEE1588Status": "Listening",
     }
+
+
+def test_a_clock_whose_lock_nobody_can_see_is_refused():
+    with pytest.raises(ConfigError, match=r"nodes\.PtpStatus: expected a node that says"):
+        invented("free", is_ptp=True, PtpEnable=Node(False))
+
+
+def test_settings_are_what_shapes_the_picture_and_does_not_move_by_itself():
+    nodes = {
+        "ExposureAuto": Node("Off"), "ExposureTime": Node(999.9612), "GainAuto": Node("Continuous"),
+        "Gain": Node(3.0), "Gamma": Node(1.0), "DeviceTemperature": Node(41.0),
+        "BalanceRatioSelector": Node("Red", ("Red", "Blue")), "BalanceRatio": Node(1.25),
+    }  # fmt: skip
+    source, _ = invented("free", **nodes)
+    assert source.settings == {
+        "Device": "0", "ExposureAuto": "Off", "ExposureTime": "1000", "GainAuto": "Continuous",
+        "Gamma": "1", "PixelFormat": "Mono8", "Width": "4", "Height": "2",
+        "BalanceRatio Red": "1.25", "BalanceRatio Blue": "1.25",
+    }  # fmt: skip
 
 
 def test_region_binning_and_white_balance_of_a_recipe():

@@ -38,11 +38,15 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Makes opened and running sources, and closes them."""
     made: list[GenicamSource] = []
 
-    def source(mode: Mode = "free", view: View | None = None, **nodes: Any) -> GenicamSource:
+    def source(
+        mode: Mode = "free", view: View | None = None, is_ptp: bool = False, **nodes: Any
+    ) -> GenicamSource:
         folder = tmp_path / str(len(made))
         path = producer(folder, top=[picture(number) for number in range(5)])
         settings = {**FAST, **nodes}
-        camera = Camera(name="top", kind="genicam", producer=str(path), nodes=settings, buffers=8)
+        camera = Camera(
+            name="top", kind="genicam", producer=str(path), nodes=settings, buffers=8, is_ptp=is_ptp
+        )
         source = GenicamSource(camera, mode, time.monotonic_ns)
         made.append(source)
         source.open()
@@ -182,6 +186,18 @@ def test_timestamps_that_jump_are_no_loss(make: Make) -> None:
 
 
 # ---- triggers and loss of the device ---------------------------------------------------------
+
+
+def test_timestamps_count_only_while_the_clock_is_locked(make: Make) -> None:
+    source = make(is_ptp=True, SimPtpStatus="Listening")
+    until_ns = time.monotonic_ns()
+    assert all(frame.device_timestamp_ns is None for frame in frames(source, 5))
+    assert source.remark == "camera top: PtpStatus: expected Slave or Master, got Listening"
+    source.node_map.SimPtpStatus.value = "Slave"
+    while source.remark:
+        frames(source, 1)
+    (frame,) = frames(source, 1)
+    assert frame.device_timestamp_ns is not None and frame.device_timestamp_ns > until_ns
 
 
 def test_pulses_of_a_light_barrier_are_pictures_in_their_order(make: Make, tmp_path: Path) -> None:

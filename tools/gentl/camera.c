@@ -57,6 +57,8 @@ static void set_defaults(Camera *camera) {
     registers[R_PIXEL_FORMAT] = camera->pictures[0].channels == 3 ? 0x02180014 : 0x01080001;
     registers[R_LINE_MODE_2] = 1;
     registers[R_SIM_FIRST_ID] = 1;
+    registers[R_PTP_STATUS] = PTP_DISABLED;
+    registers[R_SIM_PTP_STATUS] = PTP_SLAVE;
     set_number(camera, R_FRAME_RATE, 10);
     set_number(camera, R_EXPOSURE_US, 1000);
     set_number(camera, R_GAIN_DB, 0);
@@ -296,6 +298,10 @@ int camera_write(Camera *camera, uint64_t address, const void *data, size_t size
             camera->software_triggers++;
         break;
     case R_TIMESTAMP_LATCH: camera->registers[R_TIMESTAMP_VALUE] = now_ns(); break;
+    case R_PTP_LATCH:
+        camera->registers[R_PTP_STATUS] =
+            camera->registers[R_PTP_ENABLE] ? camera->registers[R_SIM_PTP_STATUS] : PTP_DISABLED;
+        break;
     case R_SIM_LOST: camera->is_lost = true; break;
     case R_USER_SET_LOAD: set_defaults(camera); break;
     default: break;

@@ -20,8 +20,14 @@ typedef enum {
     R_TIMESTAMP_LATCH, R_TIMESTAMP_VALUE, R_USER_SET_SELECTOR, R_USER_SET_LOAD,
     R_SIM_DROP, R_SIM_MISS, R_SIM_DOUBLE, R_SIM_INCOMPLETE, R_SIM_LATE, R_SIM_LATE_MS,
     R_SIM_LOST_AFTER, R_SIM_LOST, R_SIM_FIRST_ID, R_SIM_ID_16, R_SIM_IDS_GO_ON, R_SIM_ROW_PADDING,
-    R_SIM_TIME_JUMP, R_SIM_IGNORED, R_COUNT
+    R_SIM_TIME_JUMP, R_SIM_IGNORED, R_PTP_ENABLE, R_PTP_LATCH, R_PTP_STATUS, R_SIM_PTP_STATUS,
+    R_COUNT
 } Register;
+
+/* As SFNC counts them; the order of PTP_STATES. */
+enum { PTP_DISABLED = 2, PTP_SLAVE = 8 };
+#define PTP_STATES \
+    "Initializing,Faulty,Disabled,Listening,PreMaster,Master,Passive,Uncalibrated,Slave"
 
 typedef struct Buffer {
     struct Buffer *next;

@@ -57,6 +57,9 @@ static const Feature features[] = {
      "lock selector ChunkSelector"},
     {"DeviceControl", "TimestampLatch", 'c', R_TIMESTAMP_LATCH, "RW", 0, 0, "", "", ""},
     {"DeviceControl", "TimestampLatchValue", 'i', R_TIMESTAMP_VALUE, "RO", 0, 9e18, "ns", "", ""},
+    {"DeviceControl", "PtpEnable", 'b', R_PTP_ENABLE, "RW", 0, 1, "", "", ""},
+    {"DeviceControl", "PtpDataSetLatch", 'c', R_PTP_LATCH, "RW", 0, 0, "", "", ""},
+    {"DeviceControl", "PtpStatus", 'e', R_PTP_STATUS, "RO", 0, 0, "", PTP_STATES, ""},
     {"UserSetControl", "UserSetSelector", 'e', R_USER_SET_SELECTOR, "RW", 0, 0, "", "Default", ""},
     {"UserSetControl", "UserSetLoad", 'c', R_USER_SET_LOAD, "RW", 0, 0, "", "", ""},
     {"FolderFaults", "SimDropEvery", 'i', R_SIM_DROP, "RW", 0, BIG, "", "", ""},
@@ -72,6 +75,7 @@ static const Feature features[] = {
     {"FolderFaults", "SimFrameIDsGoOn", 'b', R_SIM_IDS_GO_ON, "RW", 0, 1, "", "", ""},
     {"FolderFaults", "SimRowPadding", 'i', R_SIM_ROW_PADDING, "RW", 0, 64, "B", "", "lock"},
     {"FolderFaults", "SimTimestampJumpEvery", 'i', R_SIM_TIME_JUMP, "RW", 0, BIG, "", "", ""},
+    {"FolderFaults", "SimPtpStatus", 'e', R_SIM_PTP_STATUS, "RW", 0, 0, "", PTP_STATES, ""},
     {"FolderFaults", "SimTriggersIgnored", 'i', R_SIM_IGNORED, "RO", 0, BIG, "", "", ""},
 };
 static const char *const chunks[MAX_CHUNKS] = {
