@@ -178,6 +178,9 @@ class Record(Section, frozen=True, kw_only=True):
     """"" = SQLite, `data/parts.db`; or "postgresql+psycopg://user@host/database"."""
     central: str = ""
     """Another PostgreSQL that gets every row of this box, too, and may be away for days."""
+    central_rows: Literal["all", "new"] = "all"
+    """"all": rows that were there before `central` was set are sent, too; at each start what the
+    central database lacks. "new": where it lets old rows go by itself."""
     images: Literal["none", "ng", "all"] = "ng"
     """"ng" keeps NG, UNCERTAIN and ERROR."""
     min_free_gb: float = 2.0

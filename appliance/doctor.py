@@ -1,8 +1,12 @@
 """`inspectd doctor`: what is installed, what is missing or broken, and why. Changes nothing.
 
+Where pictures are recorded and no line runs it writes a file for two seconds and removes it: how
+fast is the disk, and does the policy fit?
+
 With `--bundle` it writes an archive for support: `support.py`.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -17,10 +21,11 @@ import msgspec
 import typer
 
 from appliance import supervise
-from appliance.bundle import load_bundle
+from appliance.bundle import Bundle, load_bundle
 from appliance.config import Config, load_config, load_products
+from appliance.disk import wanted_bytes_per_s, written_bytes_per_s
 from appliance.errors import ConfigError
-from appliance.recipe import load_recipe
+from appliance.recipe import Recipe, load_recipe
 from appliance.support import write_bundle
 
 Grade = Literal["good", "missing", "broken"]
@@ -104,12 +109,42 @@ def installation(path: Path) -> Iterator[Finding]:
     yield Finding("config", "good", str(path))
     for number, name in sorted(products.items()):
         yield _checked(f"product {number}", lambda name=name: _recipe(config, name))
-    yield _checked("addresses", lambda: _addresses(config))
+    addresses = _checked("addresses", lambda: _addresses(config))
+    yield addresses
     usage = shutil.disk_usage(config.root_dir)
     free_gb = usage.free / 1e9
     grade: Grade = "good" if free_gb >= config.record.min_free_gb else "broken"
     wanted = f"(record.min_free_gb {config.record.min_free_gb})"
     yield Finding("disk", grade, f"{free_gb:.1f} GB free {wanted}")
+    if config.is_taped:
+        if addresses.grade == "good":
+            yield _recording(config, products)
+        else:
+            yield Finding("recording", "good", "not measured: a line runs here and needs the disk")
+
+
+def _recording(config: Config, products: dict[int, str]) -> Finding:
+    """Whether the disk takes what the cameras' policy wants."""
+    judged: list[tuple[Recipe, Bundle]] = []
+    for name in sorted(set(products.values())):
+        with contextlib.suppress(ConfigError):  # said above already
+            recipe = load_recipe(config, name).recipe
+            bundle = load_bundle(config.bundles_dir / recipe.bundle_dir, recipe.bundle)
+            judged.append((recipe, bundle))
+    wanted_mb = wanted_bytes_per_s(config, judged) / 1e6
+    free = shutil.disk_usage(config.root_dir).free
+    room = free - int(config.record.min_free_gb * 1e9)
+    try:
+        disk_mb = written_bytes_per_s(config.recordings_dir, room) / 1e6
+    except OSError as err:
+        return Finding("recording", "broken", f"{config.recordings_dir}: cannot be written: {err}")
+    said = f"{wanted_mb:.1f} MB/s at most at rate_hz, the disk writes {disk_mb:.0f} MB/s"
+    if not judged:
+        return Finding("recording", "missing", f"the disk writes {disk_mb:.0f} MB/s; no bundle yet")
+    if disk_mb < wanted_mb:
+        remedy = "record fewer pictures (camera.record), zstd, or a faster disk"
+        return Finding("recording", "broken", f"the policy wants {said}: {remedy}")
+    return Finding("recording", "good", f"the policy wants {said}")
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:

@@ -2,7 +2,9 @@
 
 A change of a row and the note that it is owed are one transaction of the local store. What the
 central database has confirmed is struck off, unless the row changed meanwhile. Sending twice writes
-the same row again: nothing is lost and nothing is there twice. Runs in a thread of its own.
+the same row again: nothing is lost and nothing is there twice. When nothing is owed it looks back
+once, the newest rows first, for what the central database lacks: rows of before it was named, or of
+before its own backup. Runs in a thread of its own.
 """
 
 import threading
@@ -13,17 +15,24 @@ from appliance.store import Store, StoreBug, Where
 ROWS = 500
 IDLE_S = 1.0
 AWAY_S = 5.0
+LOOK_ROWS = 5000
+"""Ids that are compared in one step back."""
 
 
 class Forwarder:
     """From one database to the other. `turn` by itself, or `start` for a thread."""
 
-    def __init__(self, local: Where, central: Where, box: str) -> None:
+    def __init__(
+        self, local: Where, central: Where, box: str, is_looking_back: bool = True
+    ) -> None:
         self._local_at, self._central_at, self._box = local, central, box
         self._local: Store | None = None
         self._central: Store | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._is_looking_back = is_looking_back
+        self._looked_to: int | None = None
+        """Rows from this id up are there, or owed."""
         self.forwarded = 0
         self.note = ""
         """Why nothing goes; "" while all is well."""
@@ -34,18 +43,35 @@ class Forwarder:
         self._thread.start()
 
     def turn(self) -> int:
-        """One batch; how many rows went. Raises DeviceError or ArtefactError."""
+        """One batch, or one step back; how many rows went or are owed now. 0: nothing is left.
+
+        Raises DeviceError or ArtefactError.
+        """
         if self._local is None:
             self._local = Store(self._local_at)
         rows = self._local.outgoing(ROWS)
-        if not rows:
+        if not rows and not self._is_looking_back:
             return 0
         if self._central is None:
             self._central = Store(self._central_at)
+        if not rows:
+            return self._look_back(self._local, self._central)
         self._central.take_in(self._box, rows)
         self._local.confirm(rows)
         self.forwarded += len(rows)
         return len(rows)
+
+    def _look_back(self, local: Store, central: Store) -> int:
+        """Until something is lacking, or the first row was looked at."""
+        while ids := local.ids_below(self._looked_to, LOOK_ROWS):
+            lacking = sorted(set(ids) - central.ids_of(self._box, ids[-1], ids[0]))
+            if lacking:
+                local.owe(lacking)
+            self._looked_to = ids[-1]
+            if lacking or self._stopping.is_set():
+                return len(lacking)
+        self._is_looking_back = False
+        return 0
 
     def close(self) -> None:
         """What was not sent is owed still."""

@@ -46,7 +46,12 @@ def main(service: Service, config: Config, name: str) -> None:
     recorder = Recorder(where(config), archive, service, deck, bool(config.record.central))
     forwarder = None
     if config.record.central:
-        forwarder = Forwarder(where(config), config.record.central, socket.gethostname())
+        forwarder = Forwarder(
+            where(config),
+            config.record.central,
+            socket.gethostname(),
+            config.record.central_rows == "all",
+        )
         recorder.forwarder = forwarder
         forwarder.start()
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:

@@ -306,6 +306,27 @@ class Store:
         with self._translated(), self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def owe(self, part_ids: Sequence[int]) -> None:
+        """The central database lacks these: they are sent like rows that are new."""
+        with self._translated(), self._engine.begin() as connection:
+            connection.execute(self._say.post, [{"part_id": part_id} for part_id in part_ids])
+
+    def ids_below(self, part_id: int | None, count: int) -> list[int]:
+        """The highest ids below this one (None = the highest of all), falling."""
+        query = sa.select(parts.c.part_id).order_by(parts.c.part_id.desc()).limit(count)
+        if part_id is not None:
+            query = query.where(parts.c.part_id < part_id)
+        with self._translated(), self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    def ids_of(self, box: str, first: int, last: int) -> set[int]:
+        """As the central database: the rows of a box between two ids, both included."""
+        query = sa.select(line_parts.c.part_id).where(
+            line_parts.c.box == box, line_parts.c.part_id.between(first, last)
+        )
+        with self._translated(), self._engine.connect() as connection:
+            return set(connection.execute(query).scalars())
+
     def take_in(self, box: str, rows: Sequence[Outgoing]) -> None:
         """As the central database: the newest state of each row of a box, once."""
         values = [{"box": box, **row.values} for row in rows]

@@ -1,5 +1,6 @@
 """What every database owes the recorder: SQLite and PostgreSQL through the same suite."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -247,6 +248,35 @@ def test_rights_that_are_missing_are_noted_and_the_rows_go_when_they_come(
         with owner.connect() as connection:
             connection.exec_driver_sql("DROP OWNED BY box; DROP ROLE box")
         owner.dispose()
+
+
+def test_rows_of_before_the_central_database_was_named_are_sent_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "LOOK_ROWS", 7)
+    monkeypatch.setattr(forward, "ROWS", 5)
+    with contextlib.closing(Store(tmp_path / "parts.db")) as local:
+        local.add([verdict(n, opened_utc_ns=n) for n in (*range(1, 31), 65_600)])
+    places = tmp_path / "parts.db", tmp_path / "central.db"
+    with (
+        contextlib.closing(Store(places[0], is_forwarding=True)) as local,
+        contextlib.closing(Store(places[1])) as central,
+    ):
+        local.add([verdict(65_601, opened_utc_ns=65_601)])
+        new = Forwarder(*places, "box-1", is_looking_back=False)
+        while new.turn():
+            pass
+        assert central.of_boxes() == {"box-1": 1}
+        new.close()
+        forwarder = Forwarder(*places, "box-1")
+        while forwarder.turn():
+            pass
+        assert central.of_boxes() == {"box-1": 32}
+        assert local.owed() == 0
+        forwarder.close()
+        again = Forwarder(*places, "box-1")
+        assert again.turn() == again.turn() == again.forwarded == 0, "nothing is sent twice"
+        again.close()
 
 
 def test_a_row_that_the_central_database_refuses_is_noted_and_tried_again(
