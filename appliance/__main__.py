@@ -28,17 +28,18 @@ COMMANDS: Mapping[str, Entry] = {
     "run": Entry("appliance.commands:run", "The whole line in the foreground from config.toml."),
     "process": Entry("appliance.commands:process", "One process: camera, infer, decide, …"),
     "config": Entry("appliance.commands:config", "Check every key, file, port and hash."),
-    "train": Entry("models.train:main", "Train a bundle on a folder of images."),
+    "train": Entry("models.train_command:main", "Train a bundle on a folder of images."),
     "export-model": Entry(
         "models.export_model:main", "A bundle from trained weights, the authors' included."
     ),
     "segments": Entry("models.regions:app", "Propose or show a map of the part's regions."),
-    "segad": Entry("models.refit:main", "Regions, detectors and forest into a new bundle."),
+    "segad": Entry("models.refit_command:main", "Regions, detectors and forest into a new bundle."),
     "evaluate": Entry("models.evaluate:main", "AUROC and its kin of a bundle on labelled images."),
     "calibrate": Entry("calibration.calibrate:main", "Limits from evidence, and what it proves."),
     "repeatability": Entry(
         "calibration.repeatability_command:main", "Do the same parts get the same answer?"
     ),
+    "work": Entry("models.work:main", "The job that waits for the operator's tool."),
     "users": Entry("calibration.users:main", "Who may log in to the operator's tool."),
     "replay": Entry("appliance.replay_command:main", "Judge recorded frames once more; compare."),
     "quantise": Entry("models.quantise_command:main", "An int8 network, proved, in a new bundle."),

@@ -20,16 +20,14 @@ from appliance.config import Config
 from appliance.errors import ConfigError, PartError
 from appliance.frames import RingReader
 from appliance.hmi_screen import Picture
-from appliance.images import heat_png, outline_png, reduced_jpeg
+from appliance.images import heat_png, outline_png, reduced_jpeg, stored_bits
 from appliance.messages import PixelRef, Verdict
-from appliance.pixels import FORMATS, Pixels
+from appliance.pixels import Pixels
 from appliance.recipe import Recipe, load_recipe
 
 KEPT = 200
 """Parts whose images are kept; as many rejects besides, which the page shows for longer."""
 _KEPT_RECIPES = 8
-_DEFAULT_BITS = 12
-"""Of a 16-bit frame whose recipe does not name a pixel format."""
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,8 +158,7 @@ class Pictures:
 
     def _bits(self, setting: _Setting | None, camera: str) -> int:
         view = setting.recipe.camera.get(camera) if setting else None
-        known = FORMATS.get(view.pixel_format or "") if view else None
-        return known.bits if known and known.bits > 8 else _DEFAULT_BITS
+        return stored_bits(view.pixel_format if view else None)
 
     def _setting(self, name: str) -> _Setting | None:
         """A recipe and its segment map; None where it cannot be read: the frame is shown bare."""

@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from appliance.pixels import Pixels, to_8_bit
+from appliance.pixels import FORMATS, Pixels, to_8_bit
 
 LONGEST_PX = 960
 _QUALITY = 85
 _HEAT_PX = 512
 _IGNORED = 255
+_DEFAULT_BITS = 12
+"""Of a 16-bit picture whose recipe does not name a pixel format."""
 
 Stop = tuple[float, tuple[int, int, int], float]
 SCALE: Sequence[Stop] = (
@@ -31,6 +33,12 @@ SCALE: Sequence[Stop] = (
     (1.00, (150, 0, 62), 0.90),
 )
 """Grey below T1 (place 1/3), yellow to orange between, red from T2 (place 2/3) up."""
+
+
+def stored_bits(pixel_format: str | None) -> int:
+    """Bits of a picture that is kept in 16, by the format that its recipe names."""
+    known = FORMATS.get(pixel_format or "")
+    return known.bits if known and known.bits > 8 else _DEFAULT_BITS
 
 
 def place(margin: float, t1: float, t2: float) -> float:

@@ -40,6 +40,8 @@ class Service:
         self.clock = clock
         self.log = structlog.get_logger(process=process)
         self.is_stopping = False
+        self.config_path = Path("config.toml")
+        """For those who start another process with the same configuration."""
         self._on_stop: list[Callable[[], object]] = []
         self._notify_address = os.environ.pop("NOTIFY_SOCKET", "")
         watchdog_us = int(os.environ.pop("WATCHDOG_USEC", "0"))
@@ -133,6 +135,7 @@ def run_process(
     label = f"{process}:{name}" if name else process
     service = Service(label)
     service.take_signals()
+    service.config_path = config_path
     try:
         config = load_config(config_path)
         main(service, config, name)

@@ -76,6 +76,16 @@ class Margin(NamedTuple):
     image: str
 
 
+class Kept(NamedTuple):
+    """A part whose picture is kept."""
+
+    part_id: int
+    part_text: str
+    word: str
+    camera: str
+    image: str
+
+
 class Added(msgspec.Struct, frozen=True, kw_only=True):
     """What one write did."""
 
@@ -235,6 +245,30 @@ class Store:
             query = query.where(parts.c.part_id.in_(part_ids))
         with self._translated(), self._engine.connect() as connection:
             return tuple(Margin(*row) for row in connection.execute(query))
+
+    def kept(
+        self,
+        recipe_id: str,
+        count: int,
+        words: Sequence[Word] = (),
+        part_ids: Sequence[int] | None = None,
+    ) -> tuple[Kept, ...]:
+        """Parts with a picture that any version of a recipe judged, newest first, challenge parts
+        left out. words: of these alone, if any are given; part_ids: of these parts alone."""
+        columns = (parts.c.part_id, parts.c.part_text, parts.c.word, parts.c.camera, parts.c.image)
+        query = (
+            sa.select(*columns)
+            .where(parts.c.recipe.startswith(f"{recipe_id}/", autoescape=True))
+            .where(parts.c.image != "", sa.not_(parts.c.is_challenge))
+            .order_by(parts.c.part_id.desc())
+            .limit(count)
+        )
+        if words:
+            query = query.where(parts.c.word.in_([word.name for word in words]))
+        if part_ids is not None:
+            query = query.where(parts.c.part_id.in_(part_ids))
+        with self._translated(), self._engine.connect() as connection:
+            return tuple(Kept(*row) for row in connection.execute(query))
 
     def words(self, part_ids: Sequence[int]) -> dict[int, Word]:
         """Part → its word, for those that have a row."""

@@ -5,18 +5,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from appliance.audit import AuditJournal
+from appliance.bundle import load_bundle
 from appliance.codes import CommandError
 from appliance.config import Config, load_products
 from appliance.errors import ConfigError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
 from appliance.messages import Verdict, Words
-from appliance.recipe import LoadedRecipe, load_recipe
+from appliance.recipe import LoadedRecipe, Recipe, load_recipe
 from appliance.store import Store, where
 from appliance.wire import AsyncReceiver
 from calibration import texts
@@ -26,6 +28,7 @@ from calibration.publish import order, publish, use
 from calibration.recorded import recorded_map
 from calibration.sessions import Sessions
 from calibration.tokens import Tokens
+from calibration.workers import Workers
 
 T = TypeVar("T")
 _RECENT = 100
@@ -35,13 +38,14 @@ _RECENT = 100
 class Desk:
     """Opened once by the process. Everything slow runs in its one thread, never on the loop."""
 
-    def __init__(self, config: Config, commands: AsyncReceiver) -> None:
+    def __init__(self, config: Config, config_path: Path, commands: AsyncReceiver) -> None:
         self.config, self._commands = config, commands
         self.journal = AuditJournal(config)
         self.people = People(config, self.journal)
         self.opinions = Opinions(self.people)
         self.sessions = Sessions(self.people)
         self.tokens = Tokens(self.people)
+        self.workers = Workers(config, config_path)
         self.words: Words | None = None
         self._recent: OrderedDict[int, Verdict] = OrderedDict()
         self._pictures = Pictures(config, partial(recorded_map, config.recordings_dir))
@@ -118,7 +122,7 @@ class Desk:
     async def put_in_force(
         self,
         base: LoadedRecipe,
-        limits: tuple[float, float],
+        recipe: Recipe,
         by: User,
         reason: str,
         what: str,
@@ -126,16 +130,22 @@ class Desk:
     ) -> tuple[LoadedRecipe, str]:
         """Write the next version, point products.toml to it, tell the line; and what it answered.
 
-        Raises ConfigError where somebody published another version meanwhile.
+        base: the version in force that is replaced; recipe: what the new one says, its limits
+        included. Raises ConfigError where somebody published another version meanwhile.
         """
         async with self._ordering:
             current = self.in_force().get(base.recipe.id)
             if current is None or current.name != base.name:
                 expected = f"{base.name} still in force"
                 raise ConfigError(base.recipe.id, expected, "another version: look again")
+            if recipe.bundle != base.recipe.bundle:
+                # A version whose bundle the line refuses would stop it.
+                folder = self.config.bundles_dir / recipe.bundle_dir
+                await self.run(lambda: load_bundle(folder, recipe.bundle))
+            limits = recipe.limits.t1, recipe.limits.t2
             new = await self.run(
                 lambda: publish(
-                    self.config, self.journal, base.recipe, limits, who=by.name, reason=reason,
+                    self.config, self.journal, recipe, limits, who=by.name, reason=reason,
                     what=what, evidence=evidence, role=by.role.name, source="page",
                 )
             )  # fmt: skip
@@ -148,6 +158,7 @@ class Desk:
     def close(self) -> None:
         """At the end of the process."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self.workers.close()
         if self._store is not None:
             self._store.close()
         self.people.close()

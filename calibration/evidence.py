@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from appliance import config, gates
+from appliance import config
 from appliance.bundle import Bundle
-from appliance.engine import open_engine
 from appliance.errors import ArtefactError, ConfigError
-from appliance.forest import Forest
+from appliance.pictures_judged import PictureJudge
 from appliance.recipe import Decides
-from appliance.segments import SegmentIndex
 from calibration.limits import Parts, parts_of
 from models.dataset import Dataset, Sample
 
@@ -114,43 +111,24 @@ def gather(
     Raises ConfigError, and ArtefactError where the bundle or the engine cannot be used.
     """
     samples, learnt = unseen(bundle, dataset)
-    manifest = bundle.manifest
-    contract = manifest.input
+    contract = bundle.manifest.input
     wanted = (contract.source_height_px, contract.source_width_px, contract.channels)
     if dataset.source != wanted:
         raise ConfigError(
             dataset.name, f"pictures {wanted} (H, W, C) as in training", str(dataset.source)
         )
-    index = SegmentIndex(bundle.segment_map(), len(manifest.segments))
-    forest = None
-    if manifest.forest:
-        file = bundle.path(manifest.forest)
-        forest = Forest.load(file, manifest.columns, manifest.files[manifest.forest])
-    health = gates.gates_of(bundle)
-    engine = open_engine(settings, bundle, *wanted, cache)
-    amap = np.empty(engine.spec.map_shape, np.float32)
+    judge = PictureJudge(bundle, settings, cache)
     views: list[View] = []
     unhealthy = 0
     try:
         for number, sample in enumerate(samples):
             frame = dataset.pixels([sample])[0]
-            pixels = frame[:, :, 0] if frame.shape[2] == 1 else frame
-            if health is not None and manifest.gates is not None:
-                figures = health.measure(pixels)
-                if gates.judge(figures, manifest.gates, may_repeat=True) is not None:
-                    unhealthy += 1
-                    continue
-            classification = engine.infer(frame, amap)
-            features = index.features(amap)
-            margins: dict[Decides, float] = {
-                "map_max": float(features[-amap.shape[0]]),
-                "classification": classification,
-            }
-            if forest is not None:
-                margins["segad"] = forest.margin(features)
+            if not judge.is_healthy(frame[:, :, 0] if frame.shape[2] == 1 else frame):
+                unhealthy += 1
+                continue
             part = part_name(sample.path, pattern)
-            views.append(View(part, sample.kind, sample.path.name, margins))
+            views.append(View(part, sample.kind, sample.path.name, judge.margins(frame)))
             report((number + 1) / len(samples))
     finally:
-        engine.close()
+        judge.close()
     return Evidence(tuple(views), learnt, unhealthy)

@@ -141,6 +141,12 @@ def button(text: str, call: Callable[[], Any], tone: str = "") -> ui.element:
     return element
 
 
+def field(name: str, value: str = "") -> ui.input:
+    """One line of text that takes the room there is."""
+    made = ui.input(placeholder=name, value=value)
+    return made.props(f'dense outlined aria-label="{name}"').classes("grow")
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]], classes: str = "") -> None:
     """Plain rows of text."""
     with ui.element("table").classes(f"rows {classes}".strip()):

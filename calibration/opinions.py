@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from appliance.errors import ConfigError
+from appliance.recipe import Decides
 from calibration.limits import GOOD
 from calibration.people import People, Role, User, metadata
 
@@ -45,6 +46,7 @@ _proposals = sa.Table(
     sa.Column("decided_by", sa.String(64), nullable=False),
     sa.Column("decided_reason", sa.Text, nullable=False),
     sa.Column("decided_utc_ns", _BIG, nullable=False),
+    sa.Column("bundle", sa.JSON),
 )
 
 
@@ -56,6 +58,17 @@ class Label(NamedTuple):
     """"good", or the type of defect."""
     by: str
     utc_ns: int
+
+
+class NewBundle(NamedTuple):
+    """What a proposal puts in the place of the recipe's bundle, beside the limits."""
+
+    id: str
+    folder: str
+    """Below `bundles/`."""
+    decides: Decides
+    job: str
+    """That made it, and holds what the verify parts say."""
 
 
 class Asked(NamedTuple):
@@ -77,6 +90,8 @@ class Asked(NamedTuple):
     decided_by: str
     decided_reason: str
     decided_utc_ns: int
+    bundle: NewBundle | None = None
+    """None: it asks for limits alone."""
 
 
 def is_fresh(recipe: str, part: str) -> bool:
@@ -91,6 +106,9 @@ class Opinions:
         self._people, self._clock = people, clock
         with people.transaction() as connection:
             metadata.create_all(connection)
+            known = connection.exec_driver_sql("PRAGMA table_info(proposals)").mappings()
+            if "bundle" not in {row["name"] for row in known}:  # made by an older version
+                connection.exec_driver_sql("ALTER TABLE proposals ADD COLUMN bundle JSON")
 
     # ---- labels ----------------------------------------------------------------------------
 
@@ -142,17 +160,25 @@ class Opinions:
         evidence: dict[str, Any],
         by: User,
         source: str = "page",
+        bundle: NewBundle | None = None,
     ) -> Asked:
-        """Ask for two limits. Raises ConfigError: role, reason, limits, one that is still open."""
+        """Ask for two limits, and for another bundle where they belong to one.
+
+        Raises ConfigError: role, reason, limits, one that is still open."""
         _may(by, Role.ENGINEER)
         _check_reason(reason)
         if not -3.4e38 <= limits[0] <= limits[1] <= 3.4e38:
             raise ConfigError("limits", "finite T1 <= T2", f"{limits[0]}, {limits[1]}")
         if any(one.state == "open" for one in self.proposals(recipe)):
             raise ConfigError("proposal", f"none that is open for {recipe}", "one that is")
-        new = {"t1": limits[0], "t2": limits[1], "base": f"{recipe}/{base_version}"}
+        new: dict[str, Any] = {
+            "t1": limits[0], "t2": limits[1], "base": f"{recipe}/{base_version}",
+        }  # fmt: skip
+        if bundle is not None:
+            new |= {"bundle": bundle.id, "bundle_dir": bundle.folder, "decides": bundle.decides}
+        what = "limits.proposed" if bundle is None else "bundle.proposed"
         self._people.journal.append(
-            by.name, "limits.proposed", subject=recipe, new=new, reason=reason,
+            by.name, what, subject=recipe, new=new, reason=reason,
             role=by.role.name, source=source,
         )  # fmt: skip
         with self._people.transaction() as connection:
@@ -161,7 +187,7 @@ class Opinions:
                     recipe=recipe, base_version=base_version, t1=limits[0], t2=limits[1],
                     by=by.name, reason=reason.strip(), utc_ns=self._clock(), evidence=evidence,
                     verified=None, state="open", decided_by="", decided_reason="",
-                    decided_utc_ns=0,
+                    decided_utc_ns=0, bundle=None if bundle is None else bundle._asdict(),
                 )
             ).inserted_primary_key  # fmt: skip
         assert identity is not None
@@ -173,7 +199,11 @@ class Opinions:
         if recipe:
             query = query.where(_proposals.c.recipe == recipe)
         with self._people.transaction() as connection:
-            return tuple(Asked(**row) for row in connection.execute(query).mappings())
+            rows = connection.execute(query).mappings().all()
+        return tuple(
+            Asked(**{**row, "bundle": NewBundle(**row["bundle"]) if row["bundle"] else None})
+            for row in rows
+        )
 
     def proposal(self, identity: int) -> Asked:
         """One of them. Raises ConfigError."""
@@ -214,8 +244,10 @@ class Opinions:
         """Close it. The caller has journalled what follows from it (`publish` does)."""
         self.check_decision(identity, reason, by)
         if state == "rejected":
+            asked = self.proposal(identity)
+            what = "limits.rejected" if asked.bundle is None else "bundle.rejected"
             self._people.journal.append(
-                by.name, "limits.rejected", subject=f"proposal {identity}", reason=reason,
+                by.name, what, subject=f"proposal {identity}", reason=reason,
                 role=by.role.name, source="page",
             )  # fmt: skip
         self._set(

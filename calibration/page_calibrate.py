@@ -10,12 +10,12 @@ from nicegui import ui
 from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe
 from calibration import texts
-from calibration.bounds import CONFIDENCE, percent
+from calibration.bounds import CONFIDENCE
 from calibration.desk import Desk
-from calibration.frame import READ_S, Visit, button
-from calibration.limits import Outcome, Target, outcome, propose, summary
+from calibration.frame import Visit, button, field
+from calibration.limits import Target, outcome, propose, summary
 from calibration.material import Material, gather
-from calibration.opinions import Asked
+from calibration.proposals import Proposals, lines
 from calibration.roc import roc_svg
 from calibration.tradeoff import flips
 
@@ -109,14 +109,11 @@ class _Calibrate:
                 ui.label(texts.ESTIMATES).classes("caps is-warn")
                 self._estimates = ui.element("div").classes("estimates")
                 with ui.element("div").classes("bar"):
-                    self._reason = _field(texts.REASON, "")
+                    self._reason = field(texts.REASON)
                     button(texts.PROPOSE, visit.tried(self._propose), "is-main")
-            with ui.element("section").classes("panel"):
-                ui.label(texts.PROPOSALS).classes("title")
-                self._proposals = ui.element("div")
+            self._proposals = Proposals(desk, visit, recipe, self._rate)
         self._show_estimates()
         self._show_flips()
-        self._show_proposals()
 
     # ---- what is needed --------------------------------------------------------------------
 
@@ -168,7 +165,9 @@ class _Calibrate:
         seen = outcome(self._material.calibrate, *self._limits, CONFIDENCE)
         self._estimates.clear()
         with self._estimates:
-            _rows(seen, self._rate())
+            for name, said, _ in lines(seen, self._rate()):
+                ui.label(name)
+                ui.label(said).classes("number")
 
     def _show_flips(self) -> None:
         material = self._material
@@ -209,118 +208,7 @@ class _Calibrate:
             )
         )
         ui.notify(texts.PROPOSED, type="positive")
-        self._show_proposals()
-
-    def _show_proposals(self) -> None:
-        asked = self._desk.opinions.proposals(self._recipe.recipe.id)
-        self._proposals.clear()
-        with self._proposals:
-            if not asked:
-                ui.label(texts.NO_PROPOSALS).classes("note")
-            for one in asked[:5]:
-                self._show_proposal(one)
-
-    def _show_proposal(self, one: Asked) -> None:
-        with ui.element("div").classes(f"proposal is-{one.state}"):
-            ui.label(texts.PROPOSAL.format(**one._asdict()))
-            ui.label(texts.STATES[one.state].format(by=one.decided_by)).classes("caps")
-            if one.verified is not None:
-                ui.label(texts.VERIFIED.format(look=one.verified["look"])).classes("caps")
-                for line in one.verified["lines"]:
-                    ui.label(line)
-            if one.state != "open":
-                return
-            if one.verified is None:
-                look = self._desk.opinions.looks(self._recipe.recipe.id) + 1
-                ui.label(
-                    texts.VERIFY_NOTE.format(look=look, confidence=confidence_of(look))
-                ).classes("note")
-                button(texts.OPEN_VERIFY, self._visit.tried(partial(self._verify, one)))
-            why = _field(texts.REASON, "")
-            with ui.element("div").classes("bar"):
-                button(
-                    texts.APPROVE, self._visit.tried(partial(self._approve, one, why)), "is-good"
-                )
-                button(texts.REJECT, self._visit.tried(partial(self._reject, one, why)), "is-bad")
-
-    async def _verify(self, one: Asked) -> None:
-        user, opinions = self._visit.user(), self._desk.opinions
-        # Labels that were given since this page was opened count, too.
-        self._material = await self._desk.run(
-            lambda: gather(self._desk.store(), opinions, self._recipe)
-        )
-        look = opinions.looks(one.recipe) + 1
-        seen = outcome(self._material.fresh, one.t1, one.t2, confidence_of(look))
-        told = summary(seen, self._rate()) | {
-            "look": look,
-            "lines": [
-                f"{name}: {said}, {bound}" for name, said, bound in lines(seen, self._rate())
-            ],
-        }
-        await self._desk.run(lambda: opinions.verify(one.id, told, user))
-        self._show_proposals()
-
-    async def _approve(self, one: Asked, why: ui.input) -> None:
-        user, reason = self._visit.user(), why.value or ""
-        asked = self._desk.opinions.check_decision(one.id, reason, user)
-        if asked.verified is None:
-            raise ConfigError("approval", texts.NEEDS_VERIFY, "none")
-        if asked.base_version != self._recipe.recipe.version:
-            expected = f"a proposal for {self._recipe.name}"
-            raise ConfigError("approval", expected, f"one for version {asked.base_version}")
-        new, answer = await self._desk.put_in_force(
-            self._recipe, (asked.t1, asked.t2), user, reason, "limits.approved",
-            {"proposed_by": asked.by, "why": asked.reason, "estimate": asked.evidence,
-             "verified": asked.verified},
-        )  # fmt: skip
-        await self._desk.run(lambda: self._desk.opinions.decide(one.id, "approved", reason, user))
-        text = texts.APPROVED.format(recipe=new.name, answer=answer)
-        ui.notify(text, type="positive", multi_line=True, timeout=8000)
-        ui.timer(READ_S, ui.navigate.reload, once=True)
-
-    async def _reject(self, one: Asked, why: ui.input) -> None:
-        user = self._visit.user()
-        await self._desk.run(
-            lambda: self._desk.opinions.decide(one.id, "rejected", why.value or "", user)
-        )
-        self._show_proposals()
-
-
-def confidence_of(look: int) -> float:
-    """Of the bounds of opening number `look`: 95 % for all openings together, however many there
-    will be (each takes half of the doubt that is left)."""
-    return 1 - (1 - CONFIDENCE) / 2**look
-
-
-def lines(seen: Outcome, defect_rate: float) -> list[tuple[str, str, str]]:
-    """Name, what was seen, and its bound."""
-    named = [(texts.ROW_ESCAPES.format(kind=kind), one) for kind, one in seen.escapes.items()]
-    named += [(texts.ROW_ALL, seen.escapes_all), (texts.ROW_OVERKILL, seen.overkill)]
-    rows = [
-        (
-            name,
-            texts.SHARE.format(cases=one.cases, total=one.total),
-            texts.AT_MOST.format(bound=percent(one.upper)),
-        )
-        for name, one in named
-    ]
-    load, load_bound = seen.review_load(defect_rate)
-    ppm, ppm_bound = seen.escape_ppm(defect_rate)
-    rows.append((texts.ROW_REVIEW, percent(load), texts.AT_MOST.format(bound=percent(load_bound))))
-    said = "–" if ppm is None else f"{ppm:.3g}"
-    rows.append((texts.ROW_PPM, said, texts.AT_MOST.format(bound=f"{ppm_bound:.3g}")))
-    return rows
-
-
-def _rows(seen: Outcome, defect_rate: float) -> None:
-    for name, said, _ in lines(seen, defect_rate):
-        ui.label(name)
-        ui.label(said).classes("number")
-
-
-def _field(name: str, value: str) -> ui.input:
-    field = ui.input(placeholder=name, value=value)
-    return field.props(f'dense outlined aria-label="{name}"').classes("grow")
+        self._proposals.show()
 
 
 def _number(name: str, value: float) -> ui.number:

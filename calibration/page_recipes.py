@@ -9,8 +9,8 @@ from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe, load_recipe
 from calibration import texts
 from calibration.desk import Desk
-from calibration.frame import READ_S, Visit, button, table
-from calibration.people import Role
+from calibration.frame import READ_S, Visit, button, field, table
+from calibration.people import Role, User
 from calibration.publish import not_comparable, versions
 
 _MOST = 20
@@ -62,15 +62,18 @@ def _show(
         else:
             ui.label(texts.CHANGES.format(version=older.recipe.version)).classes("caps")
             table((), difference(older, recipe), "diff")
-        if other := not_comparable(recipe, current):
+        other = not_comparable(recipe, current)
+        if other:
             ui.label(texts.NOT_COMPARABLE.format(other=other, current=current.name)).classes("note")
-        elif not is_current:
+        if not is_current:
             with ui.element("div").classes("bar"):
-                why = ui.input(placeholder=texts.REASON).props(
-                    f'dense outlined aria-label="{texts.REASON}"'
+                why = field(texts.REASON)
+                name, call = (
+                    (texts.USE_ALL_AGAIN, _roll_back_all)
+                    if other
+                    else (texts.ROLL_BACK, _roll_back)
                 )
-                call = partial(_roll_back, desk, visit, recipe, current, why)
-                button(texts.ROLL_BACK, visit.tried(call))
+                button(name, visit.tried(partial(call, desk, visit, recipe, current, why)))
 
 
 def difference(old: LoadedRecipe, new: LoadedRecipe) -> list[tuple[str, ...]]:
@@ -96,17 +99,40 @@ async def _roll_back(
     desk: Desk, visit: Visit, recipe: LoadedRecipe, current: LoadedRecipe, why: ui.input
 ) -> None:
     """Old limits as a new version, by one engineer alone: the way back must be quick."""
-    user = visit.user()
-    if user.role < Role.ENGINEER:
-        raise ConfigError("role", "engineer or above", texts.ROLES[user.role])
+    user = _engineer(visit)
     if other := not_comparable(recipe, current):
         expected = f"a version with bundle, score and cameras of {current.name}"
         raise ConfigError(recipe.name, expected, other)
-    limits = recipe.recipe.limits
+    wanted = msgspec.structs.replace(current.recipe, limits=recipe.recipe.limits)
     new, answer = await desk.put_in_force(
-        current, (limits.t1, limits.t2), user, why.value or "", "limits.rolled_back",
+        current, wanted, user, why.value or "", "limits.rolled_back",
         {"version": recipe.recipe.version},
     )  # fmt: skip
-    text = texts.ROLLED_BACK.format(recipe=new.name, version=recipe.recipe.version, answer=answer)
+    _told(texts.ROLLED_BACK.format(recipe=new.name, version=recipe.recipe.version, answer=answer))
+
+
+async def _roll_back_all(
+    desk: Desk, visit: Visit, recipe: LoadedRecipe, current: LoadedRecipe, why: ui.input
+) -> None:
+    """A whole old version as a new one, with its bundle and cameras: its limits belong to them."""
+    user = _engineer(visit)
+    if recipe.recipe.version > current.recipe.version:
+        raise ConfigError("version", f"one before {current.name}", recipe.name)
+    new, answer = await desk.put_in_force(
+        current, recipe.recipe, user, why.value or "", "recipe.rolled_back",
+        {"version": recipe.recipe.version},
+    )  # fmt: skip
+    version = recipe.recipe.version
+    _told(texts.USED_ALL_AGAIN.format(recipe=new.name, version=version, answer=answer))
+
+
+def _engineer(visit: Visit) -> User:
+    user = visit.user()
+    if user.role < Role.ENGINEER:
+        raise ConfigError("role", "engineer or above", texts.ROLES[user.role])
+    return user
+
+
+def _told(text: str) -> None:
     ui.notify(text, type="positive", multi_line=True)
     ui.timer(READ_S, ui.navigate.reload, once=True)

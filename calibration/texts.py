@@ -63,6 +63,8 @@ PROPOSED = "Proposed. Somebody else has to approve."
 PROPOSALS = "Proposals"
 NO_PROPOSALS = "None yet."
 PROPOSAL = "Number {id}: OK below {t1:.3f}, NG from {t2:.3f}, by {by}: {reason}"
+PROPOSAL_BUNDLE = "With the new bundle {folder}, decided by {decides}"
+IN_FORCE_BESIDE = "The same parts by {recipe}:"
 OPEN_VERIFY = "Open the verify parts"
 VERIFY_NOTE = (
     "Once per proposal. Every further opening asks more of the same parts: this is number {look}, "
@@ -85,7 +87,63 @@ ROLL_BACK = "Use these limits again"
 NOT_COMPARABLE = "Its limits do not fit {current}: they were set for {other}."
 CHANGES = "Changes against version {version}"
 NO_CHANGES = "The first version."
+USE_ALL_AGAIN = "Use this whole version again"
+USED_ALL_AGAIN = (
+    "{recipe} is written: version {version} again, its bundle included. The line: {answer}"
+)
 ROLLED_BACK = "{recipe} is written with the limits of version {version}. The line: {answer}"
+
+# ---- jobs
+JOB_RUNS = "{stage}, {done:.0%}"
+JOB_WAITS = "Waits for its process."
+JOB_LOST = "Nobody has taken the job: is inspectd-work.path active on this box?"
+JOB_FAILED = "Not done: {error}"
+JOB_STOPPED = "Stopped."
+JOB_DONE = "Done."
+STOP_JOB = "Stop"
+FEW_FOR_FOREST = (
+    "{good} good and {bad} bad parts with a picture calibrate: a forest needs {needed} of each; "
+    "with fewer the map maximum decides."
+)
+WITHOUT_PICTURE = (
+    'Of {count} labelled parts no picture is kept: [record] images = "all" keeps those of good '
+    "parts, too."
+)
+FEW_TO_VERIFY = "{bad} bad verify parts: {needed} could prove at most 5 % escapes."
+RARE_KINDS = "Fewer than {needed} parts of: {kinds}."
+JOB_COUNTS = "Used: {counts}"
+GATE_HELPS = "The gate takes the forest: regions help."
+GATE_REFUSES = "The gate does not take the forest: {decides} is the better score, and decides."
+GATE_LIMITS = (
+    "OK below {t1:.3f}, NG from {t2:.3f}: an estimate from the calibrate parts, not a proof."
+)
+GATE_ROW = "{score}: AUROC {auroc:.3f} ({low:.3f} to {high:.3f})"
+PROPOSE_BUNDLE = "Propose this bundle"
+NEW_BUNDLE = "New bundle {bundle_dir}"
+
+# ---- segments
+SEGMENTS = "Segments"
+PAINT = {
+    "brush": "Brush", "rectangle": "Rectangle", "polygon": "Polygon", "erase": "Erase",
+    "close": "Close polygon", "undo": "Undo", "size": "Size", "opacity": "Opacity",
+    "ignored": "ignored", "add": "Add region", "remove": "Remove", "name": "Name of the region",
+    "regions": "Regions", "new": "region",
+}  # fmt: skip
+PAINT_NOTE = (
+    "Erase brings back the map in force. A region that is removed joins its longest neighbour. "
+    "What is ignored is seen by no statistic and by no maximum: a defect there gets OK."
+)
+IGNORED_NOW = "Ignored: {new:.1%} of the picture ({old:.1%} in force)"
+SCORE_PARTS = "Score {count} parts"
+PREVIEW = "What the regions see: q99.5 of the map on {count} parts"
+NO_PREVIEW = "Not scored yet: press the button to see what each region says of recent parts."
+PREVIEW_OLD = "Scored with another bundle: score again."
+PREVIEW_PART = "Part"
+PREVIEW_APART = "Good from bad, AUROC"
+PREVIEW_HIDDEN = "{count} parts have their highest place where nothing looks any more: {parts}"
+REFIT = "Fit the forest to this map"
+NOTHING_PAINTED = "another map than the one in force"
+NULL_BUNDLE = "The bundle of {recipe} has no network: there is nothing to paint over."
 
 # ---- health
 STAGES = "Latency of the last {count} parts, ms"

@@ -46,7 +46,7 @@ async def _serve(service: Service, config: Config, wiring: Wiring, listener: soc
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     service.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
     try:
-        desk = Desk(config, wiring.async_sender("command"))
+        desk = Desk(config, service.config_path, wiring.async_sender("command"))
     except DeviceError as err:
         raise ConfigError(config.data_dir / "people.db", "a usable database", str(err)) from err
     build(desk)

@@ -42,10 +42,10 @@ from models.train import (
     Resize,
     Stages,
     contract_of,
-    one_of,
     workplace,
     write_draft,
 )
+from models.train_command import one_of
 from models.weights import find_weights
 
 DRAWN_GOLDEN = 6

@@ -1,4 +1,4 @@
-"""`inspectd segad`: a bundle and labelled images → a new bundle with regions, detectors, forest.
+"""A bundle and labelled images → a new bundle with regions, detectors, forest.
 
 A bundle never changes, so everything goes into a new one, whole or not at all: the network of the
 old one, with further detectors written behind it where they are asked for, a segment map, a forest
@@ -8,35 +8,31 @@ fitted on images that the network never saw, and what the held-out gate says abo
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Literal, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
-import typer
 
 from appliance import forest
-from appliance.bundle import Bundle, Golden, Manifest, Suggested, finish_bundle, load_bundle
+from appliance.bundle import Bundle, Golden, Manifest, Suggested, finish_bundle
 from appliance.errors import ArtefactError, ConfigError
 from appliance.recipe import Decides
 from appliance.segments import CLASSIFICATION, column_names
 from models import bundle_files, memory, progress, segad
-from models.dataset import Dataset, Sample, open_dataset, read_image
-from models.detectors import Adapter, described, read_adapters, with_detector
+from models.dataset import Dataset, Sample, read_image
+from models.detectors import Adapter, described, with_detector
 from models.evaluate import Answers, Scorer
 from models.export import Preprocessor
 from models.gate import auroc
 from models.generated import Damage
 from models.graphs import in_order
 from models.regions import read_segments
-from models.train import held_out_metrics
 
 Report = Callable[[str, float], None]
 Floats = npt.NDArray[np.float32]
@@ -63,7 +59,6 @@ class Wish:
     far as there are, are for the gate and the limits alone."""
     force: Decides | None = None
     seed: int = 0
-    extra: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def refit(
@@ -129,7 +124,7 @@ def _write_draft(
         judged, told = _judged_on_real(margins, truth, scorer, data, wish, columns, fitted)
     suggested = segad.suggest(judged, told, force=wish.force, seed=wish.seed)
 
-    _copy(bundle, draft, keeps_networks=detectors == old.detectors and not wish.extra)
+    _copy(bundle, draft, keeps_networks=detectors == old.detectors)
     if detectors != old.detectors:
         onnx.save(model, draft / "network.onnx")
     bundle_files.write_segments(draft, labels, names)
@@ -149,7 +144,7 @@ def _write_draft(
         if fitted is not None:
             rows = held_out.rows(columns)
             scores["segad"] = np.array([fitted.margin(row) for row in rows], np.float32)
-        metrics |= held_out_metrics(scores, [s.label for s in data.held_out], suggested)
+        metrics |= segad.held_out_metrics(scores, [s.label for s in data.held_out], suggested)
     return msgspec.structs.replace(
         old,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -333,76 +328,7 @@ def _provenance(
     if wish.memory:
         good = len(data.network_good)
         told[f"detector_{memory.NAME}"] = f"{memory.SIZE} vectors of {good} images"
-    return told | wish.extra
-
-
-# ---- command -------------------------------------------------------------------------------
-
-
-def main(
-    bundle: Annotated[Path, typer.Argument(help="Bundle directory; it stays as it is.")],
-    data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
-    out: Annotated[Path, typer.Option(help="Directory of the new bundle; must not exist.")],
-    segments: Annotated[
-        Path | None,
-        typer.Option(help="PNG of labels or colours, its JSON beside it; default: as it was."),
-    ] = None,
-    with_memory: Annotated[
-        bool, typer.Option("--memory", help="Add the nearest-neighbour memory as a detector.")
-    ] = False,
-    detectors: Annotated[
-        Path | None, typer.Option(help="TOML with [[detector]] tables: ONNX models to add.")
-    ] = None,
-    classification: Annotated[
-        bool, typer.Option("--classification", help="The forest reads the classification logit.")
-    ] = False,
-    bad: Annotated[
-        int | None, typer.Option(min=0, help="Use only so many labelled bad images (low-shot).")
-    ] = None,
-    generated: Annotated[
-        bool, typer.Option("--generated", help="Make the bad images from good ones (one-class).")
-    ] = False,
-    force: Annotated[
-        str | None,
-        typer.Option(help="Let segad, map_max or classification decide whatever the gate says."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split (that of the training) and more.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-) -> None:
-    """Fit the SegAD forest of a bundle into a new bundle, and ask the held-out gate about it.
-
-    Exit code 1 where the gate says that the forest does not help: the new bundle is written all
-    the same and suggests the better score.
-    """
-    if force is not None and force not in segad.SCORES:
-        raise typer.BadParameter(f"--force: expected one of {', '.join(segad.SCORES)}, got {force}")
-    loaded, dataset = load_bundle(bundle), open_dataset(data, seed)
-    wish = Wish(
-        segments=segments,
-        memory=with_memory,
-        detectors=() if detectors is None else read_adapters(detectors),
-        classification=classification,
-        bad=bad,
-        generated=generated,
-        force=cast("Literal['segad', 'map_max', 'classification'] | None", force),
-        seed=seed,
-    )
-    with progress.shown() as report:
-        made = refit(loaded, dataset, out, wish, report)
-    suggested = made.manifest.suggested
-    assert suggested is not None
-    if as_json:
-        answer = {"bundle": made.id, "suggested": suggested, "metrics": made.manifest.metrics}
-        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-    else:
-        detectors_now = ", ".join(made.manifest.detectors)
-        sys.stdout.write(f"{out}: bundle {made.id[:12]}, detectors {detectors_now}\n")
-        sys.stdout.write(f"decides {suggested.decides}: {suggested.why}\n")
-        sys.stdout.write(f"OK below {suggested.t1:.3f}, NG from {suggested.t2:.3f}\n")
-        for name in ("image_auroc", "escapes", "overkill", "uncertain"):
-            if name in made.manifest.metrics:
-                sys.stdout.write(f"held out: {name} {made.manifest.metrics[name]:.3f}\n")
-    raise typer.Exit(0 if helps(suggested) else 1)
+    return told
 
 
 def helps(suggested: Suggested) -> bool:

@@ -141,3 +141,27 @@ def limits(good: Floats, bad: Floats) -> tuple[np.float32, np.float32]:
     if t1 > t2:
         t1 = t2 = np.float32((np.float64(t1) + np.float64(t2)) / 2)
     return np.float32(t1), np.float32(t2)
+
+
+def held_out_metrics(
+    scores: dict[str, npt.NDArray[np.float32]], labels: list[int], suggested: Suggested
+) -> dict[str, float]:
+    """Metrics on images that nothing has seen; empty where a class is missing among them.
+
+    `SCORE_auroc`, `SCORE_ap`, `SCORE_fpr95`; `image_auroc`, `escapes`, `overkill` and `uncertain`
+    of the suggested score and limits.
+    """
+    truth = np.array(labels)
+    if len(set(labels)) < 2:
+        return {}
+    metrics: dict[str, float] = {}
+    for name, margins in scores.items():
+        for metric, value in image_metrics(truth, margins).items():
+            metrics[f"{name}_{metric}"] = value
+    deciding = scores[suggested.decides]
+    metrics["image_auroc"] = metrics[f"{suggested.decides}_auroc"]
+    metrics["escapes"] = float((deciding[truth == 1] < suggested.t1).mean())
+    metrics["overkill"] = float((deciding[truth == 0] >= suggested.t2).mean())
+    uncertain = (deciding >= suggested.t1) & (deciding < suggested.t2)
+    metrics["uncertain"] = float(uncertain.mean())
+    return metrics

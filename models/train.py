@@ -17,13 +17,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
-import typer
 
 from appliance import gates
 from appliance.bundle import (
@@ -39,15 +38,12 @@ from appliance.segments import column_names
 from models import backbones, bundle_files, progress, report, segad
 from models.checkpoints import HEADS, save_heads
 from models.classifier import Classifier, WithClassifier, fine_tune
-from models.dataset import ENOUGH_BAD, Dataset, Sample, open_dataset
+from models.dataset import Dataset, Sample
 from models.evaluate import Scorer, pixels
 from models.export import Preprocessor, export_exact, to_onnx
-from models.learn import PLANS
-from models.metrics import image_metrics
 from models.network_training import Trained, Wishes, train_network
 from models.pictures import Shape
-from models.supersimplenet import Wiring
-from models.targets import REGIMES, Regime, defect_sides
+from models.targets import defect_sides
 
 Resize = Literal["area", "authors"]
 DETECTORS = ("supersimplenet",)
@@ -71,15 +67,17 @@ def train_bundle(
     wishes: Wishes | None = None,
     resize: Resize = "area",
     classifier: bool = False,
+    segments: tuple[npt.NDArray[np.uint8], tuple[str, ...]] | None = None,
     progress: progress.Report = progress.ignore,
 ) -> Path:
     """Train and write the bundle directory `out`; returns `out`.
 
     size: network input (H, W), at least 32 each. product: "" = the data's name. wishes: all that
     may be asked of the network's training, in place of backbone, epochs and seed. classifier: fine-
-    tune a backbone on good and bad images as the score, which the forest reads too. A training that
-    was killed goes on where it was, from `.NAME.training` beside `out`. Raises ConfigError on
-    unusable images or settings, ArtefactError where `out` exists.
+    tune a backbone on good and bad images as the score, which the forest reads too. segments: the
+    map (H, W) and its names; None = a grid of 3x3. A training that was killed goes on where it was,
+    from `.NAME.training` beside `out`. Raises ConfigError on unusable images or settings,
+    ArtefactError where `out` exists.
     """
     wishes = wishes or Wishes(backbone=backbone, epochs=epochs, seed=seed)
     if out.exists():
@@ -100,7 +98,9 @@ def train_bundle(
             data, contract, wishes, checkpoint=work / "checkpoint.pt", progress=stages
         )
         supervised = _classifier(data, contract, wishes, trained, stages) if classifier else None
-        manifest = write_draft(data, draft, contract, trained, product, stages, supervised)
+        manifest = write_draft(
+            data, draft, contract, trained, product, stages, supervised, segments
+        )
         finish_bundle(draft, out, manifest)
         (work / "checkpoint.pt").unlink(missing_ok=True)
     progress("done", 1.0)
@@ -210,6 +210,7 @@ def write_draft(
     product: str,
     stages: Stages,
     classifier: Classifier | None = None,
+    segments: tuple[npt.NDArray[np.uint8], tuple[str, ...]] | None = None,
 ) -> Manifest:
     """All files of a bundle but its manifest, which is returned; `draft` is an empty directory."""
     network, size = trained.network, (contract.height_px, contract.width_px)
@@ -222,7 +223,7 @@ def write_draft(
     save_heads(network, draft / HEADS)
     stages("export", 1.0)
 
-    labels, names = segad.grid_segments(size)
+    labels, names = segments or segad.grid_segments(size)
     columns = column_names(names, DETECTORS, classification=classifier is not None)
     bundle_files.write_segments(draft, labels, names)
     scorer = Scorer(model, contract, labels, len(names))
@@ -252,7 +253,7 @@ def write_draft(
         if forest is not None:
             rows = [forest.margin(row) for row in held_out.rows(columns)]
             scores["segad"] = np.array(rows, np.float32)
-        metrics |= held_out_metrics(scores, [s.label for s in data.held_out], suggested)
+        metrics |= segad.held_out_metrics(scores, [s.label for s in data.held_out], suggested)
         metrics |= pixels(data, maps)
         scored = replace(scored, samples=data.held_out, margins=scores)
     stages("forest", 1.0)
@@ -312,30 +313,6 @@ def _thinned(samples: tuple[Sample, ...], source: Shape) -> tuple[Sample, ...]:
     return samples[:: -(-len(samples) // fit)]
 
 
-def held_out_metrics(
-    scores: dict[str, npt.NDArray[np.float32]], labels: list[int], suggested: Suggested
-) -> dict[str, float]:
-    """Metrics on images that nothing has seen; empty where a class is missing among them.
-
-    `SCORE_auroc`, `SCORE_ap`, `SCORE_fpr95`; `image_auroc`, `escapes`, `overkill` and `uncertain`
-    of the suggested score and limits.
-    """
-    truth = np.array(labels)
-    if len(set(labels)) < 2:
-        return {}
-    metrics: dict[str, float] = {}
-    for name, margins in scores.items():
-        for metric, value in image_metrics(truth, margins).items():
-            metrics[f"{name}_{metric}"] = value
-    deciding = scores[suggested.decides]
-    metrics["image_auroc"] = metrics[f"{suggested.decides}_auroc"]
-    metrics["escapes"] = float((deciding[truth == 1] < suggested.t1).mean())
-    metrics["overkill"] = float((deciding[truth == 0] >= suggested.t2).mean())
-    uncertain = (deciding >= suggested.t1) & (deciding < suggested.t2)
-    metrics["uncertain"] = float(uncertain.mean())
-    return metrics
-
-
 def suggested_limits(bundle_dir: Path) -> Suggested:
     """Which score should decide, T1 and T2 for the first recipe, with the gate's evidence.
 
@@ -350,118 +327,3 @@ def suggested_limits(bundle_dir: Path) -> Suggested:
 def _frames(data: Dataset, samples: tuple[Sample, ...]) -> Iterator[npt.NDArray[np.uint8]]:
     for sample in samples:
         yield data.pixels([sample])[0]
-
-
-def main(
-    data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
-    out: Annotated[Path, typer.Option("--out", help="Bundle directory to write.")],
-    backbone: Annotated[
-        str, typer.Option(help=f"Frozen feature extractor: {', '.join(PLANS)}.")
-    ] = "efficientnet_lite0",
-    backbone_weights: Annotated[
-        Path | None, typer.Option(help="Its ImageNet weights (V1); lite0 needs none.")
-    ] = None,
-    download_weights: Annotated[
-        bool, typer.Option(help="Fetch those weights once, into the user's cache.")
-    ] = False,
-    size: Annotated[tuple[int, int], typer.Option(help="Network input, height width.")] = (
-        256,
-        256,
-    ),
-    grid: Annotated[
-        int | None,
-        typer.Option(min=1, max=2, help="Feature grid per 8 pixels; 2 = the papers', 4x the cost."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the images; default: the backbone's.")
-    ] = None,
-    regime: Annotated[
-        str,
-        typer.Option(
-            help=f"auto, {', '.join(REGIMES)}. auto: what the labels allow; half of the bad images "
-            f"teach the network from {ENOUGH_BAD} up."
-        ),
-    ] = "auto",
-    wiring: Annotated[
-        str, typer.Option(help="jims (2025) or icpr (2024): what the classification head sees.")
-    ] = "jims",
-    resize: Annotated[
-        str, typer.Option(help="area keeps small defects; authors = bilinear alone, as published.")
-    ] = "area",
-    init: Annotated[
-        Path | None, typer.Option(help="Start from these heads: weights.pt, heads.npz or a bundle.")
-    ] = None,
-    official: Annotated[
-        bool, typer.Option(help="The layout's own split: nothing of test/ is used for training.")
-    ] = False,
-    fold: Annotated[int, typer.Option(min=0, max=2, help="Of SensumSODF.")] = 0,
-    stretch: Annotated[
-        bool, typer.Option(help="Bring images of other sizes to the median size.")
-    ] = False,
-    classifier: Annotated[
-        bool, typer.Option("--classifier", help="Fine-tune a classifier on bad images, too.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
-    cache_gb: Annotated[
-        float, typer.Option(min=0, help="Memory for features; beyond it they are recomputed.")
-    ] = 4.0,
-    product: Annotated[str, typer.Option(help="Name of the product; default: the data's.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-) -> None:
-    """Train a bundle: SuperSimpleNet on good images, and on bad ones where there are enough of
-    them; forest and limits on labelled images that the network has not seen."""
-    wanted = one_of("--regime", regime, ("auto", *REGIMES))
-    learn_bad = None if wanted == "auto" else wanted != "unsupervised"
-    if classifier:
-        learn_bad = True
-    wishes = Wishes(
-        backbone=backbone,
-        backbone_weights=backbone_weights,
-        download=download_weights,
-        epochs=epochs,
-        grid=grid,
-        seed=seed,
-        regime=None if wanted == "auto" else cast("Regime", wanted),
-        wiring=cast("Wiring", one_of("--wiring", wiring, ("jims", "icpr"))),
-        init=init,
-        cache_bytes=int(cache_gb * (1 << 30)),
-        device=one_of("--device", device, ("cpu", "cuda")),
-    )
-    resizing = cast("Resize", one_of("--resize", resize, ("area", "authors")))
-    dataset = open_dataset(
-        data, seed, learn_bad=learn_bad, official=official, stretch=stretch or None, fold=fold
-    )
-    for note in dataset.notes:
-        sys.stderr.write(f"{note}\n")
-    with progress.shown() as shown:
-        train_bundle(
-            dataset, out, size=size, product=product, wishes=wishes, resize=resizing,
-            classifier=classifier, progress=shown,
-        )  # fmt: skip
-    bundle = load_bundle(out)
-    manifest = bundle.manifest
-    if json:
-        answer = {
-            "bundle": bundle.id,
-            "metrics": manifest.metrics,
-            "suggested": manifest.suggested,
-        }
-        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-        return
-    sys.stdout.write(f"{out}: bundle {bundle.id[:12]}\n")
-    if manifest.suggested is not None:
-        decides, t1, t2 = (
-            manifest.suggested.decides, manifest.suggested.t1, manifest.suggested.t2
-        )  # fmt: skip
-        sys.stdout.write(f"decides {decides}, OK below {t1:.3f}, NG from {t2:.3f}\n")
-    for name in ("image_auroc", "escapes", "overkill", "uncertain"):
-        if name in manifest.metrics:
-            sys.stdout.write(f"held out: {name} {manifest.metrics[name]:.3f}\n")
-
-
-def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value of an option if it is one of the words. Raises ConfigError."""
-    if value not in allowed:
-        raise ConfigError(option, f"one of {', '.join(allowed)}", repr(value))
-    return value

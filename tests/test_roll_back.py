@@ -57,7 +57,7 @@ def test_limits_of_another_bundle_score_or_view_are_not_used_again(
 
     async def go_back() -> None:
         with Wiring(config.runtime_dir) as wiring:
-            desk = Desk(config, wiring.async_sender("command"))
+            desk = Desk(config, tmp_path / "config.toml", wiring.async_sender("command"))
             try:
                 eva = desk.people.add("eva", Role.ENGINEER, "correct horse battery", "root@shell")
                 visit = Visit(desk, desk.sessions.open(eva))

@@ -24,7 +24,8 @@ from models.export import export_exact
 from models.metrics import ap_of, auroc_of, image_metrics, interval
 from models.network_training import Wishes, train_network
 from models.targets import REGIMES, Regime
-from models.train import contract_of, one_of
+from models.train import contract_of
+from models.train_command import one_of
 
 
 def main(
