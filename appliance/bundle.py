@@ -68,6 +68,9 @@ class GateLimits(Section, frozen=True, kw_only=True):
     """Lowest and highest share of pixels at 0 or full scale."""
     focus: tuple[float, float]
     """Lowest and highest variance of the Laplacian."""
+    noise: tuple[float, float] | None = None
+    """Lowest and highest standard deviation of the sensor's noise, in grey values; None in bundles
+    that were trained before it was measured."""
     shift_px: float | None
     """Largest shift against the mean image, in pixels of the source; None where parts are not
     aligned and the gate does not apply."""

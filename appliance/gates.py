@@ -3,10 +3,14 @@
 In: a frame as the network will see it (uint8, ROI cut). Out: figures, and what is wrong with them.
 Nothing here decides about parts: a picture that fails is ERROR 13 or 21, never OK and never NG.
 
-Every figure comes from a part of the pixels, so that 5 megapixels cost about a millisecond:
+Every figure comes from a part of the pixels, so that 5 megapixels cost about two milliseconds:
 - `mean`, `saturated`: a grid of pixels (every n-th row and column, about 300 000 of them);
 - `focus`: variance of the Laplacian in 16 full-resolution tiles, spread evenly: a coarser grid
   would not see blur, and whole frames cost ten times as much;
+- `noise`: standard deviation of the sensor's noise in grey values, in the middle one of 16 such
+  tiles by how rough they are: a mask that answers 0 to a slope and six times the noise to noise
+  (Immerkær, Fast Noise Variance Estimation, 1996). Gain, a dark lamp or a worn sensor raise it
+  where `focus` sees the part's own edges alone;
 - `identical`: 1 where the grid equals that of the camera's last frame in every bit. The noise of a
   sensor makes that impossible, so it proves a frozen device. A folder or a recording may show the
   same file twice: `judge` forgives frames that say that they are simulated;
@@ -31,6 +35,9 @@ Image = npt.NDArray[np.uint8]
 _GRID_PIXELS = 300_000
 _TILE_PX = 128
 _TILES = 4
+_NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_NOISE_SCALE = float(np.sqrt(np.pi / 2) / 6)
+"""Mean of the mask's absolute answer → standard deviation of normal noise."""
 _REDUCED_PX = 128
 _SEARCH_SHARE = 0.1
 """Largest shift that is searched, as a share of each side."""
@@ -61,6 +68,7 @@ class Gates:
             "mean": float(grid.mean()),
             "saturated": _saturated(grid),
             "focus": _focus(frame),
+            "noise": _noise(frame),
             "identical": float(self._last is not None and np.array_equal(grid, self._last)),
         }
         self._last = grid
@@ -79,11 +87,15 @@ def judge(
     """
     if figures["identical"] and not may_repeat:
         return Reason.IMAGE_HEALTH, "identical: the picture equals the last one in every bit"
-    for name, (low, high) in (
+    for name, limit in (
         ("mean", limits.mean),
         ("saturated", limits.saturated),
         ("focus", limits.focus),
+        ("noise", limits.noise),
     ):
+        if limit is None:
+            continue
+        low, high = limit
         # Written so that NaN fails.
         if not low <= figures[name] <= high:
             return Reason.IMAGE_HEALTH, f"{name}: expected {low:.4g} to {high:.4g}, got " + (
@@ -121,12 +133,14 @@ def learn(images: Iterable[Image], mean_image: str = "gates.png") -> tuple[GateL
     pairs = zip(reduced, others, strict=True)
     shift = float(np.quantile([_shift_px(r, o, height, width) for r, o in pairs], 0.99))
     side = min(height, width)
-    columns = {name: [row[name] for row in figures] for name in ("mean", "saturated", "focus")}
+    names = ("mean", "saturated", "focus", "noise")
+    columns = {name: [row[name] for row in figures] for name in names}
     is_aligned = len(sizes) == 1 and shift <= _ALIGNED_SHARE * side
     limits = GateLimits(
         mean=(min(columns["mean"]) / 2, (max(columns["mean"]) + 255) / 2),
         saturated=(0.0, min(1.0, 1.5 * max(columns["saturated"]) + 0.1)),
         focus=(min(columns["focus"]) / 4, max(columns["focus"]) * 4),
+        noise=(min(columns["noise"]) / 4, max(columns["noise"]) * 3 + 0.5),
         shift_px=max(2 * shift, _SHIFT_SHARE * side) if is_aligned else None,
         mean_image=mean_image,
     )
@@ -173,13 +187,27 @@ def _saturated(grid: Image) -> float:
 
 def _focus(frame: Image) -> float:
     """Variance of the Laplacian over tiles, pooled."""
-    height, width = frame.shape[:2]
-    if height * width <= _TILES * _TILES * _TILE_PX * _TILE_PX:
+    if frame.shape[0] * frame.shape[1] <= _TILES * _TILES * _TILE_PX * _TILE_PX:
         return _variance(frame)
-    rows = np.linspace(0, max(0, height - _TILE_PX), _TILES).astype(int)
-    columns = np.linspace(0, max(0, width - _TILE_PX), _TILES).astype(int)
-    tiles = [frame[y : y + _TILE_PX, x : x + _TILE_PX] for y in rows for x in columns]
-    return float(np.mean([_variance(tile) for tile in tiles]))
+    return float(np.mean([_variance(tile) for tile in _tiles(frame, _TILE_PX)]))
+
+
+def _noise(frame: Image) -> float:
+    """Standard deviation in grey values, of the tile that is neither rough nor smooth."""
+    side = max(3, min(_TILE_PX, min(frame.shape[:2]) // _TILES))
+    answers = [
+        float(np.abs(cv2.filter2D(_grey(tile), cv2.CV_16S, _NOISE_MASK)[1:-1, 1:-1]).mean())
+        for tile in _tiles(frame, side)
+    ]
+    return _NOISE_SCALE * float(np.median(answers))
+
+
+def _tiles(frame: Image, side: int) -> list[Image]:
+    """Views of `side` pixels at full resolution, spread evenly."""
+    height, width = frame.shape[:2]
+    rows = np.linspace(0, max(0, height - side), _TILES).astype(int)
+    columns = np.linspace(0, max(0, width - side), _TILES).astype(int)
+    return [frame[y : y + side, x : x + side] for y in rows for x in columns]
 
 
 def _variance(tile: Image) -> float:

@@ -108,7 +108,7 @@ class Scored(Message, frozen=True, kw_only=True):
     classification: float
     """Raw logit of the classification head."""
     gates: dict[str, float] = {}
-    """Image-health figures as measured: mean, saturated, focus, shift_px …"""
+    """Image-health figures as measured: mean, saturated, focus, noise, shift_px …"""
     stages_ns: dict[str, int] = {}
     passport: str = ""
     """Id of the engine passport that produced this map."""

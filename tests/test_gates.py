@@ -137,7 +137,7 @@ def test_one_image_is_not_enough():
 def test_a_figure_that_is_no_number_fails(learnt):
     limits, mean, channels = learnt
     figures = Gates(mean).measure(part(100, channels=channels))
-    for name in ("mean", "saturated", "focus", "shift_px"):
+    for name in ("mean", "saturated", "focus", "noise", "shift_px"):
         verdict = judge({**figures, name: float("nan")}, limits, may_repeat=False)
         assert verdict is not None
 
@@ -223,3 +223,34 @@ def test_a_missing_mean_image_is_refused_at_load(tmp_path):
     path.write_bytes(msgspec.json.encode(manifest))
     with pytest.raises(ArtefactError, match=r"a hash for gates\.png"):
         load_bundle(bundle.folder)
+
+
+@pytest.mark.parametrize("level", [1.0, 3.0, 12.0])
+@pytest.mark.parametrize("size", [(40, 56), (240, 320), (2048, 2448)])
+def test_noise_is_the_sensors_and_not_the_parts(size, level):
+    """Edges and a gradient of light under it change little."""
+    height, width = size
+    rows, columns = np.mgrid[0:height, 0:width]
+    scene = 60 + 60 * columns / width + 20 * rows / height
+    scene[height // 3 : height // 2, width // 3 : width // 2] += 60
+    rng = np.random.default_rng(0)
+    frame = (scene + rng.normal(0, level, size)).clip(0, 255).round().astype(np.uint8)
+    assert Gates().measure(frame)["noise"] == pytest.approx(np.hypot(level, 12**-0.5), rel=0.15)
+
+
+def test_noise_is_stopped_where_the_parts_edges_hide_it_from_the_focus():
+    """A rough part: its own texture is most of the focus."""
+
+    def rough(seed, level):
+        rng = np.random.default_rng(seed)
+        scene = np.full((HEIGHT, WIDTH), 120.0)
+        scene[:, : WIDTH // 3] += 90 * (np.arange(HEIGHT)[:, None] % 2)
+        return (scene + rng.normal(0, level, scene.shape)).clip(0, 255).round().astype(np.uint8)
+
+    limits, mean = learn(rough(seed, 1.0) for seed in range(10))
+    gates = Gates(mean)
+    assert judge(gates.measure(rough(50, 1.0)), limits, may_repeat=False) is None
+    fault = judge(gates.measure(rough(51, 8.0)), limits, may_repeat=False)
+    assert fault is not None and fault[1].startswith("noise: expected")
+    old = msgspec.structs.replace(limits, noise=None)
+    assert judge(gates.measure(rough(52, 8.0)), old, may_repeat=False) is None
