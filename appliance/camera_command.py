@@ -1,4 +1,4 @@
-"""`inspectd camera`: look at a device, set one feature, take a picture. For commissioning.
+"""`inspectd camera`: look at a device, set features, take and keep pictures. For commissioning.
 
 The device is one of `config.toml`, set up as the line would, or the only one of a producer. A line
 that runs owns its camera: stop it first.
@@ -8,21 +8,22 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import cv2
 import msgspec
 import typer
 
+from appliance.camera_record import kept_in, write_png
 from appliance.config import Camera, load_config
 from appliance.errors import ConfigError, DeviceError
 from appliance.gates import Gates
 from appliance.pixels import Pixels, to_8_bit
 from appliance.recipe import View
 from appliance.source import Frame, Incomplete, Mode
+from appliance.wire import Wiring
 
 if TYPE_CHECKING:
     from appliance.camera_genicam import GenicamSource
@@ -38,6 +39,11 @@ Producer = Annotated[
     str, typer.Option(help='Without a configuration: a .cti file, or "viky" (simulated).')
 ]
 Serial = Annotated[str, typer.Option(help="Serial number, where the producer has several devices.")]
+Triggered = Annotated[
+    bool, typer.Option("--triggered", help="By software trigger, as with trigger = plc.")
+]
+PixelFormat = Annotated[str, typer.Option(help="For these pictures.")]
+ExposureUs = Annotated[float, typer.Option(min=0, help="For these pictures; 0 = as it is.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 _PATIENCE_S = 5.0
 
@@ -55,7 +61,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """The devices that a producer finds; exit 1 where it finds none."""
-    camera = _camera(config, name, producer, "")
+    camera = _camera(config, name, producer, "", is_opened=False)
     _needs_packages()
     from appliance.camera_genicam_device import list_devices
 
@@ -130,11 +136,9 @@ def set_(
 def snap(
     out: Annotated[Path, typer.Argument(help="PNG file to write.")] = Path("snap.png"),
     frames: Annotated[int, typer.Option(min=1, help="Pictures to take; the last is kept.")] = 10,
-    is_triggered: Annotated[
-        bool, typer.Option("--triggered", help="By software trigger, as with trigger = plc.")
-    ] = False,
-    pixel_format: Annotated[str, typer.Option(help="For this picture.")] = "",
-    exposure_us: Annotated[float, typer.Option(min=0, help="For this picture; 0 = as it is.")] = 0,
+    is_triggered: Triggered = False,
+    pixel_format: PixelFormat = "",
+    exposure_us: ExposureUs = 0,
     config: ConfigPath = Path("config.toml"),
     name: CameraName = "",
     producer: Producer = "",
@@ -145,18 +149,47 @@ def snap(
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"expected a file name that ends in .png, got {out}")
     view = View(pixel_format=pixel_format or None, exposure_us=exposure_us or None)
-    with _opened(
-        _camera(config, name, producer, serial), "plc" if is_triggered else "free"
-    ) as source:
-        source.configure(view)
-        source.start()
+    with _started(_camera(config, name, producer, serial), is_triggered, view) as source:
         pixels, bits, figures = _take(source, frames, is_triggered)
-    if not cv2.imwrite(
-        str(out), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    ):
-        raise ConfigError(out, "a file that can be written", "an error of the file system")
-    figures = {"file": str(out), "height_px": pixels.shape[0], "width_px": pixels.shape[1],
-               "bits": bits, **figures}  # fmt: skip
+    write_png(out, pixels)
+    _tell({"file": str(out), **_size(pixels, bits), **figures}, as_json)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Argument(help="A new folder, for the pictures.")],
+    frames: Annotated[int, typer.Option(min=1, help="Whole pictures to keep.")] = 100,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--as", help="mcap: a recording, for a camera of kind files; png: for training."
+        ),
+    ] = "mcap",
+    is_triggered: Triggered = False,
+    pixel_format: PixelFormat = "",
+    exposure_us: ExposureUs = 0,
+    config: ConfigPath = Path("config.toml"),
+    name: CameraName = "",
+    producer: Producer = "",
+    serial: Serial = "",
+    as_json: AsJson = False,
+) -> None:
+    """Keep pictures with all their bits. What the disk is too slow for is counted as lost."""
+    if kind not in ("mcap", "png"):
+        raise typer.BadParameter(f"expected --as mcap or png, got {kind}")
+    view = View(pixel_format=pixel_format or None, exposure_us=exposure_us or None)
+    camera = _camera(config, name, producer, serial)
+    with _started(camera, is_triggered, view) as source:
+        with kept_in(out, kind, camera.name, source.is_simulated) as keep:
+            pixels, bits, figures = _take(source, frames, is_triggered, keep)
+    _tell({"folder": str(out), **_size(pixels, bits), **figures}, as_json)
+
+
+def _size(pixels: Pixels, bits: int) -> dict[str, int]:
+    return {"height_px": pixels.shape[0], "width_px": pixels.shape[1], "bits": bits}
+
+
+def _tell(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         _say(json.dumps(figures))
     for key, value in figures.items() if not as_json else ():
@@ -164,8 +197,12 @@ def snap(
 
 
 def _take(
-    source: "GenicamSource", count: int, is_triggered: bool
+    source: "GenicamSource",
+    count: int,
+    is_triggered: bool,
+    keep: Callable[[Frame, Pixels], None] | None = None,
 ) -> tuple[Pixels, int, dict[str, Any]]:
+    """The last picture, its bits, and figures of all; every whole one is handed to `keep`."""
     gates, taken, waits_ns = Gates(), list[Frame](), list[int]()
     pixels: Pixels | None = None
     figures: dict[str, float] = {}
@@ -188,6 +225,8 @@ def _take(
             waits_ns.append(shot.arrived_ns - asked_ns)
             taken.append(shot)
             figures = gates.measure(to_8_bit(picture, shot.bits))
+            if keep is not None:
+                keep(shot, picture)
     assert pixels is not None
     first, last = taken[0], taken[-1]
     spent_s = (last.arrived_ns - first.arrived_ns) / 1e9
@@ -205,12 +244,16 @@ def _take(
     }  # fmt: skip
 
 
-def _camera(config: Path, name: str, producer: str, serial: str) -> Camera:
-    """The one of the configuration, or one made of a producer alone."""
+def _camera(path: Path, name: str, producer: str, serial: str, *, is_opened: bool = True) -> Camera:
+    """The one of the configuration, or one made of a producer alone.
+
+    is_opened: the command takes the device, so that no line may have it.
+    """
     if producer:
         device = {"serial_number": serial} if serial else {}
         return Camera(name="camera", kind="genicam", producer=producer, device=device)
-    cameras = load_config(config).camera
+    config = load_config(path)
+    cameras = config.camera
     names = [camera.name for camera in cameras]
     if name and name not in names:
         raise ConfigError("--camera", f"one of {', '.join(names)}", repr(name))
@@ -219,6 +262,11 @@ def _camera(config: Path, name: str, producer: str, serial: str) -> Camera:
         raise ConfigError(
             f"camera.{camera.name}.kind", '"genicam": a folder has no features', "files"
         )
+    if is_opened and config.runtime_dir.is_dir():
+        with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
+            if wiring.is_served("trigger", camera.name):
+                expected = "a line that is stopped: a running one owns its camera"
+                raise ConfigError(f"camera.{camera.name}", expected, "its camera process")
     return camera
 
 
@@ -245,6 +293,15 @@ def _opened(camera: Camera, mode: Mode) -> "Generator[GenicamSource]":
         raise typer.Exit(1) from err
     finally:
         source.close()
+
+
+@contextmanager
+def _started(camera: Camera, is_triggered: bool, view: View) -> "Generator[GenicamSource]":
+    """The device, taking pictures."""
+    with _opened(camera, "plc" if is_triggered else "free") as source:
+        source.configure(view)
+        source.start()
+        yield source
 
 
 def _range(feature: Any) -> str:

@@ -1,6 +1,8 @@
 """`inspectd camera` on our own producer and on viky, as an engineer commissions a camera."""
 
+import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,12 @@ from typer.testing import CliRunner
 pytest.importorskip("harvesters")
 
 from appliance.camera_command import app
+from appliance.camera_files import FolderSource
+from appliance.config import Camera
 from appliance.errors import ConfigError
+from appliance.recipe import View
+from appliance.source import Frame
+from appliance.wire import Wiring
 from tests.gentl import producer
 
 
@@ -120,3 +127,53 @@ def test_an_ambiguous_device_is_one_line_and_exit_1(cti: str) -> None:
     done = CliRunner().invoke(app, ["show", "--producer", cti])
     assert done.exit_code == 1
     assert "expected one device (any), got 2 among" in done.stderr
+
+
+@pytest.mark.parametrize("extra", [(), ("--triggered",)])
+def test_a_recording_is_a_camera_that_shows_the_same_pictures(
+    cti: str, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    out = tmp_path / "recorded"
+    figures = json.loads(
+        ask("record", str(out), "--frames", "6", "--pixel-format", "Mono12", "--producer", cti,
+            "--serial", "left", "--json", *extra)
+    )  # fmt: skip
+    assert (figures["frames"], figures["bits"]) == (6, 12)
+    camera = Camera(name="again", kind="files", folder=str(out))
+    source = FolderSource(camera, "plc", time.monotonic_ns)
+    source.open()
+    source.configure(View())
+    source.start()
+    shown: list[int] = []
+    for _ in range(6):
+        source.trigger(0)
+        shot = source.fetch(1000)
+        assert isinstance(shot, Frame) and shot.bits == 12 and shot.pixels.shape == (20, 30)
+        value = int(shot.pixels[0, 0])
+        assert (shot.pixels == value).all() and value % 16 == 0
+        shown.append(value // 160)
+    # The folder's own five pictures in their order, from wherever the stream was joined.
+    assert all((after - before) % 5 == 1 for before, after in itertools.pairwise(shown))
+    with pytest.raises(ConfigError, match="expected a new or an empty folder"):
+        ask("record", str(out), "--producer", cti, "--serial", "left")
+
+
+def test_pictures_for_training_are_png_files(cti: str, tmp_path: Path) -> None:
+    out = tmp_path / "good"
+    ask("record", str(out), "--frames", "3", "--as", "png", "--producer", cti, "--serial", "left")
+    images = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(out.iterdir())]
+    assert [image.shape for image in images if image is not None] == [(20, 30)] * 3
+    done = CliRunner().invoke(app, ["record", str(tmp_path / "x"), "--as", "jpg"])
+    assert done.exit_code == 2
+
+
+def test_a_running_line_keeps_its_camera(cti: str, tmp_path: Path) -> None:
+    camera = {"name": "top", "kind": "genicam", "producer": cti, "device": {"id_": "left"}}
+    config = tmp_path / "config.toml"
+    config.write_text(tomli_w.dumps({"root": ".", "deadline_ms": 100, "camera": [camera]}))
+    with Wiring(tmp_path / "run") as wiring:
+        wiring.receiver("trigger", "top")
+        for command in (("show",), ("snap",), ("record", str(tmp_path / "x"))):
+            with pytest.raises(ConfigError, match="expected a line that is stopped"):
+                ask(*command, "--config", str(config))
+        assert "left" in ask("list", "--config", str(config))
