@@ -11,7 +11,6 @@ import contextvars
 import hashlib
 import logging
 import os
-import secrets
 import socket
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,8 +22,6 @@ from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from asyncua.crypto.permission_rules import SimpleRoleRuleset, User, UserRole
 from asyncua.crypto.truststore import TrustStore
 from asyncua.crypto.validator import CertificateValidator, CertificateValidatorOptions
-from asyncua.server.internal_server import InternalServer
-from asyncua.server.internal_session import InternalSession
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from appliance.codes import State
@@ -36,6 +33,7 @@ from appliance.opcua_users import is_password, read_users, users_file
 from appliance.plc_opcua_events import Events
 from appliance.plc_opcua_methods import Methods
 from appliance.plc_opcua_model import Model
+from appliance.plc_opcua_sessions import Sessions
 from appliance.projection import Ask
 from appliance.recipe import load_recipe
 from appliance.words import Bank
@@ -71,26 +69,6 @@ _caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default=
 
 # A client that hangs up or asks nonsense is no warning of ours; its own library logs each of them.
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-
-
-class _Sessions(InternalServer):
-    """A session belongs to the connection that it was created on.
-
-    asyncua would hand a session to any connection that names its authentication token, before it
-    looks at signature and password, and counts these tokens up from 1000.
-    """
-
-    def lookup_external_session(self, auth_token: ua.NodeId) -> InternalSession | None:
-        """Nobody takes over a session: a client that was cut off logs in again."""
-        return None
-
-    def create_session(self, *args: Any, **kwargs: Any) -> InternalSession:
-        """With a token that cannot be guessed."""
-        session = super().create_session(*args, **kwargs)
-        self.unregister_external_session(session)
-        token = secrets.token_bytes(32)
-        session.auth_token = ua.NodeId(token, 0, ua.NodeIdType.ByteString)
-        return session
 
 
 class _Rules(SimpleRoleRuleset):
@@ -183,7 +161,7 @@ class OpcUaServer:
         """Build the address space: some seconds, in which this process does nothing else."""
         settings, keys = self._settings, self._config.keys_dir / "opcua"
         self._users = _Users(users_file(self._config.keys_dir), settings.anonymous == "read_only")
-        server = self._server = Server(_Sessions(self._users))  # type: ignore[arg-type]
+        server = self._server = Server(Sessions(self._users))  # type: ignore[arg-type]
         await server.init()
         server.set_endpoint(f"opc.tcp://{settings.host}:{settings.port}/inspectd")
         server.set_server_name("inspectd")

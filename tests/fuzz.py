@@ -242,24 +242,30 @@ def mutations(target: Target, count: int, seed: int) -> Iterator[bytes]:
         if number % 10 == 0:
             yield draw.randbytes(draw.choice((1, 8, 64, 1000)))
             continue
-        data = bytearray(draw.choice(target.seeds))
-        for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
-            at = draw.randrange(len(data) + 1) if data else 0
-            match draw.randrange(6):
-                case 0 if data:
-                    data[at % len(data)] ^= 1 << draw.randrange(8)
-                case 1 if data:
-                    data[at % len(data)] = draw.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF))
-                case 2:
-                    del data[at : at + draw.choice((1, 4, 32))]
-                case 3:
-                    data[at:at] = draw.randbytes(draw.choice((1, 4, 32)))
-                case 4 if target.words:
-                    data[at:at] = draw.choice(target.words)
-                case _:
-                    end = draw.randrange(len(data) + 1) if data else 0
-                    data[at:at] = data[min(at, end) : max(at, end)][:256]
-        yield bytes(data[: draw.randrange(len(data) + 1)] if draw.random() < 0.1 else data)
+        data = changed(draw, draw.choice(target.seeds), target.words)
+        yield data[: draw.randrange(len(data) + 1)] if draw.random() < 0.1 else data
+
+
+def changed(draw: random.Random, good: bytes, words: tuple[bytes, ...] = ()) -> bytes:
+    """A good input with some bits, bytes, pieces and words changed."""
+    data = bytearray(good)
+    for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
+        at = draw.randrange(len(data) + 1) if data else 0
+        match draw.randrange(6):
+            case 0 if data:
+                data[at % len(data)] ^= 1 << draw.randrange(8)
+            case 1 if data:
+                data[at % len(data)] = draw.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF))
+            case 2:
+                del data[at : at + draw.choice((1, 4, 32))]
+            case 3:
+                data[at:at] = draw.randbytes(draw.choice((1, 4, 32)))
+            case 4 if words:
+                data[at:at] = draw.choice(words)
+            case _:
+                end = draw.randrange(len(data) + 1) if data else 0
+                data[at:at] = data[min(at, end) : max(at, end)][:256]
+    return bytes(data)
 
 
 def run(target: Target, count: int, seed: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
 from asyncua import Client, ua
 from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
+from asyncua.ua.uaerrors import BadSubscriptionIdInvalid
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from appliance.plc_opcua import OpcUaServer
@@ -33,9 +34,10 @@ USER, PASSWORD = "mes", "a long password"
 class Box:
     """The server alone, and what it asked of decide."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **more: Any) -> None:
         self.root, self.asked = root, list[tuple[str, str, str]]()
-        settings = OpcUa(host="127.0.0.1", port=free_port())
+        settings = OpcUa(host="127.0.0.1", port=free_port(), **more)
+        self.address = "127.0.0.1", settings.port
         self.url = f"opc.tcp://127.0.0.1:{settings.port}/inspectd"
         config = Config(
             root=str(root), deadline_ms=200, bus=Bus(opcua=settings),
@@ -54,25 +56,38 @@ class Box:
         await self.server.prepare()
         task = asyncio.create_task(self.server.serve())
         try:
-            await asyncio.sleep(0)
+            while not task.done() and not await self._is_listening():
+                await asyncio.sleep(0.01)
             yield
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
 
+    async def _is_listening(self) -> bool:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(*self.address)
+            writer.close()
+            return True
+        return False
+
     async def client(self, name: str, password: str = PASSWORD) -> Client:
         """With a certificate of its own; not connected yet."""
-        client, uri = Client(self.url, timeout=10), f"urn:tests:{name}"
-        key, certificate = self.root / f"{name}.pem", self.root / f"{name}.der"
-        usage = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        await setup_self_signed_certificate(key, certificate, uri, "tests", usage, {})
-        client.application_uri = uri
+        client = Client(self.url, timeout=10)
+        client.application_uri, key, certificate = await self.certificate(name)
         mode = ua.MessageSecurityMode.SignAndEncrypt
         await client.set_security(SecurityPolicyBasic256Sha256, certificate, key, mode=mode)
         client.set_user(USER)
         client.set_password(password)
         return client
+
+    async def certificate(self, name: str) -> tuple[str, Path, Path]:
+        """Its URI, key and certificate."""
+        uri = f"urn:tests:{name}"
+        key, certificate = self.root / f"{name}.pem", self.root / f"{name}.der"
+        usage = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        await setup_self_signed_certificate(key, certificate, uri, "tests", usage, {})
+        return uri, key, certificate
 
     async def channel(self, name: str, password: str = PASSWORD) -> Client:
         """As far as anybody comes: connected and encrypted, without a session."""
@@ -119,3 +134,95 @@ def test_a_stranger_does_not_take_over_the_session_of_another(tmp_path: Path) ->
             await mes.disconnect()
 
     asyncio.run(attack())
+
+
+class Heard:
+    """Values as they come."""
+
+    def __init__(self) -> None:
+        self.values: asyncio.Queue[Any] = asyncio.Queue()
+
+    def datachange_notification(self, node: Any, value: Any, data: Any) -> None:
+        self.values.put_nowait(value)
+
+
+def test_a_subscription_is_its_sessions_own(tmp_path: Path) -> None:
+    """Another user's client, logged in as well, can neither take it over, change nor end it."""
+    box = Box(tmp_path)
+
+    async def meddle() -> None:
+        async with box.serving():
+            mes, other = await box.client("mes"), await box.client("other")
+            await mes.connect()
+            await other.connect()
+            heard = Heard()
+            shown = await mes.create_subscription(20, heard)
+            watched = mes.get_node(ua.NodeId(ua.ObjectIds.Server_ServiceLevel))
+            await shown.subscribe_data_change(watched)
+            assert await asyncio.wait_for(heard.values.get(), 30) is not None
+            theirs = shown.subscription_id
+            assert theirs is not None
+            line: Any = other.uaclient
+            for attempt in (
+                line.set_publishing_mode(
+                    ua.SetPublishingModeParameters(
+                        PublishingEnabled=False, SubscriptionIds=[theirs]
+                    )
+                ),
+                line.delete_subscriptions([theirs]),
+                line.transfer_subscriptions(
+                    ua.TransferSubscriptionsParameters(SubscriptionIds=[theirs])
+                ),
+            ):
+                with suppress(BadSubscriptionIdInvalid):  # for the whole, or for this one
+                    (status,) = await attempt
+                    status = getattr(status, "StatusCode", status)
+                    assert status.value == ua.StatusCodes.BadSubscriptionIdInvalid
+            for attempt in (
+                line.modify_subscription(ua.ModifySubscriptionParameters(SubscriptionId=theirs)),
+                line.create_monitored_items(
+                    ua.CreateMonitoredItemsParameters(SubscriptionId=theirs)
+                ),
+                line.delete_monitored_items(
+                    ua.DeleteMonitoredItemsParameters(SubscriptionId=theirs)
+                ),
+                line.set_monitoring_mode(ua.SetMonitoringModeParameters(SubscriptionId=theirs)),
+            ):
+                with pytest.raises(BadSubscriptionIdInvalid):
+                    await attempt
+            own = await other.create_subscription(20, Heard())
+            assert own.subscription_id not in (None, theirs)
+            await own.delete()
+            # What was theirs still is, and lives.
+            value = ua.DataValue(ua.Variant(77, ua.VariantType.Byte))
+            await box.server._server.write_attribute_value(watched.nodeid, value)
+            while await asyncio.wait_for(heard.values.get(), 30) != 77:
+                pass
+            assert len(box.server._server.iserver.subscription_service.subscriptions) == 1
+            await other.disconnect()
+            await mes.disconnect()
+
+    asyncio.run(meddle())
+
+
+def test_with_trusted_clients_only_a_known_certificate_comes_in(tmp_path: Path) -> None:
+    """A good user name and password do not help a client whose certificate nobody put there."""
+    box = Box(tmp_path, clients="trusted")
+
+    async def knock() -> None:
+        _, _, certificate = await box.certificate("known")
+        trusted = tmp_path / "keys" / "opcua" / "trusted"
+        trusted.mkdir(parents=True)
+        (trusted / "known.der").write_bytes(certificate.read_bytes())
+        async with box.serving():
+            known, unknown = await box.client("known"), await box.client("unknown")
+            with pytest.raises((ua.UaError, ConnectionError, asyncio.TimeoutError)):
+                await unknown.connect()
+            unknown.disconnect_socket()
+            await known.connect()
+            index = await known.get_namespace_index("urn:inspectd:line")
+            await halt(known, index)
+            await known.disconnect()
+        assert box.asked == [("halt", "", "opcua:mes")]
+
+    asyncio.run(knock())

@@ -5,6 +5,7 @@ the processes remember on purpose (parts for 30 s, ids) has to fill up before a 
 anything, so the first 40 s do not count.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def memory(seconds: float) -> list[Row]:
 def _row(process: str, samples: list[_Sample]) -> Row:
     first, last = samples[0], samples[-1]
     parts = last.parts - first.parts
-    slope, bound = _slope([s.parts for s in samples], [s.bytes for s in samples])
+    per_part, bound = slope([s.parts for s in samples], [s.bytes for s in samples])
     is_long = parts >= _ENOUGH_PARTS
     return Row(
         bench="memory",
@@ -63,7 +64,7 @@ def _row(process: str, samples: list[_Sample]) -> Row:
         must=_MUST_BYTES if is_long else None,
         ambition=0.0,
         spread={
-            "slope": figure(slope),
+            "slope": figure(per_part),
             "parts": parts,
             "resident MB": figure(last.resident_bytes / 1e6),
         },
@@ -92,22 +93,30 @@ def _equal(taken: dict[str, list[_Sample]]) -> Row:
     )
 
 
-def _slope(parts: list[int], size: list[int]) -> tuple[float, float]:
-    """Bytes per part: the straight line's slope and its 95 % bound."""
+def slope(at: Sequence[float], size: Sequence[int]) -> tuple[float, float]:
+    """Bytes per part or second: the straight line's slope and its 95 % bound."""
     if len(set(size)) == 1:
         return 0.0, 0.0
-    fit: Any = stats.linregress(parts, size)
-    error = stats.t.ppf(0.975, len(parts) - 2) * fit.stderr
+    fit: Any = stats.linregress(at, size)
+    error = stats.t.ppf(0.975, len(at) - 2) * fit.stderr
     return float(fit.slope), float(fit.slope + error)
 
 
+def private_bytes(pid: int) -> int:
+    """Anonymous memory of a live process: no pages of files or rings. Raises OSError."""
+    return 1024 * int(_status(pid)["RssAnon"].split()[0])
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":", 1) for line in lines)
+
+
 def _look(pid: int, parts: int) -> _Sample:
-    fields = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
+    fields = _status(pid)
     return _Sample(
         parts=parts,
-        bytes=1024 * int(fields["RssAnon"].split()[0]),
+        bytes=private_bytes(pid),
         resident_bytes=1024 * int(fields["VmRSS"].split()[0]),
         descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
         threads=int(fields["Threads"]),
