@@ -19,7 +19,8 @@ import msgspec
 import numpy.typing as npt
 
 from appliance.config import Config, is_simulated
-from appliance.recording import Entry, SegmentWriter, repair, set_aside, unfinished
+from appliance.recording import Entry, SegmentWriter, unfinished
+from appliance.recording_repair import repair, set_aside
 
 SEGMENT_BYTES = 64_000_000
 SEGMENT_NS = 30_000_000_000
@@ -149,13 +150,18 @@ class Writer:
 
     def _repair_or_keep(self, path: Path) -> None:
         try:
-            repair(path)
+            repaired = repair(path)
         except OSError:
             raise
         except Exception as err:  # noqa: BLE001 - whatever a damaged file does to its reader
             self.lost += 1
             kept, cause = set_aside(path), f"{type(err).__name__}: {err}"
             self.note = self._standing_note = f"recording: {kept}: cannot be repaired: {cause}"
+        else:
+            if repaired.damaged:
+                self.lost += repaired.damaged
+                told = f"{repaired.damaged} damaged places, {repaired.messages} messages saved"
+                self.note = self._standing_note = f"recording: {repaired.path}: {told}"
 
     def _write(self, job: Job, nbytes: int) -> None:
         segment = self._segment

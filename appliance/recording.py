@@ -2,8 +2,8 @@
 
 A recording is a directory of segments. One picture lies alone in its chunk; small messages share
 one. A segment that is being written is called `.open`; it is finished (index, fsync, rename)
-before the next one begins. Only the stream reader survives a file that was cut off, so `repair`
-copies what is whole into a finished segment. Readers take finished segments alone.
+before the next one begins. A file that was cut off has no index, so recording_repair.py copies what
+is whole into a finished segment. Readers take finished segments alone.
 
 Topics: `/camera/NAME` and `/map/NAME` hold `foxglove.RawImage`; `/tape/…` holds the very bytes
 that went between the processes (MessagePack of messages.py), `publish_time` being decide's
@@ -17,37 +17,25 @@ picture carries the time of the message that announced it, which is how one find
 
 import contextlib
 import os
-import struct
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy.typing as npt
-from mcap.data_stream import ReadDataStream
-from mcap.exceptions import McapError
 from mcap.reader import make_reader
-from mcap.records import Channel, Chunk, ChunkIndex, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.records import ChunkIndex, Message, Metadata
 from mcap.writer import CompressionType, IndexType, Writer
-from zstandard import ZstdError
 
 from appliance import raw_image
 from appliance.errors import ArtefactError
 from appliance.raw_image import decode_image, encode_image
+from appliance.recording_blocks import CHANNEL, TORN, Salvage, read_chunk
 
 OPEN_SUFFIX = ".open"
 DAMAGED_SUFFIX = ".damaged"
 CAMERA, MAP, TAPE = "/camera/", "/map/", "/tape/"
-_CHUNK_BYTES = 1 << 20
-_LARGEST_RECORD = 1 << 30
-_TORN = (
-    McapError, ValueError, struct.error, EOFError, OverflowError, MemoryError,
-    ZstdError,
-    RuntimeError,  # what lz4 raises
-)  # fmt: skip
-"""What the readers raise on a file that was cut off or damaged."""
-
+CHUNK_BYTES = 1 << 20
 Schemas = Mapping[str, type[msgspec.Struct]]
 """JSON topic → the struct whose schema it carries."""
 
@@ -80,11 +68,13 @@ class SegmentWriter:
         self._file = self._open.open("wb", buffering=1 << 18)
         self._writer = Writer(
             self._file,
-            chunk_size=_CHUNK_BYTES,
+            chunk_size=CHUNK_BYTES,
             compression=CompressionType.ZSTD if is_compressed else CompressionType.NONE,
             index_types=IndexType.ALL,
         )
         self._channels: dict[str, int] = {}
+        self._new: list[str] = []
+        self._untold: list[str] = []
         self._image_schema = 0
         self.messages = 0
         self._writer.start(profile="inspectd", library="inspectd")
@@ -112,13 +102,14 @@ class SegmentWriter:
 
     def add_image(self, entry: Entry, array: npt.NDArray[Any], key: str) -> None:
         """Pixels, alone in their chunk; `entry.data` is not used."""
-        self._writer.flush()
+        self.flush()
         self.add(entry._replace(data=encode_image(array, key, entry.log_ns)))
-        self._writer.flush()
+        self.flush()
 
     def flush(self) -> None:
         """Hand everything to the kernel: a kill of this process loses nothing of it."""
         self._writer.flush()
+        self._tell_channels()
 
     def finish(self, name: str = "") -> Path:
         """Index, fsync, rename; under another file name where one is given."""
@@ -140,7 +131,17 @@ class SegmentWriter:
     def _channel(self, topic: str) -> int:
         if topic not in self._channels:
             self._channels[topic] = self._register(topic)
+            self._new.append(topic)
         return self._channels[topic]
+
+    def _tell_channels(self) -> None:
+        """Once more, and not beside the chunk that says it first: one torn place takes one."""
+        for topic in self._untold:
+            encoding = "protobuf" if topic.startswith((CAMERA, MAP)) else "json"
+            encoding = "msgpack" if topic.startswith(TAPE) else encoding
+            number = str(self._channels[topic])
+            self.note(CHANNEL, {"id": number, "topic": topic, "encoding": encoding})
+        self._untold, self._new = self._new, []
 
     def _register(self, topic: str) -> int:
         if topic.startswith((CAMERA, MAP)):
@@ -167,84 +168,6 @@ def json_schema(kind: type[msgspec.Struct]) -> bytes:
     return msgspec.json.encode(flat)
 
 
-def repair(path: Path) -> tuple[Path | None, int]:
-    """An unfinished segment made whole: its messages up to the first torn record.
-
-    Returns the finished segment (None where nothing was whole) and how many messages it holds.
-    Raises OSError.
-    """
-    target = path.with_name(path.name.removesuffix(OPEN_SUFFIX))
-    draft = path.with_name(f".{target.name}.repaired")
-    try:
-        count = _copy_whole(path, draft)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    if count:
-        draft.rename(target)
-    else:
-        draft.unlink()
-    path.unlink()
-    return (target if count else None), count
-
-
-def set_aside(path: Path) -> Path:
-    """An unfinished segment that `repair` fails on, kept under another name: no start meets it
-    again, no reader and no retention either. Raises OSError.
-    """
-    return path.rename(path.with_name(path.name.removesuffix(OPEN_SUFFIX) + DAMAGED_SUFFIX))
-
-
-def _copy_whole(path: Path, draft: Path) -> int:
-    count = 0
-    with path.open("rb") as source, draft.open("wb") as sink:
-        writer = Writer(sink, chunk_size=_CHUNK_BYTES, compression=CompressionType.NONE)
-        writer.start(profile="inspectd", library="inspectd")
-        schemas, channels = dict[int, int](), dict[int, tuple[int, str]]()
-        for record in _whole_records(source):
-            match record:
-                case Metadata():
-                    writer.add_metadata(record.name, record.metadata)
-                case Schema():
-                    if record.id not in schemas:
-                        schemas[record.id] = writer.register_schema(
-                            record.name, record.encoding, record.data
-                        )
-                case Channel():
-                    if record.id not in channels:
-                        schema = schemas.get(record.schema_id, 0)
-                        number = writer.register_channel(
-                            record.topic, record.message_encoding, schema, record.metadata
-                        )
-                        channels[record.id] = (number, record.topic)
-                case Message() if record.channel_id in channels:
-                    number, topic = channels[record.channel_id]
-                    is_image = topic.startswith((CAMERA, MAP))
-                    if is_image:
-                        writer.flush()
-                    writer.add_message(
-                        number, record.log_time, record.data, record.publish_time, record.sequence
-                    )
-                    if is_image:
-                        writer.flush()
-                    count += 1
-                case _:
-                    pass
-        writer.add_metadata("repaired", {"messages": str(count)})
-        writer.finish()
-        sink.flush()
-        os.fsync(sink.fileno())
-    return count
-
-
-def _whole_records(source: BinaryIO) -> Iterator[Any]:
-    reader = StreamReader(source, validate_crcs=True, record_size_limit=_LARGEST_RECORD)
-    try:
-        yield from reader.records
-    except _TORN:
-        return
-
-
 def unfinished(folder: Path) -> list[Path]:
     """Segments below `folder` that nobody finished."""
     return sorted(folder.glob(f"*/*.mcap{OPEN_SUFFIX}"))
@@ -261,11 +184,14 @@ class _Place(NamedTuple):
 class Recording:
     """A recording to read: a directory of finished segments, or one segment.
 
-    Raises ArtefactError where there is none, or where a segment is damaged.
+    Raises ArtefactError where there is none, or where a segment is damaged. is_forgiving: damaged
+    places are left out and counted instead; every byte is read for that at once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_forgiving: bool = False) -> None:
         self.path = path
+        self.damaged = 0
+        """Places that could not be read; what stood in them shows as lost messages and pictures."""
         self.segments = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
         if not self.segments or not self.segments[0].is_file():
             raise ArtefactError(path, "a recording (.mcap, or a directory of them)", "none")
@@ -284,7 +210,7 @@ class Recording:
         for segment in self.segments:
             begins = len(self._small)
             with _explained(segment):
-                self._index(segment)
+                (self._salvage if is_forgiving else self._index)(segment)
             number = _number(segment)
             if before is not None and number != before + 1 and len(self._small) > begins:
                 self.gaps.append(self._small[begins].log_ns)
@@ -313,7 +239,7 @@ class Recording:
                     file, at = place.path.open("rb"), place.path
                     channels = self._channels[at]
                 with _explained(place.path):
-                    records = _chunk(file, place.offset)
+                    records = read_chunk(file, place.offset)
                 for record in records:
                     if isinstance(record, Message):
                         topic = channels.get(record.channel_id, "")
@@ -337,7 +263,7 @@ class Recording:
         """Key and pixels, read-only. Raises KeyError where they were not kept, ArtefactError."""
         place = self._images[topic, log_ns]
         with _explained(place.path), place.path.open("rb") as file:
-            for record in _chunk(file, place.offset):
+            for record in read_chunk(file, place.offset):
                 if isinstance(record, Message):
                     return decode_image(record.data)
         raise ArtefactError(place.path, "a picture in its chunk", "none")
@@ -350,21 +276,43 @@ class Recording:
             if summary is None:
                 raise ArtefactError(segment, "a finished segment", "one without its index")
             for metadata in reader.iter_metadata():
-                if metadata.name == "inspectd":
-                    self.about = self.about or metadata.metadata
-                elif metadata.name == "repaired":
-                    self.is_repaired = True
-                else:
-                    self.notes[metadata.name] = metadata.metadata
+                self._remember(metadata)
             topics = {number: channel.topic for number, channel in summary.channels.items()}
             self._channels[segment] = topics
             for index in sorted(summary.chunk_indexes, key=_offset):
                 place = _Place(segment, index.chunk_start_offset, index.message_start_time)
-                names = [topics.get(number, "") for number in index.message_index_offsets]
-                if len(names) == 1 and names[0].startswith((CAMERA, MAP)):
-                    self._images[names[0], place.log_ns] = place
-                else:
-                    self._small.append(place)
+                self._place(place, [topics.get(n, "") for n in index.message_index_offsets])
+
+    def _salvage(self, segment: Path) -> None:
+        """The same without the summary: from everything that is whole."""
+        data = segment.read_bytes()
+        salvage = Salvage(data)
+        topics = {number: channel.topic for number, channel in salvage.channels().items()}
+        self._channels[segment] = topics
+        self.damaged += salvage.damaged
+        for block in Salvage(data).blocks():
+            for record in block.records:
+                if isinstance(record, Metadata):
+                    self._remember(record)
+            messages = [record for record in block.records if isinstance(record, Message)]
+            if messages:
+                place = _Place(segment, block.offset, min(m.log_time for m in messages))
+                self._place(place, list({topics.get(m.channel_id, "") for m in messages}))
+
+    def _remember(self, metadata: Metadata) -> None:
+        if metadata.name == "inspectd":
+            self.about = self.about or metadata.metadata
+        elif metadata.name == "repaired":
+            self.is_repaired = True
+            self.damaged += int(metadata.metadata.get("damaged", "0"))
+        elif metadata.name != CHANNEL:
+            self.notes[metadata.name] = metadata.metadata
+
+    def _place(self, place: _Place, topics: list[str]) -> None:
+        if len(topics) == 1 and topics[0].startswith((CAMERA, MAP)):
+            self._images[topics[0], place.log_ns] = place
+        else:
+            self._small.append(place)
 
 
 def _number(segment: Path) -> int:
@@ -377,19 +325,11 @@ def _offset(index: ChunkIndex) -> int:
     return index.chunk_start_offset
 
 
-def _chunk(file: BinaryIO, offset: int) -> list[Any]:
-    file.seek(offset)
-    stream = ReadDataStream(file)
-    stream.read1()
-    stream.read8()
-    return breakup_chunk(Chunk.read(stream), validate_crc=True)
-
-
 @contextlib.contextmanager
 def _explained(segment: Path) -> Generator[None]:
     try:
         yield
-    except _TORN as err:
+    except TORN as err:
         raise ArtefactError(
             segment, "a whole MCAP segment", str(err) or type(err).__name__
         ) from err

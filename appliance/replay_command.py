@@ -37,6 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str = ""
     is_golden: bool = False
     is_real_time: bool = False
+    is_partial: bool = False
 
 
 def main(
@@ -56,7 +57,8 @@ def main(
         typer.Option("--golden", help="Acceptance test before an update: every word as recorded."),
     ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Accept a recording that lacks something.")
+        bool,
+        typer.Option("--partial", help="Accept a recording that lacks something or is damaged."),
     ] = False,
     real_time: Annotated[
         bool, typer.Option("--real-time", help="As fast as it happened, not as fast as it goes.")
@@ -93,6 +95,7 @@ def main(
         bundle=bundle,
         is_golden=golden,
         is_real_time=real_time,
+        is_partial=partial,
     )
     if ray:
         from appliance.replay_cluster import play_on_cluster
@@ -129,7 +132,9 @@ def _play_here(recordings: list[Path], options: Options, config: Config) -> Iter
 
 def play_one(path: Path, options: Options, config: Config, engines: Engines) -> Report:
     """One recording, from its first segment to its last. Raises ArtefactError."""
-    recording = Recording(path)
+    recording = Recording(path, is_forgiving=options.is_partial)
+    if recording.damaged:
+        sys.stderr.write(f"{path}: {recording.damaged} damaged places: left out\n")
     if recording.open_segments:
         sys.stderr.write(f"{path}: {recording.open_segments} segment still open: not read\n")
     what_if = _what_if(options, config, recording)

@@ -34,7 +34,8 @@ from appliance.frames import RingReader, RingWriter
 from appliance.journal import Journal, Opened
 from appliance.messages import FrameReady, Health, Scored, Trigger, Verdict, Words
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
-from appliance.recording import Entry, Recording, SegmentWriter, repair
+from appliance.recording import Entry, Recording, SegmentWriter
+from appliance.recording_repair import repair
 from appliance.wire import decode, encode
 
 CONFIG = """root = "."
@@ -208,7 +209,7 @@ class Bench:
     def _repair(self, data: bytes) -> None:
         path = self.root / "0002.mcap.open"
         path.write_bytes(data)
-        repaired, _ = repair(path)
+        repaired = repair(path).path
         if repaired is not None:
             list(Recording(repaired).entries())
 

@@ -20,7 +20,7 @@ ONLY_IN = {
     "pydantic": ("calibration/api_models.py",),
     "genicam": ("appliance/camera_genicam",),
     "harvesters": ("appliance/camera_genicam",),
-    "mcap": ("appliance/recording.py",),
+    "mcap": ("appliance/recording",),
     "nicegui": ("appliance/hmi", "calibration/"),
     "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_runtimes.py"),
     "openvino": ("appliance/engine_openvino.py", "models/"),

@@ -1,7 +1,9 @@
 """Replay of recordings that were made without a line: stages side by side, several recordings."""
 
+import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from appliance.replay_command import Options, play_one
 from appliance.replay_infer import Engines
 from appliance.replay_report import Report
 from appliance.replay_tape import ahead
-from tests.recorded_world import T2, Recorded
+from tests.recorded_world import T2, Recorded, part
 
 PARTS = 30
 
@@ -81,6 +83,26 @@ def test_a_lower_limit_flips_what_lies_between(world: Recorded) -> None:
     engines.close()
     between = [v.part_id for v in found.recorded if v.margin and T2 - 10 <= v.margin < T2]
     assert [flip.part_id for flip in found.flips] == between != []
+
+
+def test_a_damaged_picture_is_refused_or_left_out_and_counted(
+    world: Recorded, tmp_path: Path
+) -> None:
+    shutil.copytree(world.config.recordings_dir / "r0", tmp_path / "r0")
+    (segment,) = (tmp_path / "r0").iterdir()
+    data = bytearray(segment.read_bytes())
+    pixels = part(7).tobytes()
+    data[data.index(pixels)] ^= 1
+    segment.write_bytes(data)
+    engines = Engines(world.config)
+    options = Options(config=str(world.config_path))
+    with pytest.raises(ArtefactError, match="crc"):
+        play_one(tmp_path / "r0", options, world.config, engines)
+    options = Options(config=str(world.config_path), is_partial=True)
+    found = play_one(tmp_path / "r0", options, world.config, engines)
+    engines.close()
+    assert found.equal == found.compared == PARTS - 1
+    assert (found.lost_pictures, found.not_compared) == (1, {"no picture": 1})
 
 
 def test_what_a_thread_raises_is_raised_in_its_place() -> None:
