@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 78 wrong configuration.
 """
 
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,6 @@ import typer
 from typer.core import TyperGroup
 
 from appliance.errors import ConfigError
-from appliance.service import EXIT_CONFIG
 
 
 class Entry(NamedTuple):
@@ -110,6 +108,8 @@ app = typer.Typer(
 
 def _print_version(value: bool) -> None:
     if value:
+        import importlib.metadata
+
         sys.stdout.write(f"inspectd {importlib.metadata.version('inspectd')}\n")
         raise typer.Exit
 
@@ -128,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=arguments, prog_name="inspectd", standalone_mode=True)
     except ConfigError as err:
+        from appliance.service import EXIT_CONFIG  # brings the logging library: half of `--help`
+
         sys.stderr.write(f"inspectd: {err}\n")
         sys.exit(EXIT_CONFIG)
     return 0

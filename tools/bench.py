@@ -35,6 +35,7 @@ BENCHES: dict[str, str] = {
     "handshake": "tools.bench_plc:handshake",
     "gentl": "tools.bench_gentl:gentl",
     "pixels": "tools.bench_pixels:pixels",
+    "start": "tools.bench_start:start",
     "resize": "tools.bench_graph:resize",
     "memory": "tools.bench_memory:memory",
     "model": "tools.bench_graph:model",
