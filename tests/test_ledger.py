@@ -87,18 +87,33 @@ def test_rows_are_pending_until_the_recorder_was_well_for_five_seconds() -> None
     assert (ledger.rows_pending, ledger.unaccounted) == (0, 0)
 
 
+def test_a_recorder_that_was_ill_again_has_its_five_seconds_again() -> None:
+    ledger = Ledger()
+    ledger.row_sent(1, 0)
+    for second, is_healthy in ((1, True), (5, False), (6, True), (10, True)):
+        ledger.check(second * S, [], is_healthy)
+    assert (ledger.rows_pending, ledger.unaccounted) == (1, 0)
+    ledger.check(11 * S, [], True)
+    assert ledger.unaccounted == ledger.rows_missing == 1
+    ledger.check(12 * S, [], False)
+    assert (ledger.rows_pending, ledger.unaccounted) == (1, 0)
+
+
 def test_a_row_on_its_way_is_not_missing() -> None:
     ledger = Ledger()
     ledger.check(0, [], True)
-    ledger.row_sent(1, 9 * S)
+    ledger.row_sent(1, 5 * S)
     ledger.check(10 * S, [], True)
     assert ledger.unaccounted == 0
+    ledger.check(10 * S + 1, [], True)
+    assert ledger.unaccounted == ledger.rows_missing == 1
 
 
 def test_a_row_given_up_is_missing_for_good_once_the_recorder_is_well() -> None:
     ledger = Ledger()
     ledger.row_sent(1, 0)
     ledger.row_dropped(1)
+    assert ledger.rows_dropped == 1
     ledger.row_dropped(1)
     ledger.check(1 * S, [], False)
     assert (ledger.rows_pending, ledger.rows_dropped, ledger.unaccounted) == (0, 1, 0)
@@ -107,9 +122,30 @@ def test_a_row_given_up_is_missing_for_good_once_the_recorder_is_well() -> None:
     assert ledger.unaccounted == 1
 
 
+BREACHES = (
+    "duplicates", "foreign", "overdue", "vanished", "unanswered",
+    "rows_missing", "rows_doubled", "rows_skipped",
+)  # fmt: skip
+
+
+def with_counts(counts: dict[str, int]) -> Ledger:
+    ledger = Ledger()
+    for name, count in counts.items():
+        setattr(ledger, name, count)
+    return ledger
+
+
 def test_every_breach_adds_up() -> None:
-    ledger = Ledger(duplicates=1, foreign=2, unanswered=4, rows_doubled=8)
-    assert ledger.unaccounted == ledger.figures()["unaccounted"] == 15
+    ledger = with_counts({name: 2**n for n, name in enumerate(BREACHES)})
+    assert ledger.unaccounted == 2 ** len(BREACHES) - 1
+
+
+def test_every_count_is_shown_under_its_name() -> None:
+    names = ("accepted", "verdicts", "rows_pending", "rows_dropped", *BREACHES)
+    counts = {name: 2 * n + 1 for n, name in enumerate(names)}
+    ledger = with_counts(counts)
+    derived = {"pending": ledger.pending, "unaccounted": ledger.unaccounted}
+    assert ledger.figures() == counts | derived
 
 
 def test_a_row_that_is_acknowledged_and_was_never_counted_shows() -> None:
@@ -121,6 +157,14 @@ def test_a_row_that_is_acknowledged_and_was_never_counted_shows() -> None:
     assert ledger.unaccounted == ledger.rows_skipped == 1
     ledger.rows_counted(life=8, rows=2, acknowledged=2)  # a new life counts from 0
     assert ledger.unaccounted == 1
+    ledger.rows_counted(life=9, rows=2, acknowledged=3)
+    assert ledger.unaccounted == 2
+
+
+def test_a_row_that_was_counted_and_not_yet_acknowledged_hides_no_other() -> None:
+    ledger = Ledger(rows_skipped=1)
+    ledger.rows_counted(life=7, rows=5, acknowledged=1)
+    assert ledger.unaccounted == 1
 
 
 def test_a_silent_process_owes_until_it_speaks_or_is_replaced():
@@ -128,7 +172,8 @@ def test_a_silent_process_owes_until_it_speaks_or_is_replaced():
     ledger.seen_alive("infer", 1)
     ledger.owe("infer", 7, S)
     ledger.check(20 * S, [], True, alive=["camera"])
-    assert ledger.unanswered == 0
+    ledger.check(25 * S, [], True, alive=["camera", "infer"])
+    assert ledger.unanswered == 0, "it has its patience again since it was last seen silent"
     ledger.check(26 * S, [], True, alive=["camera", "infer"])
     assert ledger.unanswered == 1
     ledger.owe("infer", 8, 27 * S)
