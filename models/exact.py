@@ -9,6 +9,8 @@ composed in float64 and rounded once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +18,9 @@ from torch.nn import functional
 from models.supersimplenet import BLUR_RADIUS, LEAK, Standardise, SuperSimpleNet, blur_kernel
 
 Shape = tuple[int, int]
+PRODUCT_COST = 2
+"""Of one multiply-add in a product with a constant matrix; in a convolution it is 1 (measured in
+ONNX Runtime and OpenVINO, float32)."""
 
 
 def interpolation_matrix(source: int, target: int, *, align_corners: bool) -> Tensor:
@@ -66,12 +71,21 @@ def fold_batch_norm(weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple
     return weight * scale.view(-1, *[1] * (weight.dim() - 1)), folded
 
 
+def tap_matrices(tap: Shape, grid: Shape) -> tuple[Tensor, Tensor]:
+    """Upscaling and pooling of a tap X as G_y X G_xᵀ: (H, h) and (W, w) float64."""
+    along_y, along_x = (
+        pool_matrix(target) @ interpolation_matrix(source, target, align_corners=True)
+        for source, target in zip(tap, grid, strict=True)
+    )
+    return along_y, along_x
+
+
 class TapConvolution(nn.Module):
     """k x k convolution over an upscaled and pooled tap, computed from the tap itself.
 
     Either in space first (G_y X G_xᵀ, then the convolution on the grid) or projections first
     (every kernel element a 1x1 projection at the tap's resolution, then upscale, pool and shift in
-    one product per axis). Both are exact; the one with fewer multiply-adds is taken.
+    one product per axis). Both are exact; the cheaper one is taken.
     """
 
     kernel: Tensor
@@ -83,15 +97,12 @@ class TapConvolution(nn.Module):
         super().__init__()
         outs, channels, side, _ = kernel.shape
         self.outs, self.side, self.tap = outs, side, tap
-        along_y, along_x = (
-            pool_matrix(target) @ interpolation_matrix(source, target, align_corners=True)
-            for source, target in zip(tap, grid, strict=True)
-        )
+        along_y, along_x = tap_matrices(tap, grid)
         (h, w), (high, wide) = tap, grid
-        space_first = channels * h * w * wide + channels * h * wide * high
+        space_first = PRODUCT_COST * channels * h * wide * (w + high)
         space_first += channels * outs * side * side * high * wide
         projected = channels * outs * side * side * h * w
-        projected += outs * side * h * (side * w) * wide + outs * high * (side * h) * wide
+        projected += PRODUCT_COST * outs * side * h * wide * (side * w + high)
         self.projects_first = projected < space_first
         offsets = range(-(side // 2), side // 2 + 1)
         if self.projects_first:
@@ -111,17 +122,89 @@ class TapConvolution(nn.Module):
             pooled = torch.matmul(self.left, torch.matmul(features, self.right))
             return functional.conv2d(pooled, self.kernel, padding=self.side // 2)
         out, (h, w), k = functional.conv2d(features, self.kernel), self.tap, self.side
-        if k > 1:
-            out = out.reshape(-1, self.outs, k, k, h, w).transpose(3, 4)
-            out = out.reshape(-1, self.outs, k * h, k * w)  # [N, O, (dy, y), (dx, x)]
+        out = out.reshape(-1, self.outs, k, k, h, w).transpose(3, 4)
+        out = out.reshape(-1, self.outs, k * h, k * w)  # [N, O, (dy, y), (dx, x)]
         return torch.matmul(self.left, torch.matmul(out, self.right))
+
+
+class SegmentationHead(nn.Module):
+    """Both taps → logit map: one matrix on channels and a bias, LeakyReLU, the last 1x1.
+
+    Projections first: each tap is projected at its own resolution and upscaled along x; then the
+    rows of both, and a row of biases below them, go through one product along y. So the hidden
+    channels, which are the largest thing in the graph, are written once. Space first (few channels,
+    or a grid no finer than the tap): both taps upscaled, then one convolution on the grid.
+    """
+
+    right_fine: Tensor
+    right_coarse: Tensor
+    bias: Tensor
+    last: Tensor
+    # projections first
+    fine: Tensor
+    coarse: Tensor
+    left: Tensor
+    # space first
+    left_fine: Tensor
+    left_coarse: Tensor
+    kernel: Tensor
+
+    def __init__(
+        self, kernels: Sequence[Tensor], bias: Tensor, last: Tensor, taps: Sequence[Shape],
+        grid: Shape,
+    ) -> None:  # fmt: skip
+        """Kernels: (O, C) float64, one per tap of (h, w); bias: (O,); last: (1, O) float32."""
+        super().__init__()
+        self.grid = grid
+        outs, (high, wide) = len(bias), grid
+        space_first = projected = 0
+        for kernel, (h, w) in zip(kernels, taps, strict=True):
+            channels, product = kernel.shape[1], PRODUCT_COST * h * wide * (w + high)
+            space_first += channels * (product + outs * high * wide)
+            projected += outs * (product + channels * h * w)
+        self.projects_first = projected < space_first
+        pairs = [tap_matrices(tap, grid) for tap in taps]
+        for name, (_, along_x) in zip(("right_fine", "right_coarse"), pairs, strict=True):
+            self.register_buffer(name, along_x.T.float().contiguous())
+        if self.projects_first:
+            for name, kernel in zip(("fine", "coarse"), kernels, strict=True):
+                self.register_buffer(name, kernel.float()[:, :, None, None].contiguous())
+            ones = torch.ones(high, 1, dtype=torch.float64)
+            left = torch.cat([*(along_y for along_y, _ in pairs), ones], dim=1)
+            self.register_buffer("left", left.float())  # [H, h_fine + h_coarse + 1]
+            bias = bias.view(1, -1, 1, 1).expand(-1, -1, 1, wide)
+        else:
+            for name, (along_y, _) in zip(("left_fine", "left_coarse"), pairs, strict=True):
+                self.register_buffer(name, along_y.float())
+            self.register_buffer(
+                "kernel", torch.cat(list(kernels), dim=1).float()[:, :, None, None]
+            )
+        self.register_buffer("bias", bias.float().contiguous())
+        self.register_buffer("last", last.detach().clone())
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Taps (N, C2, h, w) and (N, C3, h', w') → logits (N, 1, H, W)."""
+        if not self.projects_first:
+            upscaled = [
+                torch.matmul(self.left_fine, torch.matmul(fine, self.right_fine)),
+                torch.matmul(self.left_coarse, torch.matmul(coarse, self.right_coarse)),
+            ]
+            hidden = functional.conv2d(torch.cat(upscaled, dim=1), self.kernel, self.bias)
+            hidden = functional.leaky_relu(hidden, LEAK)
+            return functional.conv2d(hidden, self.last[:, :, None, None])
+        rows = [
+            torch.matmul(functional.conv2d(fine, self.fine), self.right_fine),
+            torch.matmul(functional.conv2d(coarse, self.coarse), self.right_coarse),
+            self.bias.expand(fine.shape[0], -1, -1, -1),
+        ]
+        hidden = torch.matmul(self.left, torch.cat(rows, dim=2))
+        hidden = functional.leaky_relu(hidden, LEAK).flatten(2)  # [N, O, H·W]
+        return torch.matmul(self.last, hidden).view(-1, 1, *self.grid)
 
 
 class ExactSuperSimpleNet(nn.Module):
     """Same outputs as `SuperSimpleNet.forward` in eval mode, for inputs of one size."""
 
-    seg_bias: Tensor
-    seg_last: Tensor
     cls_bias: Tensor
     cls_logit_kernel: Tensor
     blur_y: Tensor
@@ -155,12 +238,13 @@ class ExactSuperSimpleNet(nn.Module):
         matrix, bias = fold_batch_norm(
             matrix @ adaptor.weight.double()[:, :, 0, 0], bias, _norm(head[1])
         )
-        kernels = matrix[:, :, None, None].split(list(plain.backbone.channels), dim=1)
-        self.seg_fine = TapConvolution(kernels[0], fine, grid)
-        self.seg_coarse = TapConvolution(kernels[1], coarse, grid)
-        # The adaptor stands behind the pool, so its bias is not diluted at the border.
-        self.register_buffer("seg_bias", bias.float().view(1, -1, 1, 1))
-        self.register_buffer("seg_last", _convolution(head[3]).weight.detach().clone())
+        self.segment = SegmentationHead(
+            matrix.split(list(plain.backbone.channels), dim=1),
+            bias,  # behind the pool, as the adaptor is: not diluted at the border
+            _convolution(head[3]).weight[:, :, 0, 0],
+            (fine, coarse),
+            grid,
+        )
 
     def _build_classification(
         self, plain: SuperSimpleNet, fine: Shape, coarse: Shape, grid: Shape
@@ -188,8 +272,7 @@ class ExactSuperSimpleNet(nn.Module):
         """(N, 3, H, W) float32 RGB 0…255 → blurred logit map (N, 1, H, W) and logit (N,)."""
         fine, coarse = self.backbone(self.normalise(pixels))
         fine, coarse = self.standardise_fine(fine), self.standardise_coarse(coarse)
-        hidden = self.seg_fine(fine) + self.seg_coarse(coarse) + self.seg_bias
-        logits = functional.conv2d(functional.leaky_relu(hidden, LEAK), self.seg_last)
+        logits = self.segment(fine, coarse)
         seen = self.cls_fine(fine) + self.cls_coarse(coarse)
         seen = seen + functional.conv2d(logits, self.cls_logit_kernel, padding=2)
         seen = functional.relu(seen + self.cls_bias)
