@@ -70,6 +70,7 @@ class Quantiser:
         quantiser.quantize_model()
         quantiser.model.topological_sort()
         made = quantiser.model.model
+        _leave_the_others_float(made.graph, set(layers))
         # The quantiser stamps opsets and a producer of its own.
         del made.metadata_props[:]
         onnx.checker.check_model(made)
@@ -118,6 +119,24 @@ def _convolutions(network: onnx.ModelProto) -> Iterator[str]:
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
             if outs > 1 and (ins > 1 or groups > 1):
                 yield node.name
+
+
+def _leave_the_others_float(graph: onnx.GraphProto, layers: set[str]) -> None:
+    """What reads a tensor beside a quantised convolution reads it as it is.
+
+    ONNX Runtime's quantiser rounds a tensor for all its readers. Residual sums would then add up
+    the rounding of every block, which no later layer can undo.
+    """
+    source = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    source = {
+        node.output[0]: source[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in source
+    }
+    for node in graph.node:
+        if node.name not in layers:
+            for index, value in enumerate(node.input):
+                node.input[index] = source.get(value, value)
 
 
 class _Reader(CalibrationDataReader):
