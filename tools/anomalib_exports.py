@@ -11,11 +11,9 @@ tests, which use graphs in the same layout.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Annotated
 
@@ -26,25 +24,14 @@ from appliance.errors import ConfigError
 from models.detectors import Adapter, with_detector
 from models.export import export_exact, session
 from models.graphs import map_count
+from tools import anomalib_environment
 
 SIZE = (256, 256)
 
 MODELS = ("patchcore", "fastflow", "reverse_distillation", "efficient_ad")
 
-# Runs inside the other environment, where nothing of ours is installed. torchvision of the package
-# index is built for CUDA: beside a CPU build of torch its import fails until two operators that it
-# looks for are declared.
+# Runs inside the other environment, where nothing of ours is installed.
 _EXPORT = """
-import sys, torch
-library = torch.library.Library("torchvision", "DEF")
-for schema in (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-):
-    try:
-        library.define(schema)
-    except RuntimeError:
-        pass
 name, out = sys.argv[1], sys.argv[2]
 from anomalib.models import EfficientAd, Fastflow, Patchcore, ReverseDistillation
 make = {
@@ -53,7 +40,6 @@ make = {
     "reverse_distillation": lambda: ReverseDistillation(pre_trained=False),
     "efficient_ad": EfficientAd,
 }[name]
-torch.manual_seed(0)
 model = make()
 if name == "patchcore":  # an empty memory has no nearest neighbour
     with torch.no_grad():
@@ -69,15 +55,14 @@ def main(
     python: Annotated[
         Path | None, typer.Option(help="Interpreter that has anomalib; default: a new environment.")
     ] = None,
-    version: Annotated[str, typer.Option(help="Of anomalib.")] = "2.6.0",
+    version: Annotated[str, typer.Option(help="Of anomalib.")] = anomalib_environment.VERSION,
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(MODELS)}.")] = None,
 ) -> None:
     """One line per model; exit code 1 where one of them cannot be a detector."""
     failed = False
     with tempfile.TemporaryDirectory(prefix="insp") as folder:
         root = Path(folder)
-        interpreter = python or _environment(root / "venv", version)
-        (root / "export.py").write_text(_EXPORT)
+        interpreter = python or anomalib_environment.build(root / "venv", version)
         for name in only or MODELS:
             begun = time.monotonic()
             said = _tried(interpreter, root, name)
@@ -87,30 +72,18 @@ def main(
     raise typer.Exit(1 if failed else 0)
 
 
-def _environment(folder: Path, version: str) -> Path:
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    wanted = ["torch==2.13.0", "torchvision", f"anomalib=={version}", "onnx", "onnxscript"]
-    subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
-    return python
-
-
 def _tried(python: Path, root: Path, name: str) -> str:
-    out = root / name
-    done = subprocess.run(
-        [python, root / "export.py", name, out], capture_output=True, text=True, check=False
-    )
-    found = sorted(out.rglob("*.onnx"))
-    if not found:
-        last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        return f"anomalib did not export it: {last}"
+    try:
+        found = anomalib_environment.export(python, _EXPORT, name, root)
+    except RuntimeError as err:
+        return f"anomalib did not export it: {err}"
     from models.backbones import untrained
     from models.supersimplenet import SuperSimpleNet
 
     network = export_exact(
         SuperSimpleNet(untrained("efficientnet_lite0"), hidden=16, grid=1).eval(), SIZE
     )
-    adapter = Adapter(name=name, file=str(found[0]), normalised=True)
+    adapter = Adapter(name=name, file=str(found), normalised=True)
     try:
         joined = with_detector(network, adapter, SIZE)
     except ConfigError as err:

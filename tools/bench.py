@@ -21,6 +21,7 @@ from rich.table import Table
 from appliance.config import write_atomically
 from appliance.errors import ConfigError
 from appliance.passport import cpu_name
+from tools.bench_plot import svg
 from tools.bench_row import Bench, NotMeasuredError, Row
 
 BENCHES: dict[str, str] = {
@@ -40,10 +41,12 @@ BENCHES: dict[str, str] = {
     "memory": "tools.bench_memory:memory",
     "model": "tools.bench_graph:model",
     "graphs": "tools.bench_graph:graphs",
+    "engine-memory": "tools.bench_engine:memory",
+    "peers": "tools.bench_peers:peers",
 }
 """Name → "module:function"; each is a `bench_row.Bench`."""
-_ASKED_FOR = frozenset({"graphs", "model"})
-"""Minutes each, and torch is needed: only where they are named."""
+_ASKED_FOR = frozenset({"graphs", "model", "engine-memory", "peers"})
+"""Minutes each, and torch or the package index is needed: only where they are named."""
 _LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pyzmq", "xgboost-cpu", "pymodbus")
 
 
@@ -56,7 +59,13 @@ def main(
         float, typer.Option(min=0.1, help="Length of each run whose length is free.")
     ] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    write: Annotated[Path | None, typer.Option(help="Write a Markdown table to this file.")] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Also against anomalib, which is installed for it.")
+    ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Write a Markdown table to this file and a plot, .svg, beside it."),
+    ] = None,
     no_fail: Annotated[
         bool, typer.Option("--no-fail", help="Exit 0 also where a budget was missed.")
     ] = False,
@@ -66,6 +75,7 @@ def main(
         if name not in BENCHES:
             raise typer.BadParameter(f"--only: expected one of {', '.join(BENCHES)}, got {name!r}")
     names = only or [name for name in BENCHES if name not in _ASKED_FOR]
+    names += ["peers"] if peers and "peers" not in names else []
     machine = describe_machine()
     rows: list[Row] = []
     for name in names:
@@ -73,7 +83,9 @@ def main(
         rows += measure(name, seconds)
     if write is not None:
         try:
-            write_atomically(write, markdown(machine, seconds, rows).encode())
+            plot = write.with_suffix(".svg")
+            write_atomically(plot, svg(rows).encode())
+            write_atomically(write, markdown(machine, names, seconds, rows, plot.name).encode())
         except OSError as err:
             raise ConfigError(write, "a file that can be written", str(err)) from err
     if as_json:
@@ -139,12 +151,17 @@ def show(machine: dict[str, Any], rows: list[Row]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def markdown(machine: dict[str, Any], seconds: float, rows: list[Row]) -> str:
-    """The same as a document."""
+def markdown(
+    machine: dict[str, Any], names: list[str], seconds: float, rows: list[Row], plot: str
+) -> str:
+    """The same as a document. plot: file name of the picture beside it."""
+    benches = " ".join(f"--only {name}" for name in names)
     lines = [
         "# Benchmarks",
         "",
-        f"<!-- Written by `inspectd bench --seconds {seconds:g} --write docs/benchmarks.md`. -->",
+        f"<!-- Written by `inspectd bench {benches} --seconds {seconds:g} --write FILE`. -->",
+        "",
+        f"![Figures as shares of their budgets]({plot})",
         "",
         f"{_machine_line(machine)}.",
         "",

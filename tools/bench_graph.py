@@ -11,7 +11,7 @@ from appliance.bundle import InputContract, head_model
 from appliance.config import Engine
 from appliance.engine import thread_count
 from tools.bench_row import NotMeasuredError, Row, Value, figure, quantiles
-from tools.bench_runtimes import RUNTIMES, SHORTEST_S, caller, in_turn, ratio
+from tools.bench_runtimes import RUNTIMES, SHORTEST_S, caller, in_turn, ratio, told
 
 _SIDE_PX = 256
 _SIZES = (("5 MP", 2048, 2448, 3.0), ("12 MP", 3000, 4096, 8.0))
@@ -98,14 +98,11 @@ def _rows(case: Case, seconds: float, bench: str, runtimes: tuple[str, ...]) -> 
         errors = {name: float(np.abs(answer[name] - truth[name]).max()) for name in truth}
         times = in_turn(calls, picture, max(seconds, SHORTEST_S))
         spread: dict[str, Value] = {"of CPU time": ratio(times["exact"].cpu, times["backbone"].cpu)}
-        for name, values in times.items():
-            middle, high = np.percentile(values.wall, (50, 95))
-            spread |= {f"{name} p50 ms": figure(middle), f"{name} p95 ms": figure(high)}
-            spread[f"{name} CPU ms"] = figure(float(np.median(values.cpu)))
+        spread |= told(times)
         spread["largest difference of the map, logits"] = figure(errors["map"])
         spread["its share of the map's range"] = figure(errors["map"] / float(np.ptp(truth["map"])))
         spread["difference of the score, logits"] = figure(errors["score"])
-        spread |= {"rounds": len(times["exact"].wall), "threads": threads}
+        spread["threads"] = threads
         is_budgeted = case == CASES[0] and not runtime.endswith("bf16")
         rows += [
             Row(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from tools.bench_row import NotMeasuredError, figure
+from tools.bench_row import NotMeasuredError, Value, figure
 
 Pixels = npt.NDArray[Any]
 Call = Callable[[Pixels], dict[str, npt.NDArray[np.float32]]]
@@ -106,3 +106,13 @@ def in_turn(calls: Mapping[str, Call], pixels: Pixels, seconds: float) -> dict[s
 def ratio(ours: list[float], others: list[float]) -> float:
     """Median of the ratios of neighbouring calls."""
     return figure(float(np.median(np.array(ours) / np.array(others))))
+
+
+def told(times: Mapping[str, Times]) -> dict[str, Value]:
+    """Median and 95th percentile of each, its processor time, and how many rounds there were."""
+    spread: dict[str, Value] = {}
+    for name, values in times.items():
+        middle, high = np.percentile(values.wall, (50, 95))
+        spread |= {f"{name} p50 ms": figure(middle), f"{name} p95 ms": figure(high)}
+        spread[f"{name} CPU ms"] = figure(float(np.median(values.cpu)))
+    return {**spread, "rounds": len(next(iter(times.values())).wall)}
