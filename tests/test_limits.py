@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from scipy.special import ndtr
 
+from calibration.bounds import upper_bound
 from calibration.limits import (
     Parts,
     Target,
@@ -20,6 +21,7 @@ from calibration.limits import (
     parts_of,
     propose,
     separate,
+    summary,
 )
 from calibration.tradeoff import Costs, cost_per_1000, curve, false_alarms_at, flips
 
@@ -168,6 +170,32 @@ def test_without_bad_parts_nothing_is_said_of_escapes() -> None:
     assert proposal.t1 is None and "no bad parts" in proposal.advice[0]
 
 
+def test_one_limit_without_the_other_is_no_proof() -> None:
+    rng = np.random.default_rng(0)
+    target = Target(max_escape=0.05, max_overkill=0.05)
+    few_good = propose(draw(rng, 20, 100, ("dent",)), target)
+    assert few_good.t1 is not None and few_good.t2 is None and not few_good.is_proved
+    few_bad = propose(draw(rng, 100, 20, ("dent",)), target)
+    assert few_bad.t1 is None and few_bad.t2 is not None and not few_bad.is_proved
+    assert propose(draw(rng, 100, 100, ("dent",)), target).is_proved
+
+
+def test_what_is_proved_counts_the_parts_that_may_be_missed() -> None:
+    """Of 93 parts one may lie on the wrong side at 5 %."""
+    found = propose(draw(np.random.default_rng(0), 93, 93, ("dent",)), Target(max_escape=0.05))
+    bound = upper_bound(1, 93, 0.95)
+    assert found.proved_escape == {"dent": bound} and found.proved_overkill == bound
+    assert upper_bound(0, 93, 0.95) < bound <= 0.05
+
+
+def test_the_mix_of_types_is_proved_under_one_name() -> None:
+    target = Target(max_escape=0.05, per_type=False)
+    found = propose(draw(np.random.default_rng(0), 100, 40, ("dent", "stain")), target)
+    assert set(found.proved_escape) == {"all"} and "(" not in found.advice[0].partition(",")[0]
+    none = propose(draw(np.random.default_rng(0), 100, 0), target)
+    assert none.proved_escape == {} and "no bad parts" in none.advice[0]
+
+
 def test_the_type_that_is_hardest_to_find_sets_the_limit() -> None:
     parts = draw(np.random.default_rng(0), 100, 100)
     target = Target(max_escape=0.05, max_overkill=0.05)
@@ -211,6 +239,50 @@ def test_outcome_counts_as_the_line_does() -> None:
     assert twice.overkill.upper > seen.overkill.upper
 
 
+def test_a_look_is_at_least_one() -> None:
+    with pytest.raises(ValueError, match="expected at least 1 look, got 0"):
+        outcome(_missing(1), 0.0, 0.0, 0.95, looks=0)
+
+
+def test_each_type_has_its_share_of_the_doubt() -> None:
+    """Bonferroni: two types at 95 % together are two bounds at 97.5 %."""
+    parts = Parts(np.zeros(20, np.float32), ("dent",) * 10 + ("stain",) * 10)
+    seen = outcome(parts, 0.0, 1.0, 0.95)
+    assert seen.escapes["dent"].upper == upper_bound(0, 10, 1 - 0.05 / 2)
+    assert seen.escapes_all.upper == upper_bound(0, 20, 0.95)
+
+
+def test_the_summary_of_an_outcome_says_every_figure_under_its_name() -> None:
+    parts = Parts(np.array([0.0, 1.5, 0.5, 2.0], np.float32), ("good", "good", "dent", "dent"))
+    seen = outcome(parts, 1.0, 2.0, 0.95)
+    load, ppm = seen.review_load(0.01), seen.escape_ppm(0.01)
+    assert summary(seen, 0.01) == {
+        "confidence": 0.95,
+        "escapes": {"dent": seen.escapes["dent"]._asdict() | {"estimate": 0.5}},
+        "escapes_all": seen.escapes_all._asdict() | {"estimate": 0.5},
+        "worst_type": "dent",
+        "overkill": seen.overkill._asdict() | {"estimate": 0.0},
+        "review_load": {"estimate": load[0], "upper": load[1]},
+        "escape_ppm": {"estimate": ppm[0], "upper": ppm[1], "defect_rate": 0.01},
+    }
+    assert outcome(Parts(parts.margins[:2], parts.kinds[:2]), 1, 2, 0.95).worst_type is None
+
+
+def test_a_class_without_parts_is_thought_of_as_the_worst() -> None:
+    seen = outcome(Parts(np.zeros(2, np.float32), ("good", "good")), 1.0, 2.0, 0.95)
+    assert seen.review_load(0.2) == pytest.approx((0.2, 0.8 * upper_bound(0, 2, 0.975) + 0.2))
+    assert seen.escape_ppm(0.01)[0] is None
+
+
+def test_parts_have_one_finite_margin_each() -> None:
+    with pytest.raises(ValueError, match=r"expected 3 margins, got \(2,\)"):
+        Parts(np.zeros(2, np.float32), ("good",) * 3)
+
+
+def test_what_a_target_asks_for_unless_told_otherwise() -> None:
+    assert Target() == (0.01, 0.05, 0.95, True)
+
+
 def test_a_part_is_as_bad_as_its_worst_view_and_counts_once() -> None:
     parts = parts_of(["a", "b", "a"], ["good", "dent", "good"], [1.0, 5.0, 3.0])
     assert parts.margins.tolist() == [3.0, 5.0] and parts.kinds == ("good", "dent")
@@ -228,6 +300,8 @@ def test_calibrate_and_verify_are_split_by_part_and_kind() -> None:
     assert count == {"good": 10, "dent": 5, "stain": 5}
     assert chosen == separate(names[::-1], kinds[::-1], seed=3), "the order of files says nothing"
     assert chosen != separate(names, kinds, seed=4)
+    assert len(separate(names[:5], kinds[:5], seed=3)) == 2, "half, the odd one calibrates"
+    assert len(separate(names, kinds, seed=3, share=0.25)) == 5 + 2 + 2
 
 
 # ---- what another limit would do -----------------------------------------------------------
