@@ -17,7 +17,10 @@ from appliance.codes import OfflineReason, Reason
 
 
 class ConfigError(Exception):
-    """`config.toml`, `products.toml` or a command's input is wrong; only a human can mend it."""
+    """`config.toml`, `products.toml` or a command's input is wrong; only a human can mend it.
+
+    For example: an unknown key, a value out of its range, a folder of pictures that is empty.
+    """
 
     def __init__(self, where: str | Path, expected: str, got: str) -> None:
         super().__init__(f"{where}: expected {expected}, got {got}")
@@ -33,7 +36,10 @@ class ChipAway(ConfigError):
 
 
 class ArtefactError(ConfigError):
-    """A recipe, bundle, segment map or engine is missing, damaged, uncalibrated or foreign."""
+    """A recipe, bundle, segment map or engine is missing, damaged, uncalibrated or foreign.
+
+    For example: a hash that differs, a recipe without limits, an engine built on another GPU.
+    """
 
     def __init__(
         self,
@@ -47,7 +53,10 @@ class ArtefactError(ConfigError):
 
 
 class DeviceError(Exception):
-    """A camera, engine or bus failed; the owning process closes it, backs off and reopens it."""
+    """A camera, engine or bus failed; the owning process closes it, backs off and reopens it.
+
+    For example: a camera without its cable, a CUDA call that says no, a database that is locked.
+    """
 
 
 class DeviceTimeout(DeviceError, TimeoutError):
@@ -55,7 +64,10 @@ class DeviceTimeout(DeviceError, TimeoutError):
 
 
 class PartError(Exception):
-    """This part cannot be judged: it ends as ERROR with `reason`; the line goes on."""
+    """This part cannot be judged: it ends as ERROR with `reason`; the line goes on.
+
+    For example: a map that is not finite, a frame that was overwritten, a fixture not found.
+    """
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)

@@ -57,3 +57,27 @@ def test_only_ready_and_continuous_accept_parts(state: State) -> None:
 def test_no_event_leads_from_error_or_halted_straight_to_parts(event: Event) -> None:
     for state in (State.ERROR, State.HALTED, State.PREOPERATIONAL):
         assert not may_trigger(next_state(state, event))
+
+
+def reached_from(start: State) -> set[State]:
+    found, fresh = {start}, [start]
+    while fresh:
+        state = fresh.pop()
+        further = {next_state(state, event) for event in Event} - found
+        found |= further
+        fresh += further
+    return found
+
+
+def test_every_state_is_reached_and_none_is_a_dead_end() -> None:
+    named = {State.OPERATIONAL}  # the name that OPC 40100-1 gives to the four below it together
+    assert reached_from(State.PREOPERATIONAL) == set(State) - named
+    for state in State:
+        assert State.READY in reached_from(state), f"{state.name} never becomes Ready again"
+
+
+@pytest.mark.parametrize("event", [Event.FAULT, Event.HALT])
+def test_faults_and_halts_win_in_every_state_that_accepts_parts(event: Event) -> None:
+    for state in State:
+        if may_trigger(state):
+            assert next_state(state, event) in (State.ERROR, State.HALTED)
