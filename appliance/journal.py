@@ -10,23 +10,28 @@ ids (and the epoch, where the head is damaged) skip further than those records c
 
 import fcntl
 import os
-import struct
 import threading
 import time
-import zlib
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
-
-import msgspec
 
 from appliance.errors import ConfigError
+from appliance.journal_records import (
+    END,
+    Begun,
+    Closed,
+    Counters,
+    Opened,
+    Record,
+    Reserved,
+    StoredIds,
+    framed,
+    read,
+)
 from appliance.messages import Verdict
 
 BLOCK = 256
 """Ids per reservation."""
 ID_WRAP = 65_535
-_FRAME = struct.Struct("<II")
-_END = bytes(_FRAME.size)
 _SKIPPED_IDS = 1 << 20
 """More parts than the records of one file can tell of."""
 _TRY_AGAIN = 100
@@ -35,58 +40,6 @@ _SIZE = 16 << 20
 _UNSTORED_MAX = 5_000
 _UNCOUNTED_MAX = 4_000
 """Many more than a second holds, after which counters are written anyway."""
-
-
-class Begun(msgspec.Struct, frozen=True, tag=True):
-    """First record of a file, and of every start."""
-
-    generation: int
-    epoch: int
-    next_id: int
-    counters: dict[str, int]
-
-
-class Reserved(msgspec.Struct, frozen=True, tag=True):
-    """Ids below this number may have been given out."""
-
-    next_id: int
-
-
-class Opened(msgspec.Struct, frozen=True, tag=True):
-    """A part was accepted."""
-
-    part_id: int
-    part_tag: int
-    part_text: str
-    lot: str
-    opened_utc_ns: int
-    deadline_ns: int
-    recipe: str
-    recipe_hash: str
-    is_challenge: bool = False
-
-
-class Closed(msgspec.Struct, frozen=True, tag=True):
-    """A part got its verdict; kept whole until the recorder has it."""
-
-    verdict: Verdict
-
-
-class StoredIds(msgspec.Struct, frozen=True, tag=True):
-    """The recorder has these."""
-
-    part_ids: tuple[int, ...]
-
-
-class Counters(msgspec.Struct, frozen=True, tag=True):
-    """Lifetime counters as of now."""
-
-    counters: dict[str, int]
-
-
-Record: TypeAlias = Begun | Reserved | Opened | Closed | StoredIds | Counters
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Record)
 
 
 def acq_id(part_id: int) -> int:
@@ -232,9 +185,9 @@ class Journal:
         self._sync()
 
     def _append(self, record: Record) -> None:
-        data = _encoder.encode(record)
+        frame = framed(record, self._generation)
         try:
-            if self._offset + len(data) + _FRAME.size + len(_END) > self._size:
+            if self._offset + len(frame) + len(END) > self._size:
                 if self._is_stuck and self.lost % _TRY_AGAIN:
                     raise OSError("the journal is full")
                 self._is_stuck = True
@@ -242,9 +195,9 @@ class Journal:
                 self._is_stuck = False
                 if not isinstance(record, Reserved | Counters | StoredIds):
                     return  # the new file already holds what this record says
-            frame = _framed(data, self._generation)
+                frame = framed(record, self._generation)  # of the new file
             with self._lock:
-                _write(self._file, frame + _END, self._offset)
+                _write(self._file, frame + END, self._offset)
                 self._offset += len(frame)
         except OSError:
             self.lost += 1
@@ -290,10 +243,10 @@ class Journal:
             *self.uncounted,
             StoredIds(tuple(p for p in since if p not in self.unstored)),
         ]
-        frames = [_framed(_encoder.encode(begun), 0)]
+        frames = [framed(begun, 0)]
         total = len(frames[0])
         for number, record in enumerate(head):
-            frame = _framed(_encoder.encode(record), generation)
+            frame = framed(record, generation)
             if total + len(frame) > self._size // 2:
                 # A crash would now forget the rest; only a recorder long away leaves so much.
                 self.unstored_dropped += len(head) - number
@@ -305,7 +258,7 @@ class Journal:
             # Begun is written last: a file that was cut short while written does not count.
             _write(handle, bytes(len(frames[0])), 0)
             os.fdatasync(handle)
-            _write(handle, b"".join(frames[1:]) + _END, len(frames[0]))
+            _write(handle, b"".join(frames[1:]) + END, len(frames[0]))
             os.fdatasync(handle)
             _write(handle, frames[0], 0)
             os.fsync(handle)
@@ -325,7 +278,7 @@ class Journal:
             self._generation = generation
 
     def _restore(self) -> None:
-        found = [_read(path) for path in self._paths]
+        found = [read(path) for path in self._paths]
         newest = max(found, key=lambda file: file.generation)
         self._generation = newest.generation
         for record in newest.records:
@@ -362,56 +315,6 @@ class Journal:
                 self.counters = dict(record.counters)
                 self._is_head = False
                 self.uncounted.clear()
-
-
-class _Found(NamedTuple):
-    """What one file holds."""
-
-    records: list[Record]
-    generation: int
-    is_cut: bool
-    """It ends with something else than its end mark."""
-
-
-def _read(path: Path) -> _Found:
-    """All whole records up to the end mark or the first damaged frame."""
-    records: list[Record] = []
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return _Found(records, 0, is_cut=False)
-    except OSError:
-        return _Found(records, 0, is_cut=True)
-    offset = salt = 0
-    while data[offset : offset + len(_END)] != _END:
-        record, offset = _record_at(data, offset, salt)
-        is_first = not records
-        if record is None or isinstance(record, Begun) != is_first:
-            return _Found(records, salt, is_cut=True)
-        if isinstance(record, Begun):
-            salt = record.generation
-        records.append(record)
-    return _Found(records, salt, is_cut=False)
-
-
-def _record_at(data: bytes, offset: int, salt: int) -> tuple[Record | None, int]:
-    """The record (None where it is damaged) and where the next one begins."""
-    begin = offset + _FRAME.size
-    if begin > len(data):
-        return None, offset
-    length, crc = _FRAME.unpack_from(data, offset)
-    body = data[begin : begin + length]
-    # Salted with the generation: behind a damaged end lie whole frames of an older generation.
-    if len(body) != length or zlib.crc32(body, salt) != crc:
-        return None, offset
-    try:
-        return _decoder.decode(body), begin + length
-    except (msgspec.ValidationError, msgspec.DecodeError):
-        return None, offset
-
-
-def _framed(data: bytes, salt: int) -> bytes:
-    return _FRAME.pack(len(data), zlib.crc32(data, salt)) + data
 
 
 def _write(handle: int, data: bytes, offset: int) -> None:

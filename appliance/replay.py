@@ -7,6 +7,7 @@ the line they work side by side: one thread reads ahead, one keeps the book, and
 is what takes long, waits for neither. Nothing here compares or prints.
 """
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,8 @@ from appliance.replay_infer import Answer, Engines, Infer, Recipes
 from appliance.replay_stage import Pair, Stage
 from appliance.replay_tape import Heard, read
 
+_SWITCH_S = 0.0005
+"""What comes back from the engine would wait ten times as long for the thread that reads."""
 _BEHIND = 24
 """Answers that wait for the book; each may hold a map."""
 
@@ -75,9 +78,12 @@ class Player:
         count = _Losses(self._recording)
         tape = read(self._recording)
         heard = _in_real_time(tape) if self._is_real_time else tape
+        patience_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         try:
             yield from _behind(stage, count, infer.answers(heard))
         finally:
+            sys.setswitchinterval(patience_s)
             tape.close()
             self.losses, self.engine_ns = count.losses, infer.engine_ns
 

@@ -129,8 +129,6 @@ class Answer(NamedTuple):
     """Of a part that is opened."""
     said: Mapped | InferFailed | None = None
     """Of a score; None where what was said then must do."""
-    map_difference: float | None = None
-    """Largest difference to the map of that day, in logits."""
     is_blind: bool = False
     """A score without the picture that it takes to say it again."""
 
@@ -171,13 +169,9 @@ class Infer:
             return Answer(heard, is_blind=True)
         setup = self._engines.setup(recipe)
         said = answer(setup, heard.seen.frame, heard.pixels)
-        if isinstance(said, InferFailed):
-            return Answer(heard, said=said)
-        self.engine_ns += said.scored.stages_ns["engine"]
-        difference = None
-        if heard.map is not None and heard.map.size == said.map.size:
-            difference = float(np.abs(heard.map.reshape(said.map.shape) - said.map).max())
-        return Answer(heard, said=said, map_difference=difference)
+        if isinstance(said, Mapped):
+            self.engine_ns += said.scored.stages_ns["engine"]
+        return Answer(heard, said=said)
 
 
 def answer(setup: Setup, frame: FrameReady, pixels: npt.NDArray[Any]) -> Mapped | InferFailed:

@@ -8,6 +8,7 @@ Nothing is written and nothing compared here.
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from appliance.codes import Word
 from appliance.errors import PartError
@@ -181,12 +182,13 @@ class Stage:
         key = then.camera, then.frame_id
         if answer.is_blind:
             self._blind.add(key)
-        if answer.map_difference is not None:
-            self._deviations[key] = answer.map_difference
         said = answer.said
         if said is None:  # what infer said then is all that there is
             said = msgspec.structs.replace(then, setup_hash=self._translated(then.setup_hash))
         elif isinstance(said, Mapped):
+            old = answer.heard.map
+            if old is not None and old.size == said.map.size:
+                self._deviations[key] = float(np.abs(old.reshape(said.map.shape) - said.map).max())
             said = msgspec.structs.replace(said.scored, map=self._memory.put(said.map))
         if isinstance(said, InferFailed):
             self._book.failed(said, now_ns)

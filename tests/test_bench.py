@@ -45,16 +45,17 @@ def check(row: dict[str, Any]) -> None:
         assert value is None or math.isfinite(value)
 
 
-def test_figures_of_the_scoring_and_the_resize() -> None:
+def test_figures_of_the_scoring_the_resize_and_the_replay() -> None:
     code, found = run(
-        *only("features", "forest", "scoring", "resize"), "--seconds", "0.2", "--no-fail"
+        *only("features", "forest", "scoring", "resize", "replay"), "--seconds", "0.2", "--no-fail"
     )
     assert code == 0
     assert set(found) == {"seconds", "machine", "rows", "missed"}
     assert found["machine"]["cores"] >= 1 and found["machine"]["libraries"]["numpy"]
     for row in found["rows"]:
         check(row)
-    assert {row["bench"] for row in found["rows"]} == {"features", "forest", "scoring", "resize"}
+    benches = {row["bench"] for row in found["rows"]}
+    assert benches == {"features", "forest", "scoring", "resize", "replay"}
     assert all(row["value"] > 0 for row in found["rows"])
 
 

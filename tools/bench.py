@@ -38,6 +38,7 @@ BENCHES: dict[str, str] = {
     "pixels": "tools.bench_pixels:pixels",
     "start": "tools.bench_start:start",
     "resize": "tools.bench_graph:resize",
+    "replay": "tools.bench_replay:replay",
     "memory": "tools.bench_memory:memory",
     "model": "tools.bench_graph:model",
     "graphs": "tools.bench_graph:graphs",

@@ -1,0 +1,219 @@
+"""Replay against the engine's own throughput: reading, gates, features and book must cost no time.
+
+A recording of 1-megapixel pictures with their maps is played; then the engine alone is called with
+the same pictures, in the same process. The network is a stack of convolutions with random weights,
+about 1.5 thousand million multiplications a picture: a fifth of a WRN-50-2, so that what replay
+adds is seen more clearly than with a real one.
+"""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import tomli_w
+from onnx import TensorProto, helper, numpy_helper
+
+from appliance.bundle import (
+    Bundle,
+    Golden,
+    InputContract,
+    Manifest,
+    finish_bundle,
+    merged_network,
+)
+from appliance.config import Config, load_config
+from appliance.recipe import Limits, LoadedRecipe, Recipe, load_recipe, write_recipe
+from appliance.replay_command import Options, play_one
+from appliance.replay_infer import Engines
+from appliance.segments import column_names
+from tools.bench_row import NotMeasuredError, Row, figure
+from tools.recorded_parts import record_parts
+
+_SIDE_PX = 256
+_FRAME_PX = 1024
+_CHANNELS = 64
+_LAYERS = 10
+_PICTURES = 8
+_FEWEST, _MOST = 24, 400
+_SEGMENTS = tuple(f"s{number}" for number in range(8))
+
+
+def replay(seconds: float) -> list[Row]:
+    """Parts per second of `inspectd replay` ÷ pictures per second of its engine alone."""
+    root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
+    config, recipe = _installation(root)
+    try:
+        pictures = [_picture(number) for number in range(_PICTURES)]
+        before = _engine_alone(config, recipe, pictures, seconds / 4)
+        parts = int(np.clip(seconds / before.wall_s, _FEWEST, _MOST))
+        path = record_parts(config, recipe, (pictures[n % _PICTURES] for n in range(parts)), "r")
+        engines = Engines(config)
+        try:
+            engines.setup(recipe)  # proved and warm, as for any recording but the first
+            engines.scorer(recipe)
+            begun, cpu = time.perf_counter(), time.process_time()
+            report = play_one(path, Options(config=str(root / "config.toml")), config, engines)
+            wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
+        finally:
+            engines.close()
+        after = _engine_alone(config, recipe, pictures, seconds / 4)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(config.rings_dir, ignore_errors=True)
+    if report.equal != parts:
+        raise NotMeasuredError(f"expected {parts} equal parts, got {report.equal}")
+    alone_s = (before.wall_s + after.wall_s) / 2
+    return [
+        Row(
+            bench="replay",
+            what="replay ÷ the engine alone, parts per second, 1 MP",
+            value=figure(alone_s * parts / wall_s),
+            unit="ratio",
+            must=0.9,
+            ambition=1.0,
+            is_floor=True,
+            spread={
+                "parts": parts,
+                "replay 1/s": figure(parts / wall_s),
+                "engine alone 1/s": figure(1 / alone_s),
+                "engine before ÷ after": figure(before.wall_s / after.wall_s),
+                "CPU ms per part": figure(cpu_s / parts * 1e3),
+                "of it the engine's": figure((before.cpu_s + after.cpu_s) / 2 * 1e3),
+            },
+        )
+    ]
+
+
+class _Alone(NamedTuple):
+    """Medians of one call."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def _engine_alone(
+    config: Config, recipe: LoadedRecipe, pictures: list[npt.NDArray[np.uint8]], seconds: float
+) -> _Alone:
+    """In a set-up of its own."""
+    engines = Engines(config)
+    try:
+        setup = engines.setup(recipe)
+        engine, amap = setup.cameras["top"].engine, np.empty(setup.map_shape, np.float32)
+        times: list[tuple[float, float]] = []
+        end = time.perf_counter() + seconds
+        while len(times) < _PICTURES or time.perf_counter() < end:
+            picture = pictures[len(times) % _PICTURES]
+            begun, cpu = time.perf_counter(), time.process_time()
+            engine.infer(picture, amap)
+            times.append((time.perf_counter() - begun, time.process_time() - cpu))
+        return _Alone(*(float(np.median(column)) for column in zip(*times, strict=True)))
+    finally:
+        engines.close()
+
+
+def _installation(root: Path) -> tuple[Config, LoadedRecipe]:
+    camera = {"name": "top", "kind": "files", "folder": "x", "record": "all"}
+    settings = {"root": ".", "deadline_ms": 200, "camera": [camera], "engine": {"kind": "onnx"}}
+    (root / "config.toml").write_text(tomli_w.dumps(settings))
+    config = load_config(root / "config.toml")
+    bundle = _bundle(config.bundles_dir / "net")
+    recipe = Recipe(
+        id="bench",
+        version=1,
+        bundle=bundle.id,
+        bundle_dir="net",
+        decides="map_max",
+        limits=Limits(t1=1e6, t2=2e6),
+    )
+    write_recipe(config, recipe)
+    return config, load_recipe(config, "bench/1")
+
+
+def _picture(number: int) -> npt.NDArray[np.uint8]:
+    noise = np.random.default_rng(number).integers(20, 230, (_FRAME_PX, _FRAME_PX))
+    return noise.astype(np.uint8)
+
+
+def _bundle(folder: Path) -> Bundle:
+    draft = folder.with_name("draft")
+    (draft / "golden").mkdir(parents=True)
+    contract = InputContract(
+        height_px=_SIDE_PX,
+        width_px=_SIDE_PX,
+        source_height_px=_FRAME_PX,
+        source_width_px=_FRAME_PX,
+        channels=1,
+        smallest_defect_px=12,
+    )
+    network = _network()
+    onnx.save(network, str(draft / "network.onnx"))
+    labels = np.repeat(np.arange(8, dtype=np.uint8), _SIDE_PX // 8)
+    cv2.imwrite(str(draft / "segments.png"), np.tile(labels, (_SIDE_PX, 1)))
+    frame = _picture(0)
+    merged = merged_network(network, contract, _FRAME_PX, _FRAME_PX, 1)
+    session = ort.InferenceSession(merged.SerializeToString(), providers=["CPUExecutionProvider"])
+    amap, score = session.run(["map", "score"], {"frame": frame[None, :, :, None]})
+    cv2.imwrite(str(draft / "golden/0.png"), frame)
+    np.savez(draft / "golden/0.npz", map=np.asarray(amap)[0], score=np.asarray(score)[0])
+    manifest = Manifest(
+        kind="supersimplenet",
+        product="bench",
+        created_utc="",
+        files={},
+        input=contract,
+        segments=_SEGMENTS,
+        columns=column_names(_SEGMENTS, ("supersimplenet",)),
+        golden=(Golden(image="golden/0.png", outputs="golden/0.npz"),),
+    )
+    return finish_bundle(draft, folder, manifest)
+
+
+def _network() -> onnx.ModelProto:
+    """(N, 3, 256, 256) → map (N, 1, 256, 256) and score (N)."""
+    rng = np.random.default_rng(0)
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    last, channels = "image", 3
+    for layer in range(_LAYERS + 2):
+        step = 2 if layer < 2 else 1
+        shape = (_CHANNELS, channels, 3, 3)
+        scale = np.sqrt(2 / (9 * channels)) / (255.0 if layer == 0 else 1.0)
+        values = rng.normal(0, scale, shape).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f"w{layer}"))
+        pads = [1, 1, 1, 1]
+        nodes += [
+            helper.make_node(
+                "Conv", [last, f"w{layer}"], [f"c{layer}"], strides=[step, step], pads=pads
+            ),
+            helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]),
+        ]
+        last, channels = f"r{layer}", _CHANNELS
+    weights += [
+        numpy_helper.from_array(np.array([1], np.int64), "channel"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "all"),
+        numpy_helper.from_array(np.array([1, 1, 4, 4], np.float32), "scales"),
+    ]
+    nodes += [
+        helper.make_node("ReduceMean", [last, "channel"], ["small"], keepdims=1),
+        helper.make_node("Resize", ["small", "", "scales"], ["map"], mode="linear"),
+        helper.make_node("ReduceMax", ["map", "all"], ["score"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, _SIDE_PX, _SIDE_PX])],
+        [
+            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", 1, _SIDE_PX, _SIDE_PX]),
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
+        ],
+        weights,
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10)
