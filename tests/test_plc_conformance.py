@@ -46,7 +46,7 @@ class DeskBox:
         self.open: dict[int, PlcInput] = {}
         self.plc: PlcInput | None = None
         self.handshake = Handshake(
-            self.bank, self.conditions, self._accept, self._ask, lambda: None, self.tally.add,
+            self.bank, self.conditions, self._accept, self._ask, lambda _: None, self.tally.add,
             mode=mode, is_triggered_by_plc=True, epoch=9,
             heartbeat_timeout_ms=settings.get("heartbeat_ms", 500),
             acknowledge_timeout_ms=settings.get("acknowledge_ms", ACKNOWLEDGE_MS),

@@ -254,7 +254,7 @@ def test_outputs_alone_leave_the_handshake_to_modbus(tmp_path: Path) -> None:
         io = Io(chip="virtual", watchdog="external", ok=OK, healthy=HEALTHY)
         bank, conditions = Bank(), Conditions(state=State.READY)
         Handshake(
-            bank, conditions, lambda *_: 1, lambda *_: None, lambda: None, lambda _: None,
+            bank, conditions, lambda *_: 1, lambda *_: None, lambda _: None, lambda _: None,
             mode="level", is_triggered_by_plc=True, epoch=1, heartbeat_timeout_ms=500,
             acknowledge_timeout_ms=2000, deadline_ms=200,
         )  # fmt: skip

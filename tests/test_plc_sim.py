@@ -35,9 +35,10 @@ from appliance.plc_modbus import ModbusPort
 from appliance.words import Bank, PlcInput
 from tools.plc_command import GUARD_NS, CommandProgram
 from tools.plc_level import LevelProgram
-from tools.plc_program import Break, Part, PlcOptions, Ring
+from tools.plc_program import Break, Part, PlcOptions, Ring, Sightings
 from tools.plc_ring import RingProgram
 from tools.plc_sim import PlcReport, command, part_object, run_plc
+from tools.plc_view import view
 
 T = TypeVar("T")
 MS = 1_000_000
@@ -429,7 +430,8 @@ class Box:
         self.counted: list[str] = []
         self.is_beating = True
         self.handshake = Handshake(
-            self.bank, self.conditions, self._accept, self._ask, lambda: None, self.counted.append,
+            self.bank, self.conditions, self._accept, self._ask, lambda _: None,
+            self.counted.append,
             mode=self.mode, is_triggered_by_plc=True, epoch=epoch, heartbeat_timeout_ms=500,
             acknowledge_timeout_ms=100, deadline_ms=1000,
         )  # fmt: skip
@@ -747,6 +749,46 @@ def test_the_command_prints_one_object_and_writes_one_line_per_part(tmp_path: Pa
     assert [record["tag"] for record in records] == list(range(1, 9))
     assert [record["word"] for record in records] == [by_tag(tag) for tag in range(1, 9)]
     assert "2 accepted, 6 rejected" in err
+
+
+def test_the_view_shows_words_bits_and_the_newest_parts() -> None:
+    serving = Serving()
+    try:
+        process = plc_sim(
+            serving, "--parts", "3", "--deadline-ms", "5000", "--view",
+            "--break", "wrong-tag", "--break-from", "3",
+        )  # fmt: skip
+        _, err = process.communicate(timeout=30)
+    finally:
+        serving.close()
+    shown = err.splitlines()
+    assert shown[0].startswith("PLC on the desk → 127.0.0.1:"), err
+    assert shown[1] == "breaks a rule: wrong-tag from part 3 on"
+    assert "\nStatus1       ONLINE" in err
+    assert "3 parts, 2 accepted, 1 rejected" in err
+    newest = [line for line in shown if line.startswith("tag ")]
+    assert len(newest) == 3
+    assert newest[0].startswith("tag 3 ") and "rejected" in newest[0]
+    assert newest[2].startswith("tag 1 ") and "accepted" in newest[2]
+
+
+def test_the_view_of_a_box_that_does_not_answer() -> None:
+    lines = view(PlcOptions(ring=Ring.HARDWARE), None, Bank(), [], Sightings(missing_slots=2), "s")
+    assert "no answer" in lines
+    assert "missing slots 2" in lines
+    assert "ring, parts by hardware" in lines[0]
+
+
+def test_the_view_names_bits_codes_and_unknown_numbers() -> None:
+    image = Bank()
+    image.set("Status1", READY)
+    image.set("State", State.READY)
+    image.set("Verdict", 0x1234)
+    image.set("OfflineReason", OfflineReason.PLC_COMMUNICATION)
+    text = "\n".join(view(PlcOptions(), image, Bank(), [], Sightings(), "s"))
+    assert "ONLINE TRIGGER_READY" in text
+    assert "6 READY, OfflineReason 8 PLC_COMMUNICATION, FaultCode 0 NONE" in text
+    assert "Verdict 0x1234" in text
 
 
 def test_the_command_ends_on_sigterm_with_what_it_has() -> None:

@@ -11,29 +11,33 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import numpy as np
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from appliance.codes import CommandCode, CommandError, Reason, Word
 from appliance.errors import ConfigError
+from appliance.words import Bank
 from tools.plc_client import run_scans
 from tools.plc_command import CommandProgram
 from tools.plc_level import LevelProgram
 from tools.plc_program import Break, Part, PlcOptions, Program, Ring, Sightings
 from tools.plc_ring import RingProgram
+from tools.plc_view import KEPT_PARTS, name_of, view
 
 _LATENCIES_KEPT = 100_000
 _PLAIN_LINE_EVERY_S = 10.0
+_SCREEN_EVERY_S = 0.1
 
 
 @dataclass(kw_only=True)
@@ -60,8 +64,8 @@ class PlcReport:
         self.accepted += part.is_accepted
         self.rejected += not part.is_accepted
         self.triggered += part.triggered_ns > 0
-        self.words[_name(Word, part.word)] += 1
-        self.reasons[_name(Reason, part.reason)] += 1
+        self.words[name_of(Word, part.word)] += 1
+        self.reasons[name_of(Reason, part.reason)] += 1
         self.rejected_why.update(part.why)
         if part.word != Word.NONE and len(self.latencies_ms) < _LATENCIES_KEPT:
             self.latencies_ms.append(part.latency_ms)
@@ -90,8 +94,11 @@ async def run_plc(
     options: PlcOptions,
     on_part: Callable[[Part], None] | None = None,
     stop: asyncio.Event | None = None,
+    on_scan: Callable[[Bank | None, Program], None] | None = None,
 ) -> PlcReport:
     """Drive the line until every part is judged, or until `stop`; `on_part` sees each decision.
+
+    `on_scan` sees every cycle: the image that was read, or None where nobody answered.
 
     Raises ValueError for options that contradict each other.
     """
@@ -117,11 +124,35 @@ async def run_plc(
             LevelProgram(options, decided) if is_level else RingProgram(options, decided, pulse)
         )
         begun = time.monotonic()
-        report.communication_losses = await run_scans(options, program, stop or asyncio.Event())
+        scanned = program if on_scan is None else _Watched(program, on_scan)
+        report.communication_losses = await run_scans(options, scanned, stop or asyncio.Event())
     program.lost(time.monotonic_ns(), "stopped")
     report.seen = program.seen
     report.elapsed_s = time.monotonic() - begun
     return report
+
+
+class _Watched:
+    """A program whose cycles somebody looks at."""
+
+    def __init__(self, program: Program, on_scan: Callable[[Bank | None, Program], None]) -> None:
+        self._program, self._on_scan = program, on_scan
+        self.out = program.out
+
+    @property
+    def is_done(self) -> bool:
+        """As the program says."""
+        return self._program.is_done
+
+    def scan(self, image: Bank, now_ns: int) -> None:
+        """One cycle after a good request."""
+        self._program.scan(image, now_ns)
+        self._on_scan(image, self._program)
+
+    def lost(self, now_ns: int, why: str) -> None:
+        """One cycle without an answer."""
+        self._program.lost(now_ns, why)
+        self._on_scan(None, self._program)
 
 
 async def command(options: PlcOptions, code: CommandCode, argument: int = 0) -> CommandError:
@@ -163,6 +194,9 @@ def main(
     break_rule: Annotated[Break, typer.Option("--break", help="Break this rule.")] = Break.NONE,
     break_from: Annotated[int, typer.Option(min=1, help="From this part on.")] = 1,
     parts_file: Annotated[Path | None, typer.Option(help="One JSON line per part.")] = None,
+    as_view: Annotated[
+        bool, typer.Option("--view", help="Show words, bits and the newest parts as they change.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """A PLC on the desk: triggers parts, applies the acceptance rule, reports what it saw."""
@@ -184,11 +218,15 @@ def main(
         breaks=break_rule,
         break_from=break_from,
     )
-    raise typer.Exit(asyncio.run(_main(options, load_recipe, parts_file, as_json)))
+    raise typer.Exit(asyncio.run(_main(options, load_recipe, parts_file, as_json, as_view)))
 
 
 async def _main(
-    options: PlcOptions, load_recipe: int, parts_file: Path | None, as_json: bool
+    options: PlcOptions,
+    load_recipe: int,
+    parts_file: Path | None,
+    as_json: bool,
+    as_view: bool,
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -199,11 +237,11 @@ async def _main(
         if result != CommandError.DONE:
             sys.stderr.write(f"inspectd: recipe {load_recipe} not loaded: {result.name}\n")
             return 1
-    view = _View(options, parts_file)
+    shown = (_Screen if as_view else _View)(options, parts_file)
     try:
-        report = await run_plc(options, view.add, stop)
+        report = await run_plc(options, shown.add, stop, shown.scanned)
     finally:
-        view.close()
+        shown.close()
     if as_json:
         sys.stdout.write(json.dumps(report.summary()) + "\n")
     return 0 if report.triggered else 1
@@ -213,15 +251,19 @@ class _View:
     """One line for people on stderr: a bar on a terminal, now and then a line elsewhere."""
 
     def __init__(self, options: PlcOptions, parts_file: Path | None) -> None:
+        self.options = options
         self._report = PlcReport()
         self._file = _open(parts_file) if parts_file else None
         self._console = Console(stderr=True)
         self._shown_s = time.monotonic()
+        self._begin()
+
+    def _begin(self) -> None:
         self._progress = Progress(
             TextColumn("PLC"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
             console=self._console, disable=not self._console.is_terminal,
         )  # fmt: skip
-        self._task = self._progress.add_task("", total=options.parts or None)
+        self._task = self._progress.add_task("", total=self.options.parts or None)
         self._progress.start()
 
     def add(self, part: Part) -> None:
@@ -230,29 +272,69 @@ class _View:
         if self._file is not None:
             self._file.write(json.dumps(part_object(part)) + "\n")
             self._file.flush()
-        self._progress.update(self._task, advance=1, description=self._line())
+        self._show(part)
+
+    def _show(self, part: Part) -> None:
+        self._progress.update(self._task, advance=1, description=self.line())
         is_due = time.monotonic() - self._shown_s > _PLAIN_LINE_EVERY_S
         if is_due and not self._console.is_terminal:
             self._say()
 
+    def scanned(self, image: Bank | None, program: Program) -> None:
+        """One cycle of the program."""
+
     def close(self) -> None:
         """The last line stays."""
-        self._progress.stop()
-        if not self._console.is_terminal:
-            self._say()
+        self._end()
         if self._file is not None:
             self._file.close()
 
+    def _end(self) -> None:
+        self._progress.stop()
+        if not self._console.is_terminal:
+            self._say()
+
     def _say(self) -> None:
         self._shown_s = time.monotonic()
-        sys.stderr.write(f"plc: {self._report.parts} parts, {self._line()}\n")
+        sys.stderr.write(f"plc: {self._report.parts} parts, {self.line()}\n")
         sys.stderr.flush()
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """What became of the parts so far."""
         report = self._report
         why = report.rejected_why.most_common(1)
         most = f", mostly: {why[0][0]}" if why else ""
         return f"{report.accepted} accepted, {report.rejected} rejected{most}"
+
+
+class _Screen(_View):
+    """The words of the last cycle and the newest parts; on a terminal as they change, else once."""
+
+    def _begin(self) -> None:
+        self._newest: deque[Part] = deque(maxlen=KEPT_PARTS)
+        self._lines: list[str] = []
+        self._live = Live(console=self._console, refresh_per_second=10, transient=True)
+        if self._console.is_terminal:
+            self._live.start()
+
+    def _show(self, part: Part) -> None:
+        self._newest.appendleft(part)
+
+    def scanned(self, image: Bank | None, program: Program) -> None:
+        """One cycle of the program; shown ten times a second."""
+        now_s = time.monotonic()
+        if now_s - self._shown_s < _SCREEN_EVERY_S and not program.is_done:
+            return
+        self._shown_s = now_s
+        summary = f"{self._report.parts} parts, {self.line()}"
+        newest = [*self._newest]
+        self._lines = view(self.options, image, program.out, newest, program.seen, summary)
+        if self._live.is_started:
+            self._live.update(Text("\n".join(self._lines)))
+
+    def _end(self) -> None:
+        self._live.stop()
+        sys.stderr.write("\n".join(self._lines) + "\n")
 
 
 def _open(path: Path) -> TextIO:
@@ -270,10 +352,3 @@ def part_object(part: Part) -> dict[str, Any]:
     record["latency_ms"] = round(part.latency_ms, 3) if has_result else None
     record["triggered_ns"] = part.triggered_ns or None
     return record
-
-
-def _name(kind: type[IntEnum], value: int) -> str:
-    try:
-        return kind(value).name
-    except ValueError:
-        return f"0x{value:04X}"
