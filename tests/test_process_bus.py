@@ -3,13 +3,18 @@
 # pyright: reportArgumentType=false, reportPrivateImportUsage=false
 
 import asyncio
+import json
+import logging
 import os
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -18,6 +23,7 @@ from appliance.messages import Command, CommandResult
 from appliance.opcua_users import put_user, users_file
 from appliance.recipe import load_recipe
 from appliance.wire import Wiring
+from tests.fuzz_buses import Counts, fuzz_opcua
 from tests.rig import Rig, free_port, until
 
 pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
@@ -28,6 +34,7 @@ from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 USER, PASSWORD = "mes", "a long password"
+ROOT = Path(__file__).parent.parent
 types: Any = ua
 
 
@@ -150,6 +157,64 @@ def test_every_mandatory_node_is_there_and_every_method_answers(rig: Rig) -> Non
             }  # fmt: skip
 
     asyncio.run(walk())
+
+
+def test_a_client_calls_every_method_and_gets_what_it_declares(rig: Rig) -> None:
+    """Those that the other tests leave out; a positive number is a CommandError."""
+    nothing = {
+        "meas": types.MeasIdDataType(Id=""),
+        "part": types.PartIdDataType(Id=""),
+        "recipe": types.RecipeIdExternalDataType(Id=""),
+        "product": types.ProductIdDataType(Id=""),
+        "parameters": ua.Variant([], ua.VariantType.Variant, is_array=True),
+    }
+    automatic = "VisionStateMachine.AutomaticModeStateMachine"
+    configuration = types.ConfigurationIdDataType(Id="config.toml")
+    most = number(0, ua.VariantType.UInt32)
+    internal = types.RecipeIdInternalDataType(Id="cell/1")
+
+    async def ask_all() -> None:
+        async with client(rig) as opc:
+
+            async def answered(path: str, *arguments: Any) -> list[Any]:
+                method = await below(opc, path)
+                outputs = await call(opc, path, *arguments)
+                outputs = outputs if isinstance(outputs, list) else [outputs]
+                with suppress(ua.UaError):
+                    declared = await method.get_child("0:OutputArguments")
+                    assert len(outputs) == len(await declared.read_value()), path
+                return outputs
+
+            _, error = await answered(f"{automatic}.StartContinuous", *nothing.values())
+            assert error == CommandError.WRONG_STATE  # the PLC triggers this line
+            for name in ("Stop", "Abort"):
+                (error,) = await answered(f"{automatic}.{name}", number(0), text(""))
+                assert error == CommandError.WRONG_STATE
+            assert await answered(
+                "VisionStateMachine.SelectModeAutomatic", number(0), text("")
+            ) == [0]
+            await answered("VisionStateMachine.ConfirmAll", number(0), text(""))
+            recipe = nothing["recipe"]
+            *_, error = await answered("RecipeManagement.UnprepareRecipe", recipe, internal)
+            assert error == CommandError.NOT_SUPPORTED
+            management = "ConfigurationManagement"
+            _, found, error = await answered(
+                f"{management}.GetConfigurationById", configuration, number(0)
+            )
+            assert (found.InternalId.Id, error) == ("config.toml", 0)
+            _, count, _, listed, error = await answered(
+                f"{management}.GetConfigurationList", most, most, number(0)
+            )
+            assert (count, listed[0].InternalId.Id, error) == (1, "config.toml", 0)
+            assert await answered(f"{management}.ActivateConfiguration", configuration) == [0]
+            safety = "SafetyStateManagement"
+            told = ua.Variant(True, ua.VariantType.Boolean)
+            assert await answered(f"{safety}.ReportSafetyState", told, text("door open")) == [0]
+            assert await (await below(opc, f"{safety}.VisionSafetyTriggered")).read_value() is True
+            told = ua.Variant(False, ua.VariantType.Boolean)
+            assert await answered(f"{safety}.ReportSafetyState", told, text("")) == [0]
+
+    asyncio.run(ask_all())
 
 
 async def members(kind: Node) -> list[Node]:
@@ -331,6 +396,60 @@ def test_a_wrong_password_is_refused(rig: Rig, user: str, password: str) -> None
                 pass
 
     asyncio.run(knock())
+
+
+NODE_MODULES = Path(os.environ.get("OPCUA_MODULES", ROOT / ".venv" / "node"))
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None
+    or not (NODE_MODULES / "node_modules" / "node-opcua-client").is_dir(),
+    reason="no node, or no node-opcua-client: npm install --prefix .venv/node node-opcua-client",
+)
+def test_a_client_of_another_language_browses_calls_and_hears(rig: Rig) -> None:
+    """node-opcua, which shares no line with the server."""
+    command = ["node", str(ROOT / "tools" / "opcua_check.mjs"), url(rig), USER, "2"]
+    environment = {**os.environ, "OPCUA_MODULES": str(NODE_MODULES), "OPCUA_PASSWORD": PASSWORD}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as checking:
+        assert checking.stderr is not None
+        said: list[str] = []
+        while "listening\n" not in said:
+            said.append(checking.stderr.readline())
+            assert said[-1], "".join(said)
+        _, parts = rig.drive(parts=2)
+        output, errors = checking.communicate(timeout=120)
+    assert checking.returncode == 0, errors
+    found = json.loads(output)
+    assert found["bad"] == [] and found["variables"] > 100
+    assert len(found["methods"]) == 18
+    for name, answer in found["methods"].items():
+        assert answer["status"] == "Good", name
+        assert answer["outputs"] == answer["declared"], name
+    assert found["results"][:2] == [{"job": ANY, "isSimulated": True}] * 2
+    assert len(parts) == 2
+    assert found["events"]["JobStartedEventType"] >= 2
+    assert found["anonymous"] == "let in", "this line lets readers in"
+
+
+def test_damaged_messages_end_nothing_and_touch_no_verdict(rig: Rig) -> None:
+    """Three seconds of noise; for as long as wanted: python -m tests.fuzz_buses opcua."""
+    opcua = rig.config.bus.opcua
+    assert opcua is not None
+    before = rig.pid("bus"), rig.pid("decide")
+
+    async def drive() -> tuple[Counts, list[Any]]:
+        driving = asyncio.create_task(asyncio.to_thread(rig.drive, parts=10, rate_hz=5))
+        counts = await fuzz_opcua(("127.0.0.1", opcua.port), 3, seed=20)
+        return counts, (await driving)[1]
+
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    counts, parts = asyncio.run(drive())
+    assert counts.inputs > 20
+    assert counts.good_answers == counts.good_requests > 0
+    assert [part.word for part in parts] == [Word.OK] * 10
+    assert (rig.pid("bus"), rig.pid("decide")) == before
 
 
 # ---- the process itself --------------------------------------------------------------------
