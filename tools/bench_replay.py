@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import tomli_w
 from onnx import TensorProto, helper, numpy_helper
 
@@ -34,6 +33,7 @@ from appliance.replay_command import Options, play_one
 from appliance.replay_infer import Engines
 from appliance.segments import column_names
 from tools.bench_row import NotMeasuredError, Row, figure
+from tools.bench_runtimes import RUNTIMES, caller
 from tools.recorded_parts import record_parts
 
 _SIDE_PX = 256
@@ -158,10 +158,9 @@ def _bundle(folder: Path) -> Bundle:
     cv2.imwrite(str(draft / "segments.png"), np.tile(labels, (_SIDE_PX, 1)))
     frame = _picture(0)
     merged = merged_network(network, contract, _FRAME_PX, _FRAME_PX, 1)
-    session = ort.InferenceSession(merged.SerializeToString(), providers=["CPUExecutionProvider"])
-    amap, score = session.run(["map", "score"], {"frame": frame[None, :, :, None]})
+    golden = caller(merged, RUNTIMES[0], threads=1)(frame[None, :, :, None])
     cv2.imwrite(str(draft / "golden/0.png"), frame)
-    np.savez(draft / "golden/0.npz", map=np.asarray(amap)[0], score=np.asarray(score)[0])
+    np.savez(draft / "golden/0.npz", map=golden["map"][0], score=golden["score"][0])
     manifest = Manifest(
         kind="supersimplenet",
         product="bench",
