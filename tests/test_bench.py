@@ -79,6 +79,18 @@ def test_the_handshake_takes_every_part() -> None:
         assert row["spread"]["accepted"] > 0
 
 
+def test_the_ring_tells_what_it_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the loads; the figures are those of a machine that does other things as well."""
+    monkeypatch.setattr("tools.bench_plc._RING_LOADS", ((20, 20),))
+    lost, latency = bench.measure("ring", 1.0)
+    assert lost.spread["parts"] == 20
+    assert lost.value == sum(
+        lost.spread[name] or 0 for name in ("slots missed", "overruns", "frames lost")
+    )
+    assert lost.must == 0.0
+    assert latency.value is not None and latency.value > 0
+
+
 def test_numbered_pictures_are_read_back() -> None:
     margins = [numbered(number).mean() for number in range(NUMBERS)]
     assert [number_of(margin) for margin in margins] == list(range(NUMBERS))

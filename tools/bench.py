@@ -34,6 +34,7 @@ BENCHES: dict[str, str] = {
     "fixture": "tools.bench_fixture:fixture",
     "kill": "tools.bench_plc:kill",
     "handshake": "tools.bench_plc:handshake",
+    "ring": "tools.bench_plc:ring",
     "gentl": "tools.bench_gentl:gentl",
     "pixels": "tools.bench_pixels:pixels",
     "start": "tools.bench_start:start",
