@@ -170,12 +170,13 @@ class OpcUaServer:
         await model.build()
         configuration = self._configuration_id()
         started_at = datetime.now(timezone.utc)
-        self._methods = Methods(
-            model, self._ask_as_caller, lambda: self._recipes, configuration, started_at
-        )
-        await self._methods.link()
         self._events = Events(model, configuration)
         await self._events.prepare(server)
+        self._methods = Methods(
+            model, self._ask_as_caller, lambda: self._recipes, configuration, started_at,
+            self._events.safety,
+        )  # fmt: skip
+        await self._methods.link()
         server.iserver.max_connections = MOST_CLIENTS
         server.iserver.max_subscriptions = MOST_SUBSCRIPTIONS
 

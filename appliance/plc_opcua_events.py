@@ -31,6 +31,7 @@ _NAMES = (
     "StateChanged",
     "VisionDiagnosticInfo",
     "VisionInformation",
+    "VisionSafety",
 )
 _CONDITIONS = {"VisionErrorCondition": 700, "VisionWarningCondition": 400}
 """Condition type → severity."""
@@ -126,6 +127,13 @@ class Events:
             await self._tell("Error", now, text)
         else:
             await self._tell("ErrorResolved", now, "the decision process speaks")
+
+    async def safety(self, is_triggered: bool, information: str) -> None:
+        """A client reported the state of a safety device; told on, and acted on by nobody."""
+        await self._tell(
+            "VisionSafety", datetime.now(timezone.utc), information or "safety state",
+            VisionSafetyTriggered=is_triggered, VisionSafetyInformation=information,
+        )  # fmt: skip
 
     async def _state_changed(self, old: str, new: str, now: datetime) -> None:
         model = self._model

@@ -51,13 +51,16 @@ class Methods:
         recipes: Callable[[], dict[int, tuple[str, str]]],
         configuration: Any,
         started_at: datetime,
+        tell_safety: Callable[[bool, str], Awaitable[None]],
     ) -> None:
         """recipes: product number → name and hash of the recipe; reads files, raises ConfigError.
 
         configuration: the one ConfigurationIdDataType of this box, read at `started_at`.
+        tell_safety: what a client reported of a safety device goes to everyone.
         """
         self._model, self._ask, self._recipes = model, ask, recipes
         self.configuration, self._started_at = configuration, started_at
+        self._tell_safety = tell_safety
         self._results: OrderedDict[str, Verdict] = OrderedDict()
         self.image = Bank()
 
@@ -290,10 +293,12 @@ class Methods:
     ) -> list[ua.Variant]:
         """Shown to everyone, acted on by nobody: inspectd guards no people."""
         folder = ("SafetyStateManagement",)
+        is_triggered, text = bool(triggered.Value), str(information.Value or "")
         node = await self._model.child(*folder, "VisionSafetyTriggered")
-        await self._model.write(node, bool(triggered.Value), ua.VariantType.Boolean)
+        await self._model.write(node, is_triggered, ua.VariantType.Boolean)
         node = await self._model.child(*folder, "VisionSafetyInformation")
-        await self._model.write(node, str(information.Value or ""), ua.VariantType.String)
+        await self._model.write(node, text, ua.VariantType.String)
+        await self._tell_safety(is_triggered, text)
         return [_number(CommandError.DONE)]
 
 

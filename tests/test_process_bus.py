@@ -208,11 +208,25 @@ def test_a_client_calls_every_method_and_gets_what_it_declares(rig: Rig) -> None
             assert (count, listed[0].InternalId.Id, error) == (1, "config.toml", 0)
             assert await answered(f"{management}.ActivateConfiguration", configuration) == [0]
             safety = "SafetyStateManagement"
+            index = await opc.get_namespace_index("http://opcfoundation.org/UA/MachineVision")
+            kind = await opc.nodes.base_event_type.get_child(f"{index}:VisionSafetyEventType")
+            heard = Heard()
+            subscription = await opc.create_subscription(20, heard)
+            await subscription.subscribe_events(opc.nodes.server, [kind])
             told = ua.Variant(True, ua.VariantType.Boolean)
             assert await answered(f"{safety}.ReportSafetyState", told, text("door open")) == [0]
             assert await (await below(opc, f"{safety}.VisionSafetyTriggered")).read_value() is True
             told = ua.Variant(False, ua.VariantType.Boolean)
             assert await answered(f"{safety}.ReportSafetyState", told, text("")) == [0]
+            for _ in range(200):
+                if len(heard.events) >= 2:
+                    break
+                await asyncio.sleep(0.05)
+            assert [
+                (event.VisionSafetyTriggered, event.VisionSafetyInformation)
+                for event in heard.events
+            ] == [(True, "door open"), (False, "")]
+            await subscription.delete()
 
     asyncio.run(ask_all())
 
