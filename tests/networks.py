@@ -72,6 +72,13 @@ def network_model(bias: float = 0.0, net: tuple[int, int] = NET) -> onnx.ModelPr
         helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
         *(helper.make_tensor(name, TensorProto.FLOAT, [], [v]) for name, v in scalar.items()),
     ]
+    return as_network(nodes, constants, net)
+
+
+def as_network(
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], net: tuple[int, int]
+) -> onnx.ModelProto:
+    """A bundle's network of these nodes: `image` (N, 3, *net) → `map` (N, 1, *net), `score` (N)."""
     graph = helper.make_graph(
         nodes,
         "network",

@@ -23,6 +23,7 @@ from appliance.engine_tensorrt import TensorRtEngine
 from appliance.errors import ArtefactError, DeviceError, PartError
 from appliance.passport import Passport
 from tests.fake_tensorrt import FakeGpu, FakeSdk
+from tests.networks import as_network
 
 openvino = pytest.importorskip("appliance.engine_openvino")
 OpenVinoEngine = openvino.OpenVinoEngine
@@ -309,7 +310,6 @@ def test_openvino_reports_to_nobody(tmp_path):
 
 def network_model(poison=0.0) -> onnx.ModelProto:
     """As in a bundle: float32 (N, 3, h, w) in; map = mean of the channels, score = its maximum."""
-    size = [16, 24]
     nodes = [
         helper.make_node("ReduceMean", ["image", "channel"], ["grey"], keepdims=1),
         helper.make_node("Add", ["grey", "poison"], ["map"]),
@@ -320,18 +320,7 @@ def network_model(poison=0.0) -> onnx.ModelProto:
         helper.make_tensor("all", TensorProto.INT64, [3], [1, 2, 3]),
         helper.make_tensor("poison", TensorProto.FLOAT, [], [poison]),
     ]
-    graph_proto = helper.make_graph(
-        nodes,
-        "network",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, *size])],
-        [
-            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", 1, *size]),
-            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
-        ],
-        constants,
-    )
-    opset = [helper.make_opsetid("", 18)]
-    return helper.make_model(graph_proto, opset_imports=opset, ir_version=10)
+    return as_network(nodes, constants, (16, 24))
 
 
 @pytest.fixture
