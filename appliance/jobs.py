@@ -54,10 +54,14 @@ class Job(Section, frozen=True, kw_only=True):
     a network trained anew."""
     recipe: str
     """ "ID/VERSION" whose bundle and cameras it starts from."""
+    bundle: str
+    """Id of that bundle."""
     by: str
     parts: tuple[JobPart, ...]
     segments: tuple[str, ...] = ()
     """Regions in the order of their labels; the map is `segments.png` in the job's folder."""
+    ignored: tuple[float, float] | None = None
+    """Share of the picture that nothing looks at: of the map in force, and of this one."""
     epochs: int | None = None
     """Of the network; None = what its plan says."""
 

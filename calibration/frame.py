@@ -21,6 +21,7 @@ READ_S = 4.0
 PAGES: tuple[tuple[str, str, Role], ...] = (
     ("/parts", texts.PARTS, Role.OPERATOR),
     ("/calibrate", texts.CALIBRATE, Role.OPERATOR),
+    ("/segments", texts.SEGMENTS, Role.ENGINEER),
     ("/recipes", texts.RECIPES, Role.OPERATOR),
     ("/health", texts.HEALTH, Role.OPERATOR),
     ("/tokens", texts.API, Role.OPERATOR),
@@ -47,6 +48,13 @@ class Visit:
         user = self._desk.sessions.user(self._token)
         if user is None:
             raise Gone
+        return user
+
+    def engineer(self) -> User:
+        """Who acts, if they may change what decides. Raises Gone, ConfigError."""
+        user = self.user()
+        if user.role < Role.ENGINEER:
+            raise ConfigError("role", "engineer or above", texts.ROLES[user.role])
         return user
 
     def tried(self, call: Callable[[], Any]) -> Callable[[], Awaitable[None]]:

@@ -119,6 +119,7 @@ GATE_LIMITS = (
 )
 GATE_ROW = "{score}: AUROC {auroc:.3f} ({low:.3f} to {high:.3f})"
 PROPOSE_BUNDLE = "Propose this bundle"
+MADE_FOR = "Made from {made}, but {recipe} is in force now: ask for it again."
 NEW_BUNDLE = "New bundle {bundle_dir}"
 
 # ---- segments

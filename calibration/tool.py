@@ -23,6 +23,7 @@ from calibration import (
     page_health,
     page_parts,
     page_recipes,
+    page_segments,
     page_tokens,
     page_users,
 )
@@ -90,6 +91,7 @@ def build(desk: Desk) -> None:
     for address, page in (
         ("/parts", page_parts.build),
         ("/calibrate", page_calibrate.build),
+        ("/segments", page_segments.build),
         ("/recipes", page_recipes.build),
         ("/health", page_health.build),
         ("/tokens", page_tokens.build),

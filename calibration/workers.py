@@ -17,6 +17,7 @@ from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.jobs import Job, JobFolder, JobPart, Jobs, Kind, new_id
 from appliance.messages import Words
+from appliance.recipe import LoadedRecipe
 
 LEAST_CORES = 4
 """To train while the line is Ready without being asked twice."""
@@ -36,18 +37,20 @@ class Workers:
     def start(
         self,
         kind: Kind,
-        recipe: str,
+        recipe: LoadedRecipe,
         by: str,
         parts: Sequence[JobPart],
         segments: Sequence[str] = (),
         files: dict[str, bytes] | None = None,
+        ignored: tuple[float, float] | None = None,
     ) -> JobFolder:
         """Ask for a job and see that it is begun. Raises ConfigError: another one, no parts."""
         if not parts:
             raise ConfigError("parts", "at least one with a picture", "none")
         job = Job(
-            id=new_id(kind, time.time_ns()), kind=kind, recipe=recipe, by=by,
-            parts=tuple(parts), segments=tuple(segments),
+            id=new_id(kind, time.time_ns()), kind=kind, recipe=recipe.name,
+            bundle=recipe.recipe.bundle, by=by, parts=tuple(parts), segments=tuple(segments),
+            ignored=ignored,
         )  # fmt: skip
         folder = self.jobs.ask(job, files)
         if not is_unit():

@@ -1,8 +1,8 @@
 """A box that has labelled parts with pictures and a small real network, for the jobs of the tool.
 
-The network's map is the picture's brightness. Every part has a bright bar at the bottom, brighter
-than anything else; bad parts have a fainter spot at the top left: a map's maximum cannot tell them
-apart, statistics of a region can.
+The network's map is the picture's brightness. Every part has a bar at the bottom, brighter on one
+than on another, and a sticker at the top right, brightest of all; bad parts have a fainter spot at
+the top left: a map's maximum cannot tell them apart, statistics of a region can.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ SIZE = (64, 96)
 SPOT = (slice(8, 20), slice(8, 32))
 """Rows and columns of the spot in a picture of SIZE."""
 BAR = slice(44, 56)
+STICKER = (slice(4, 16), slice(68, 92))
 SECRET = "correct horse battery"
 FIRST_NS = 1_790_000_000_000_000_000
 
@@ -37,6 +38,7 @@ def part_picture(seed: int, is_bad: bool) -> np.ndarray:
     rng = np.random.default_rng(seed)
     image = rng.normal(80, 6, SIZE)
     image[BAR] = rng.normal(rng.uniform(190, 240), 4, image[BAR].shape)
+    image[STICKER] = 250
     if is_bad:
         image[SPOT] += 60
     return image.clip(1, 254).astype(np.uint8)

@@ -16,6 +16,7 @@ from appliance.codes import State as LineState
 from appliance.errors import ConfigError
 from appliance.jobs import KEPT, JobFolder, JobPart, Jobs, Kind, State, new_id
 from appliance.messages import Words
+from appliance.recipe import load_recipe
 from calibration.lessons import Lesson, labelled, looked_at, unjudged, warnings
 from calibration.workers import Workers, check_room
 from models.work import work
@@ -33,17 +34,20 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
 
 
 def ask(
-    school: School, kind: Kind, parts: tuple[JobPart, ...], **more: object
+    school: School, kind: Kind, parts: tuple[JobPart, ...], files: dict[str, bytes] | None = None
 ) -> tuple[Jobs, JobFolder]:
     """As the tool does, without starting anybody."""
     workers = Workers(school.config, school.root / "config.toml")
     workers._start_child = lambda: None  # pyright: ignore[reportPrivateUsage]
-    return workers.jobs, workers.start(kind, "cell/1", "eva", parts, **more)  # type: ignore[arg-type]
+    recipe = load_recipe(school.config, "cell/1")
+    return workers.jobs, workers.start(kind, recipe, "eva", parts, files=files)
 
 
-def worked(school: School, kind: Kind, parts: tuple[JobPart, ...], **more: object) -> State:
+def worked(
+    school: School, kind: Kind, parts: tuple[JobPart, ...], files: dict[str, bytes] | None = None
+) -> State:
     """Asked for and done."""
-    jobs, _ = ask(school, kind, parts, **more)
+    jobs, _ = ask(school, kind, parts, files)
     folder = jobs.take()
     assert folder is not None
     return work(school.config, jobs, folder)
@@ -221,7 +225,7 @@ def test_old_jobs_go_and_so_do_bundles_that_no_recipe_names(school: School, tmp_
         folder = JobFolder(path)
         folder.say(State(state="done"))
         (path / "job.json").write_bytes(
-            b'{"id":"%s","kind":"teach","recipe":"cell/1","by":"eva","parts":[]}'
+            b'{"id":"%s","kind":"teach","recipe":"cell/1","bundle":"","by":"eva","parts":[]}'
             % path.name.encode()
         )
         (path / "result.json").write_bytes(

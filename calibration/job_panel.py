@@ -1,0 +1,124 @@
+"""How a job is getting on, what came of it, and the step from a bundle to a proposal."""
+
+from collections.abc import Callable
+from typing import Any
+
+from nicegui import ui
+
+from appliance.errors import ConfigError
+from appliance.jobs import JobFolder, Kind, Result, State
+from appliance.recipe import LoadedRecipe
+from calibration import texts
+from calibration.desk import Desk
+from calibration.frame import Visit, button, field
+from calibration.opinions import NewBundle
+
+_LOOK_S = 0.5
+_LOST_NS = 15_000_000_000
+"""Nobody has taken a request for so long: nobody will."""
+
+
+class JobPanel:
+    """The newest job of one kind for one recipe. over: called when it has ended, with how."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        visit: Visit,
+        recipe: LoadedRecipe,
+        kind: Kind,
+        over: Callable[[State], Any],
+        proposed: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self._desk, self._visit, self._recipe, self._kind = desk, visit, recipe, kind
+        self._over, self._proposed = over, proposed
+        self._body = ui.element("div").classes("job")
+        self._shown: State | None = None
+        ui.timer(_LOOK_S, visit.tried(self.look), immediate=False)
+
+    async def look(self) -> None:
+        """Show it where anything has changed."""
+        folder, state = await self._desk.run(self._newest)
+        if folder is None or state is None or state == self._shown:
+            return
+        ended = self._shown is not None and not self._shown.is_over and state.is_over
+        self._shown = state
+        self._show(folder, state)
+        if ended:
+            await self._over(state)
+
+    def _newest(self) -> tuple[JobFolder | None, State | None]:
+        jobs = self._desk.workers.jobs
+        is_busy = jobs.is_busy  # asked first: a job that ends meanwhile has written how
+        folder = jobs.newest(self._kind, self._recipe.recipe.id)
+        return folder, folder.state(is_busy) if folder else None
+
+    def _show(self, folder: JobFolder, state: State) -> None:
+        self._body.clear()
+        with self._body:
+            if not state.is_over:
+                text = texts.JOB_RUNS.format(stage=state.stage, done=state.done)
+                ui.label(texts.JOB_WAITS if state.state == "waiting" else text).classes("caps")
+                with ui.element("div").classes("job-bar"):
+                    ui.element("div").style(f"width: {state.done:.1%}")
+                button(texts.STOP_JOB, self._visit.tried(self._stop))
+            elif state.state == "failed":
+                ui.label(texts.JOB_FAILED.format(error=state.error)).classes("note is-ng")
+            elif state.state == "stopped":
+                ui.label(texts.JOB_STOPPED).classes("note")
+            elif self._kind == "look":
+                ui.label(texts.JOB_DONE).classes("note")
+            else:
+                self._show_result(folder)
+
+    async def _stop(self) -> None:
+        await self._desk.run(self._desk.workers.jobs.stop)
+
+    def _show_result(self, folder: JobFolder) -> None:
+        result, job = folder.result(), folder.job
+        ui.label(texts.NEW_BUNDLE.format(bundle_dir=result.bundle_dir)).classes("title")
+        refused = texts.GATE_REFUSES.format(decides=result.decides)
+        ui.label(texts.GATE_HELPS if result.helps else refused).classes(
+            "said" if result.helps else "note is-warn"
+        )
+        for score in ("segad", "map_max", "classification"):
+            if (auroc := result.evidence.get(f"{score}_auroc")) is not None:
+                low, high = (result.evidence[f"{score}_auroc_{end}"] for end in ("low", "high"))
+                ui.label(texts.GATE_ROW.format(score=score, auroc=auroc, low=low, high=high))
+        ui.label(texts.GATE_LIMITS.format(t1=result.t1, t2=result.t2)).classes("note")
+        counts = ", ".join(f"{name} {count}" for name, count in result.counts.items())
+        ui.label(texts.JOB_COUNTS.format(counts=counts)).classes("note")
+        if job.recipe != self._recipe.name:
+            made_for = texts.MADE_FOR.format(made=job.recipe, recipe=self._recipe.name)
+            ui.label(made_for).classes("note is-warn")
+            return
+        if any(one.bundle and one.bundle.job == job.id for one in self._known()):
+            return
+        with ui.element("div").classes("bar"):
+            why = field(texts.REASON)
+            propose = self._visit.tried(lambda: self._propose(folder, result, why.value or ""))
+            button(texts.PROPOSE_BUNDLE, propose, "is-main")
+
+    def _known(self) -> tuple[Any, ...]:
+        return self._desk.opinions.proposals(self._recipe.recipe.id)
+
+    async def _propose(self, folder: JobFolder, result: Result, reason: str) -> None:
+        user, recipe = self._visit.user(), self._recipe.recipe
+        job = folder.job
+        if job.recipe != self._recipe.name:
+            raise ConfigError("bundle", f"one made from {self._recipe.name}", job.recipe)
+        bundle = NewBundle(result.bundle, result.bundle_dir, result.decides, job.id)
+        evidence = {
+            "kind": job.kind, "made_by": job.by, "gate": result.why, "helps": result.helps,
+            "figures": result.evidence, "counts": result.counts, "regions": list(job.segments),
+            "ignored": job.ignored,
+        }  # fmt: skip
+        await self._desk.run(
+            lambda: self._desk.opinions.propose(
+                recipe.id, recipe.version, (result.t1, result.t2), reason, evidence, user,
+                bundle=bundle,
+            )
+        )  # fmt: skip
+        ui.notify(texts.PROPOSED, type="positive")
+        self._show(folder, State(state="done"))
+        self._proposed()
