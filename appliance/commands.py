@@ -81,9 +81,13 @@ def _group() -> None:
 
 @config.command()
 def units(config: ConfigPath = Path("config.toml")) -> None:
-    """Print the instances of inspectd@.service that this configuration needs, one a line."""
-    for row in supervise.process_table(load_config(config)):
+    """Print the units that this configuration needs, one a line: the instances of
+    inspectd@.service, and what starts the jobs of the tool where there is one."""
+    loaded = load_config(config)
+    for row in supervise.process_table(loaded):
         sys.stdout.write(f"{unit_name(*row)}\n")
+    if loaded.hmi.tool_port:
+        sys.stdout.write("inspectd-work.path\n")
 
 
 @config.command()

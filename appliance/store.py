@@ -270,6 +270,18 @@ class Store:
         with self._translated(), self._engine.connect() as connection:
             return tuple(Kept(*row) for row in connection.execute(query))
 
+    def features(self, bundle: str, part_ids: Sequence[int]) -> dict[int, tuple[float, ...]]:
+        """Part → statistics as this bundle's columns name them; parts without any are left out."""
+        query = sa.select(parts.c.part_id, parts.c.features).where(
+            parts.c.bundle == bundle, parts.c.part_id.in_(part_ids)
+        )
+        with self._translated(), self._engine.connect() as connection:
+            return {
+                part_id: tuple(math.nan if x is None else x for x in row)
+                for part_id, row in connection.execute(query)
+                if row
+            }
+
     def words(self, part_ids: Sequence[int]) -> dict[int, Word]:
         """Part → its word, for those that have a row."""
         query = sa.select(parts.c.part_id, parts.c.word).where(parts.c.part_id.in_(part_ids))

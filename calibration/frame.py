@@ -22,6 +22,7 @@ PAGES: tuple[tuple[str, str, Role], ...] = (
     ("/parts", texts.PARTS, Role.OPERATOR),
     ("/calibrate", texts.CALIBRATE, Role.OPERATOR),
     ("/segments", texts.SEGMENTS, Role.ENGINEER),
+    ("/teach", texts.TEACH, Role.ENGINEER),
     ("/recipes", texts.RECIPES, Role.OPERATOR),
     ("/health", texts.HEALTH, Role.OPERATOR),
     ("/tokens", texts.API, Role.OPERATOR),

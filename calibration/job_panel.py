@@ -30,7 +30,8 @@ class JobPanel:
         over: Callable[[State], Any],
         proposed: Callable[[], Any] = lambda: None,
     ) -> None:
-        self._desk, self._visit, self._recipe, self._kind = desk, visit, recipe, kind
+        self._desk, self._visit, self._recipe = desk, visit, recipe
+        self._kind: Kind = kind
         self._over, self._proposed = over, proposed
         self._body = ui.element("div").classes("job")
         self._shown: State | None = None

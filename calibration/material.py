@@ -9,15 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from appliance.bundle import Manifest
 from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe
 from appliance.store import Margin, Store
 from calibration.limits import Parts, parts_of
 from calibration.opinions import Label, Opinions, is_fresh
+from calibration.region_view import RegionRow, region_rows
 
 PRODUCTION = 20_000
 """Newest parts that the histogram of production shows."""
 _CHUNK = 500
+_MOST_VIEWED = 2000
+"""Newest labelled parts whose regions are shown."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,26 @@ def gather(store: Store, opinions: Opinions, recipe: LoadedRecipe) -> Material:
         production=production,
         margins=np.array([row.margin for row in production], np.float32),
     )
+
+
+def region_view(
+    store: Store, opinions: Opinions, recipe: LoadedRecipe, bundle: Manifest
+) -> list[RegionRow]:
+    """What each region says of the calibrate parts; the verify parts stay closed."""
+    labels = opinions.labels()
+    ids = sorted(labels)[-_MOST_VIEWED:]
+    known: dict[int, tuple[float, ...]] = {}
+    fresh: set[int] = set()
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        rows = store.margins(recipe.recipe.bundle, recipe.recipe.decides, _CHUNK, chunk)
+        fresh |= {row.part_id for row in rows if is_fresh(recipe.recipe.id, _name(row))}
+        found = store.features(recipe.recipe.bundle, [row.part_id for row in rows])
+        known |= {n: row for n, row in found.items() if len(row) == len(bundle.columns)}
+    chosen = [n for n in known if n not in fresh and np.isfinite(known[n]).all()]
+    features = np.array([known[n] for n in chosen], np.float32).reshape(len(chosen), -1)
+    kinds = [labels[n].kind for n in chosen]
+    return region_rows(bundle.columns, bundle.detectors[0], features, kinds)
 
 
 def _name(row: Margin) -> str:

@@ -7,21 +7,27 @@ from typing import Any
 import numpy as np
 from nicegui import ui
 
+from appliance.bundle import load_bundle
 from appliance.errors import ConfigError
-from appliance.recipe import LoadedRecipe
+from appliance.recipe import LoadedRecipe, load_recipe
 from calibration import texts
 from calibration.bounds import CONFIDENCE
+from calibration.cost import cost_svg
 from calibration.desk import Desk
 from calibration.frame import Visit, button, field
 from calibration.limits import Target, outcome, propose, summary
-from calibration.material import Material, gather
+from calibration.material import Material, gather, region_view
 from calibration.proposals import Proposals, lines
+from calibration.publish import not_comparable, versions
+from calibration.region_view import RegionRow
 from calibration.roc import roc_svg
-from calibration.tradeoff import flips
+from calibration.roll_back import roll_back
+from calibration.tradeoff import Costs, flips
 
 _BINS = 80
 _GALLERY = 8
 _LAST = 200
+_DEAREST = 1e9
 
 
 class LimitsChart(ui.element, component="limits_chart.js"):
@@ -98,10 +104,17 @@ class _Calibrate:
             ).classes("title")
             self._chart = LimitsChart(material, self._limits, visit.tried_with(self._moved))
             with ui.element("div").classes("calibrate-below"):
-                self._roc = ui.html("", sanitize=False).classes("roc")
+                with ui.element("div"):
+                    self._roc = ui.html("", sanitize=False).classes("roc")
+                    self._cost = ui.html("", sanitize=False).classes("roc")
                 with ui.element("div").classes("flips"):
                     self._flips = ui.label("").classes("caps")
                     self._gallery = ui.element("div").classes("gallery")
+                    with ui.element("details") as regions, ui.element("summary").classes("caps"):
+                        ui.label(texts.BY_REGION)
+                    with regions:
+                        self._regions = ui.element("div").classes("by-region")
+                    regions.on("toggle", visit.tried(self._show_regions))
         with ui.element("div").classes("calibrate-right"):
             with ui.element("section").classes("panel"):
                 self._target()
@@ -112,6 +125,7 @@ class _Calibrate:
                     self._reason = field(texts.REASON)
                     button(texts.PROPOSE, visit.tried(self._propose), "is-main")
             self._proposals = Proposals(desk, visit, recipe, self._rate)
+            self._way_back()
         self._show_estimates()
         self._show_flips()
 
@@ -123,7 +137,12 @@ class _Calibrate:
             self._max_escape = _number(texts.MAX_ESCAPE, 5.0)
             self._max_overkill = _number(texts.MAX_OVERKILL, 5.0)
             self._defect_rate = _number(texts.DEFECT_RATE, 0.5)
-        self._defect_rate.on_value_change(self._visit.tried(self._show_estimates))
+            self._costs = [
+                _number(texts.COST_OF.format(what=what), price, most=None)
+                for what, price in zip(texts.COSTS, Costs(), strict=True)
+            ]
+        for box in (self._defect_rate, *self._costs):
+            box.on_value_change(self._visit.tried(self._show_estimates))
         with ui.element("div").classes("bar"):
             button(texts.SUGGEST, self._visit.tried(self._suggest))
         self._advice = ui.element("div").classes("advice")
@@ -168,6 +187,54 @@ class _Calibrate:
             for name, said, _ in lines(seen, self._rate()):
                 ui.label(name)
                 ui.label(said).classes("number")
+        prices = [_price(box, what) for box, what in zip(self._costs, texts.COSTS, strict=True)]
+        self._cost.content = cost_svg(
+            self._material.calibrate, self._limits, self._rate(), Costs(*prices)
+        )
+
+    async def _show_regions(self) -> None:
+        """Read when it is opened first: thousands of statistics."""
+        if self._regions.default_slot.children:
+            return
+        recipe = self._recipe.recipe
+        folder = self._desk.config.bundles_dir / recipe.bundle_dir
+
+        def read() -> list[RegionRow]:
+            manifest = load_bundle(folder, recipe.bundle).manifest
+            return region_view(self._desk.store(), self._desk.opinions, self._recipe, manifest)
+
+        rows = await self._desk.run(read)
+        with self._regions:
+            if not rows:
+                ui.label(texts.NO_REGION_VIEW).classes("note")
+            for row in rows:
+                ui.label(row.name)
+                ui.html(row.svg(), sanitize=False)
+                ui.label("–" if row.auroc is None else f"{row.auroc:.2f}").classes("number")
+
+    # ---- the way back ----------------------------------------------------------------------
+
+    def _way_back(self) -> None:
+        """The newest version of before whose limits fit."""
+        config, current = self._desk.config, self._recipe
+        for number in versions(config, current.recipe.id)[::-1]:
+            if number >= current.recipe.version:
+                continue
+            try:
+                older = load_recipe(config, f"{current.recipe.id}/{number}")
+            except ConfigError:
+                continue
+            if not not_comparable(older, current):
+                break
+        else:
+            return
+        limits = older.recipe.limits
+        with ui.element("section").classes("panel"):
+            ui.label(texts.BACK_TO.format(recipe=older.name, t1=limits.t1, t2=limits.t2))
+            with ui.element("div").classes("bar"):
+                why = field(texts.REASON)
+                call = partial(roll_back, self._desk, self._visit, older, current, why)
+                button(texts.ROLL_BACK, self._visit.tried(call))
 
     def _show_flips(self) -> None:
         material = self._material
@@ -211,9 +278,16 @@ class _Calibrate:
         self._proposals.show()
 
 
-def _number(name: str, value: float) -> ui.number:
-    field = ui.number(label=name, value=value, min=0, max=100, step=0.1)
+def _number(name: str, value: float, most: float | None = 100) -> ui.number:
+    field = ui.number(label=name, value=value, min=0, max=most, step=0.1)
     return field.props("dense outlined")
+
+
+def _price(field: ui.number, name: str) -> float:
+    value = field.value
+    if value is None or not 0 <= float(value) < _DEAREST:
+        raise ConfigError(name, f"a cost from 0 to {_DEAREST:g}", str(value))
+    return float(value)
 
 
 def _percent(field: ui.number, name: str) -> float:

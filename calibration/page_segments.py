@@ -18,7 +18,7 @@ from calibration.desk import Desk
 from calibration.frame import Visit, button
 from calibration.job_panel import JobPanel
 from calibration.lessons import LOOKED_AT, labelled, looked_at, warnings
-from calibration.proposals import Proposals
+from calibration.proposals import DEFECT_RATE, Proposals
 from calibration.region_map import (
     RegionMap,
     apart,
@@ -28,9 +28,6 @@ from calibration.region_map import (
     received,
     region_scores,
 )
-
-_DEFECT_RATE = 0.005
-"""For what a proposal says of parts per million; Calibrate asks for it."""
 
 
 class Painter(ui.element, component="segment_painter.js"):
@@ -100,7 +97,7 @@ class _Segments:
                 self._fitting = JobPanel(
                     desk, visit, recipe, "regions", self._fitted, self._proposed
                 )
-            self._proposals = Proposals(desk, visit, recipe, lambda: _DEFECT_RATE)
+            self._proposals = Proposals(desk, visit, recipe, lambda: DEFECT_RATE)
 
     async def load(self) -> None:
         """What is on the disk: the mean picture, maps of an earlier look, jobs."""
@@ -209,6 +206,7 @@ class _Segments:
 
     async def _refit(self) -> None:
         user, made, old = self._visit.engineer(), self._made, self._old
+        made.check_painted()
         if made.equals(old):
             raise ConfigError("map", texts.NOTHING_PAINTED, "the same")
         lesson = await self._desk.run(self._lesson)

@@ -21,6 +21,8 @@ from calibration.material import gather
 from calibration.opinions import Asked
 
 _SHOWN = 5
+DEFECT_RATE = 0.005
+"""For what is said of parts per million where a page does not ask for it."""
 
 
 class Proposals:

@@ -61,6 +61,14 @@ class RegionMap(NamedTuple):
             "segments.json": msgspec.json.encode(self.regions()),
         }
 
+    def check_painted(self) -> None:
+        """Raises ConfigError where a region has no pixel: a forest would learn from nothing."""
+        for place, name in enumerate(self.names):
+            if not (self.labels == place).any():
+                raise ConfigError(
+                    f"region {name}", "at least one pixel", "none: paint or remove it"
+                )
+
     def equals(self, other: "RegionMap") -> bool:
         """Labels and names; a colour decides nothing."""
         return self.names == other.names and bool(np.array_equal(self.labels, other.labels))
@@ -91,15 +99,18 @@ def received(message: Any, size: tuple[int, int]) -> RegionMap:
             raise ConfigError("regions", 'a colour like "#e6194b"', repr(region.colour[:20]))
     runs = np.array(sent.runs, np.int64).reshape(-1, 2) if len(sent.runs) % 2 == 0 else None
     wanted = size[0] * size[1]
-    if runs is None or (runs < 0).any() or (runs[:, 0] > IGNORED).any() or runs.max() > wanted:
+    if (
+        runs is None
+        or not runs.size
+        or (runs < 0).any()
+        or runs.max() > max(wanted, IGNORED)
+        or ((runs[:, 0] > IGNORED).any())
+    ):
         raise ConfigError("map", "pairs of label and count", "something else")
     if int(runs[:, 1].sum()) != wanted:
         raise ConfigError("map", f"{size[1]}x{size[0]} labels", str(int(runs[:, 1].sum())))
     labels = np.repeat(runs[:, 0].astype(np.uint8), runs[:, 1]).reshape(size)
     SegmentIndex(labels, len(names))
-    for place, name in enumerate(names):
-        if not (labels == place).any():
-            raise ConfigError(f"region {name}", "at least one pixel", "none: paint or remove it")
     return RegionMap(labels, names, tuple(region.colour for region in sent.regions))
 
 

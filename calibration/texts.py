@@ -55,6 +55,12 @@ ROW_REVIEW, ROW_PPM = "To be looked at by a person", "Escapes per million delive
 SHARE = "{cases} of {total}"
 AT_MOST = "95 %: at most {bound}"
 ROC = "Found defects against overkill, to 5 %"
+COST = "Cost of 1000 parts, one limit for all (estimate)"
+COST_TOLD = "T1 and T2: {two:.3g}. Cheapest single limit {limit:.3f}: {one:.3g}."
+COSTS, COST_OF = ("an escape", "an overkill", "a look"), "Cost of {what}"
+BY_REGION = "What each region says of the calibrate parts"
+NO_REGION_VIEW = "No calibrate part has statistics of this bundle."
+BACK_TO = "Before: {recipe}, OK below {t1:.3f}, NG from {t2:.3f}"
 FLIPS = "Of the last {total} parts, {count} would have another verdict"
 TO = "{old} → {new}"
 REASON = "Reason (at least 8 letters)"
@@ -145,6 +151,36 @@ PREVIEW_HIDDEN = "{count} parts have their highest place where nothing looks any
 REFIT = "Fit the forest to this map"
 NOTHING_PAINTED = "another map than the one in force"
 NULL_BUNDLE = "The bundle of {recipe} has no network: there is nothing to paint over."
+
+# ---- teach
+TEACH = "Teach"
+TEACH_PARTS = "Parts of {recipe} that would teach"
+TEACH_NOTE = (
+    "Judged parts with a picture. Half of them verify: they have no say in it and compare the new "
+    "bundle with the one in force when somebody opens them. Of the others two thirds of the good "
+    "ones teach the network; the rest is for forest and limits."
+)
+TEACH_UNJUDGED = "Newest OK parts nobody has judged"
+TEACH_COUNT = "Count"
+TEACH_GOOD, TEACH_BAD = "Good parts, judged", "Bad parts, judged"
+TEACH_VERIFY_GOOD, TEACH_VERIFY_BAD = "Good parts that verify", "Bad parts that verify"
+TEACH_TAKEN = "OK parts that nobody has judged, for the network alone"
+NOBODY_LOOKED = (
+    "Nobody has looked at {count} of these parts: a defect among them teaches the network that "
+    "it is good. Look through them below."
+)
+FEW_TO_TEACH = "A network needs {needed} good pictures or more."
+LINE_IS_READY = (
+    "The line is Ready and this box has {cores} cores: training would have to be forced."
+)
+TRAIN = "Train"
+TRAIN_NOTE = (
+    "In a process of its own that takes no core from the line, with half of the cores at most. The "
+    "result is a bundle that nothing uses until it is proposed and approved."
+)
+EPOCHS = "Epochs (empty: as many as the plan has)"
+FORCE = "Even while the line is Ready with fewer than {cores} cores"
+NO_TORCH = "This box cannot train: install the extra `train`."
 
 # ---- health
 STAGES = "Latency of the last {count} parts, ms"

@@ -24,6 +24,7 @@ from calibration import (
     page_parts,
     page_recipes,
     page_segments,
+    page_teach,
     page_tokens,
     page_users,
 )
@@ -92,6 +93,7 @@ def build(desk: Desk) -> None:
         ("/parts", page_parts.build),
         ("/calibrate", page_calibrate.build),
         ("/segments", page_segments.build),
+        ("/teach", page_teach.build),
         ("/recipes", page_recipes.build),
         ("/health", page_health.build),
         ("/tokens", page_tokens.build),

@@ -64,6 +64,22 @@ def cost_per_1000(curve: Curve, defect_rate: float, costs: Costs) -> Doubles:
     return bad * curve.escape * costs.escape + good * curve.overkill * costs.overkill
 
 
+def cost_of(parts: Parts, limits: tuple[float, float], defect_rate: float, costs: Costs) -> float:
+    """Expected cost of 1000 parts with two limits, what a person has to look at included.
+
+    Needs a good and a bad part.
+    """
+    low, high = np.float32(limits[0]), np.float32(limits[1])
+
+    def reviewed(margins: npt.NDArray[np.float32]) -> float:
+        return float(((margins >= low) & (margins < high)).mean())
+
+    good, bad = parts.good, parts.bad
+    of_good = float((good >= high).mean()) * costs.overkill + reviewed(good) * costs.review
+    of_bad = float((bad < low).mean()) * costs.escape + reviewed(bad) * costs.review
+    return 1000 * ((1 - defect_rate) * of_good + defect_rate * of_bad)
+
+
 class Flips(NamedTuple):
     """Indices of parts whose verdict another pair of limits would change."""
 

@@ -43,6 +43,7 @@ class Workers:
         segments: Sequence[str] = (),
         files: dict[str, bytes] | None = None,
         ignored: tuple[float, float] | None = None,
+        epochs: int | None = None,
     ) -> JobFolder:
         """Ask for a job and see that it is begun. Raises ConfigError: another one, no parts."""
         if not parts:
@@ -50,7 +51,7 @@ class Workers:
         job = Job(
             id=new_id(kind, time.time_ns()), kind=kind, recipe=recipe.name,
             bundle=recipe.recipe.bundle, by=by, parts=tuple(parts), segments=tuple(segments),
-            ignored=ignored,
+            ignored=ignored, epochs=epochs,
         )  # fmt: skip
         folder = self.jobs.ask(job, files)
         if not is_unit():

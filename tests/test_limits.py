@@ -11,6 +11,7 @@ import pytest
 from scipy.special import ndtr
 
 from calibration.bounds import upper_bound
+from calibration.cost import cost_svg
 from calibration.limits import (
     Parts,
     Target,
@@ -23,7 +24,7 @@ from calibration.limits import (
     separate,
     summary,
 )
-from calibration.tradeoff import Costs, cost_per_1000, curve, false_alarms_at, flips
+from calibration.tradeoff import Costs, cost_of, cost_per_1000, curve, false_alarms_at, flips
 
 RUNS = 10_000
 LEAST = 0.943
@@ -325,6 +326,23 @@ def test_the_cheapest_limit_follows_the_price_of_an_escape() -> None:
     cheap = cost_per_1000(lines, 0.01, Costs(escape=1))
     assert lines.limits[dear.argmin()] < lines.limits[cheap.argmin()]
     assert cheap[-1] == pytest.approx(10), "nothing is rejected: 10 bad parts escape"
+
+
+def test_two_limits_cost_what_their_errors_and_looks_cost() -> None:
+    margins = np.array([0.0, 1.0, 2.0, 3.0, 0.5, 2.5], np.float32)
+    parts = Parts(margins, ("good",) * 4 + ("dent",) * 2)
+    prices = Costs(escape=100, overkill=4, review=1)
+    # Of the good a quarter is NG and a half is looked at, of the bad one half each escapes and is
+    # looked at.
+    assert cost_of(parts, (1.0, 3.0), 0.1, prices) == pytest.approx(
+        900 * (0.25 * 4 + 0.5 * 1) + 100 * (0.5 * 100 + 0.5 * 1)
+    )
+    lines = curve(parts)
+    for limit, one in zip(lines.limits, cost_per_1000(lines, 0.1, prices), strict=True):
+        assert cost_of(parts, (float(limit), float(limit)), 0.1, prices) == pytest.approx(one)
+    svg = cost_svg(parts, (1.0, 3.0), 0.1, prices)
+    assert "Cheapest single limit" in svg and svg.count("cost-limit") == 2
+    assert cost_svg(Parts(margins[:4], ("good",) * 4), (1.0, 3.0), 0.1, prices) == ""
 
 
 def test_false_alarms_at_a_share_of_defects_found() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from appliance.errors import ConfigError
 from calibration.region_map import apart, coloured, hidden, received, region_scores
+from calibration.region_view import region_rows
 
 SIZE = (4, 6)
 
@@ -28,6 +29,9 @@ def test_a_map_comes_back_as_it_went() -> None:
     assert made.runs() == [0, 12, 1, 11, 255, 1]
     back = received(sent(), SIZE)
     assert back.equals(made) and back.ignored == pytest.approx(1 / 24)
+    back.check_painted()
+    with pytest.raises(ConfigError, match="region bottom: expected at least one pixel"):
+        received(sent(runs=[0, 24]), SIZE).check_painted()
     assert not back.equals(coloured(labels(), ("top", "base")))
     assert set(made.files()) == {"segments.png", "segments.json"}
 
@@ -41,7 +45,6 @@ def test_a_map_comes_back_as_it_went() -> None:
         ({"runs": [0, 1 << 40, 0, -(1 << 40)]}, "pairs of label and count"),
         ({"runs": []}, "pairs of label and count"),
         ({"runs": [7, 24]}, "labels below 2 or 255"),
-        ({"runs": [0, 24]}, "region bottom: expected at least one pixel"),
         ({"runs": "<script>"}, "runs and regions"),
         ({"regions": []}, "1 to 32"),
         ({"regions": [{"name": "a", "colour": "#ffffff"}] * 2}, "each name once"),
@@ -69,3 +72,16 @@ def test_scores_name_the_region_that_tells_good_from_bad_and_who_hides() -> None
     assert apart(scores, [""] * 6) == [None, None]
     maps[5, 0, 3, 5] = 8.0
     assert hidden(maps, made) == [5]
+
+
+def test_the_region_that_tells_best_stands_first() -> None:
+    columns = ("a/net/q99.5", "a/net/mean", "b/net/q99.5", "b/memory/q99.5", "*/net/max")
+    rng = np.random.default_rng(1)
+    features = rng.normal(0, 1, (40, 5)).astype(np.float32)
+    kinds = ["good"] * 25 + ["dent"] * 15
+    features[25:, 2] += 9
+    first, second = region_rows(columns, "net", features, kinds)
+    assert (first.name, first.auroc, second.name) == ("b", 1.0, "a")
+    assert (len(first.good), len(first.bad)) == (25, 15)
+    assert first.svg().count("bar-good") > 3 < first.svg().count("bar-bad")
+    assert region_rows(columns, "net", features[:0], []) == []

@@ -14,9 +14,9 @@ from appliance.recipe import Fixture, Limits, Recipe, View, load_recipe, write_r
 from appliance.wire import Wiring
 from calibration.desk import Desk
 from calibration.frame import Visit
-from calibration.page_recipes import _roll_back
 from calibration.people import Role
 from calibration.publish import not_comparable, versions
+from calibration.roll_back import roll_back
 
 VIEW = View(roi=(0, 0, 64, 64))
 NOW = Recipe(
@@ -61,7 +61,7 @@ def test_limits_of_another_bundle_score_or_view_are_not_used_again(
             try:
                 eva = desk.people.add("eva", Role.ENGINEER, "correct horse battery", "root@shell")
                 visit = Visit(desk, desk.sessions.open(eva))
-                await asyncio.wait_for(_roll_back(desk, visit, old, current, why), 20)
+                await asyncio.wait_for(roll_back(desk, visit, old, current, why), 20)
             finally:
                 desk.close()
 

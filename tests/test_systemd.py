@@ -20,6 +20,7 @@ needs_analyze = pytest.mark.skipif(
 INSTANCES = (
     *(f"inspectd@{which}" for which in (*LINE, "hmi", "tool", "metrics", "bus")),
     "inspectd-retry@decide",
+    "inspectd-work",
 )
 
 
@@ -29,7 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("units")
     shutil.copytree(UNITS, folder, dirs_exist_ok=True)
     for instance in INSTANCES:
-        template = UNITS / f"{instance.partition('@')[0]}@.service"
+        name, sign, _ = instance.partition("@")
+        template = UNITS / f"{name}{sign}.service"
         text = template.read_text().replace("/opt/inspectd/current/bin/inspectd", "/bin/true")
         (folder / f"{instance}.service").write_text(text)
         (folder / template.name).write_text(text)
