@@ -47,16 +47,20 @@ def cost_svg(parts: Parts, limits: tuple[float, float], rate: float, costs: Cost
                   'r="5"/>')  # fmt: skip
     for cost in (floor, float(np.sqrt(floor * top)), top):
         shapes.append(f'<text class="tick" x="{_LEFT - 6}" y="{y(cost) + 4:.1f}" '
-                      f'text-anchor="end">{cost:.2g}</text>')  # fmt: skip
+                      f'text-anchor="end">{_short(cost)}</text>')  # fmt: skip
     for margin in (low, high):
         anchor = "start" if margin == low else "end"
         shapes.append(f'<text class="tick" x="{x(margin):.1f}" y="{_HEIGHT - 12}" '
                       f'text-anchor="{anchor}">{margin:.2f}</text>')  # fmt: skip
     frame = (f'<rect class="roc-frame" x="{_LEFT}" y="8" width="{_WIDTH - _LEFT - 8}" '
              f'height="{_HEIGHT - _BELOW - 8}"/>')  # fmt: skip
-    told = texts.COST_TOLD.format(two=two, one=float(each[cheapest]), limit=best)
+    told = texts.COST_TOLD.format(two=_short(two), one=_short(float(each[cheapest])), limit=best)
     return (
         f'<span class="caps">{texts.COST}</span>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{frame}{"".join(shapes)}</svg>'
         f'<span class="note">{told}</span>'
     )
+
+
+def _short(cost: float) -> str:
+    return f"{cost:.0f}" if cost >= 10 else f"{cost:.2g}"

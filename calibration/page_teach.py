@@ -63,9 +63,13 @@ class _Teach:
                 ui.label(texts.TEACH_PARTS.format(recipe=recipe.recipe.id)).classes("title")
                 ui.label(texts.TEACH_NOTE).classes("note")
                 with ui.element("div").classes("bar"):
-                    self._unjudged = ui.number(
-                        label=texts.TEACH_UNJUDGED, value=0, min=0, max=_MOST_UNJUDGED, step=10
-                    ).props("dense outlined")
+                    self._unjudged = (
+                        ui.number(
+                            label=texts.TEACH_UNJUDGED, value=0, min=0, max=_MOST_UNJUDGED, step=10
+                        )
+                        .props("dense outlined")
+                        .classes("teach-number")
+                    )
                     self._unjudged.on_value_change(visit.tried(self.count))
                     button(texts.TEACH_COUNT, visit.tried(self.count))
                 self._counts = ui.element("div")

@@ -47,14 +47,20 @@ def part_picture(seed: int, is_bad: bool) -> np.ndarray:
 class School:
     """The box. kinds: of the parts 1, 2, 3 …; "" = good, and nobody has judged it."""
 
-    def __init__(self, root: Path, kinds: Sequence[str], settings: str = "") -> None:
+    def __init__(
+        self,
+        root: Path,
+        kinds: Sequence[str],
+        settings: str = "",
+        net: tuple[int, int] = NET,
+    ) -> None:
         self.root, self.kinds = root, kinds
         (root / "config.toml").write_text(
             f'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\n'
             f'folder = "x"\n{settings}'
         )
         self.config: Config = load_config(root / "config.toml")
-        self.bundle = write_network_bundle(self.config.bundles_dir / "cell-1", net=NET, size=SIZE)
+        self.bundle = write_network_bundle(self.config.bundles_dir / "cell-1", net=net, size=SIZE)
         recipe = Recipe(
             id="cell", version=1, bundle=self.bundle.id, bundle_dir="cell-1", decides="map_max",
             limits=Limits(t1=200.0, t2=250.0, set_by="training", reason="first proposal"),

@@ -13,6 +13,7 @@ import pytest
 
 from appliance.bundle import load_bundle
 from appliance.codes import State as LineState
+from appliance.codes import Word
 from appliance.errors import ConfigError
 from appliance.jobs import KEPT, JobFolder, JobPart, Jobs, Kind, State, new_id
 from appliance.messages import Words
@@ -34,20 +35,28 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
 
 
 def ask(
-    school: School, kind: Kind, parts: tuple[JobPart, ...], files: dict[str, bytes] | None = None
+    school: School,
+    kind: Kind,
+    parts: tuple[JobPart, ...],
+    files: dict[str, bytes] | None = None,
+    epochs: int | None = None,
 ) -> tuple[Jobs, JobFolder]:
     """As the tool does, without starting anybody."""
     workers = Workers(school.config, school.root / "config.toml")
     workers._start_child = lambda: None  # pyright: ignore[reportPrivateUsage]
     recipe = load_recipe(school.config, "cell/1")
-    return workers.jobs, workers.start(kind, recipe, "eva", parts, files=files)
+    return workers.jobs, workers.start(kind, recipe, "eva", parts, files=files, epochs=epochs)
 
 
 def worked(
-    school: School, kind: Kind, parts: tuple[JobPart, ...], files: dict[str, bytes] | None = None
+    school: School,
+    kind: Kind,
+    parts: tuple[JobPart, ...],
+    files: dict[str, bytes] | None = None,
+    epochs: int | None = None,
 ) -> State:
     """Asked for and done."""
-    jobs, _ = ask(school, kind, parts, files)
+    jobs, _ = ask(school, kind, parts, files, epochs)
     folder = jobs.take()
     assert folder is not None
     return work(school.config, jobs, folder)
@@ -159,6 +168,34 @@ def test_another_map_makes_a_bundle_whose_forest_sees_what_the_maximum_cannot(
     bad = [one.margin for one in sealed if one.kind == "spot"]
     assert max(good) < min(bad)
     assert min(one.current for one in sealed) > 150, "the map's maximum is the bar"
+
+
+@pytest.mark.timeout(300)
+def test_a_network_is_taught_on_this_boxs_parts_with_the_map_in_force(tmp_path: Path) -> None:
+    box = School(
+        tmp_path, ("good", "good", "good", "", "good", "good") * 9 + ("spot",) * 4, net=(32, 48)
+    )
+    store = box.store()
+    known = labelled(store, box.opinions, "cell")
+    rest = unjudged(store, box.opinions, "cell", 8, (Word.OK,))
+    store.close()
+    state = worked(box, "teach", (*known.parts, *rest), epochs=1)
+    assert state.state == "done", state.error
+    folder = Jobs(box.config).newest("teach", "cell")
+    assert folder is not None
+    result = folder.result()
+    made = load_bundle(box.config.bundles_dir / result.bundle_dir, result.bundle)
+    assert made.manifest.segments == ("top", "bottom")
+    assert (made.segment_map() == box.bundle.segment_map()).all()
+    assert made.manifest.provenance["plan_epochs"] == "1"
+    assert result.decides != "segad", "four bad parts are too few for a forest"
+    good, bad = known.count("learn", True), known.count("learn", False)
+    taught = round(good * 300 / 440)
+    counts = result.counts
+    assert (counts["network"], counts["good"], counts["bad"]) == (taught + 8, good - taught, bad)
+    assert len(folder.sealed()) == known.count("verify")
+    assert [path.name for path in box.config.bundles_dir.iterdir() if path.name[0] == "."] == []
+    box.people.close()
 
 
 def test_what_cannot_be_done_is_said_and_leaves_no_bundle(school: School) -> None:
