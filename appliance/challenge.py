@@ -20,6 +20,9 @@ _WORDS = {
 }
 
 
+DRIFT_DUE, DRIFT_HOLD = 2, 3
+
+
 class Challenge:
     """Of one line. `count(name, how_many)` adds to a lifetime counter, `total(name)` reads it."""
 
@@ -35,6 +38,9 @@ class Challenge:
         self.is_running = False
         """Between StartChallenge and EndChallenge every part is a challenge part."""
         self._passed = self._failed = 0
+        self.drift = 0
+        """0 calm, 1 warn, 2 a challenge is due, 3 hold: as the tool found it in accepted parts."""
+        self._drift_since_s = 0
 
     @property
     def is_failed(self) -> bool:
@@ -44,7 +50,20 @@ class Challenge:
     @property
     def is_locked(self) -> bool:
         """No part but those of a new challenge."""
-        return (self.is_failed or self.due.is_overdue) and not self.is_running
+        is_held = self.due.is_overdue or self.drift >= DRIFT_HOLD
+        return (self.is_failed or is_held) and not self.is_running
+
+    @property
+    def due_since_s(self) -> int | None:
+        """Since when one is due, by the plan or by drift; None = none is."""
+        since = (self.due.since_s, self._drift_since_s if self.drift >= DRIFT_DUE else None)
+        return min((one for one in since if one is not None), default=None)
+
+    def drifted(self, level: int) -> None:
+        """Accepted parts have moved, or not. It moves no limit; a challenge that passes ends it."""
+        if level >= DRIFT_DUE > self.drift:
+            self._drift_since_s = self._utc_s()
+        self.drift = level
 
     def follow(self, recipe: int, fault: FaultCode) -> None:
         """What may make one due: time, parts, another recipe (32 bits of its hash), a fault."""
@@ -79,9 +98,18 @@ class Challenge:
             return CommandError.WRONG_STATE
         self.is_running = False
         if self._passed and not self._failed:
-            self.answer()
-            self.due.passed(self._utc_s(), self._total("triggers"))
+            self.passed()
         return CommandError.DONE
+
+    def passed(self) -> None:
+        """All of a test came out as it must: nothing is locked or due any more."""
+        self.answer()
+        self.drift = 0
+        self.due.passed(self._utc_s(), self._total("triggers"))
+
+    def failed(self) -> None:
+        """Something of a test did not, as a person saw it: the line is locked."""
+        self._count("challenges_failed", 1)
 
     def answer(self) -> None:
         """The lock ends; a person does this with a reason, which the log keeps."""

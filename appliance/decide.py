@@ -541,7 +541,8 @@ class _Decide:
                 offline=line.conditions.offline,
                 owner=line.orders.owner,
                 notes=notes,
-                challenge_due_utc_s=line.challenge.due.since_s or 0,
+                challenge_due_utc_s=line.challenge.due_since_s or 0,
+                drift=line.challenge.drift,
             )
         )
         current = line.setups.current

@@ -6,6 +6,7 @@ enters is a method, and time is an argument. So a random PLC can drive it on vir
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from appliance.association import Association
 from appliance.challenge import Challenge
@@ -250,7 +251,10 @@ class Line:
             start_job=self._start_job,
             start_challenge=self._start_challenge,
             end_challenge=self.challenge.end,
-            unlock_challenge=self._unlock_challenge,
+            unlock_challenge=partial(self._answered, self.challenge.answer),
+            pass_challenge=partial(self._answered, self.challenge.passed),
+            fail_challenge=partial(self._answered, self.challenge.failed),
+            drift=self.challenge.drifted,
             save_next=self._save_next,
             halt=self._halt,
             reset=self._reset,
@@ -289,8 +293,9 @@ class Line:
         self._newest_part_id = part.part_id
         self.tally.add("triggers")
 
-    def _unlock_challenge(self, now_ns: int) -> None:
-        self.challenge.answer()
+    def _answered(self, said: Callable[[], None], now_ns: int) -> None:
+        """A person has judged a test with challenge parts."""
+        said()
         self._keep_counters()
         self._follow(now_ns)
 
@@ -666,7 +671,8 @@ class Line:
         bits |= Status2.DISK_LOW if archive.is_disk_low else Status2(0)
         if archive.is_lossy or not is_recorder_ok or self._journal.lost:
             bits |= Status2.ARCHIVE_LOSSY
-        bits |= Status2.CHALLENGE_DUE if self.challenge.due.since_s is not None else Status2(0)
+        bits |= Status2.CHALLENGE_DUE if self.challenge.due_since_s is not None else Status2(0)
+        bits |= Status2.DRIFT_WARN if self.challenge.drift else Status2(0)
         bits |= Status2.CHALLENGE_FAILED if self.challenge.is_failed else Status2(0)
         conditions.status2 = bits
         conditions.is_warning = not is_recorder_ok or self._journal.lost > 0 or self.gate.is_warning

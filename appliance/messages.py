@@ -228,6 +228,8 @@ class Words(Message, frozen=True, kw_only=True):
     """Sentences for people: what is wrong just now, what was expected and what came."""
     challenge_due_utc_s: int = 0
     """Since when challenge parts are due; 0 = they are not."""
+    drift: int = 0
+    """0 calm, 1 warn, 2 a challenge is due, 3 hold: what the tool found in accepted parts."""
 
 
 class Stored(Message, frozen=True, kw_only=True):

@@ -15,7 +15,11 @@ from appliance.messages import Command
 Answer: TypeAlias = Callable[[CommandError, str], None]
 """Called once, perhaps at once, with the result and one sentence."""
 
-_PLAIN = ("take_control", "release_control", "unlock_challenge", "clear_error", "halt", "reset")
+_HAND_OVER = ("take_control", "release_control")
+_REASONED = ("unlock_challenge", "pass_challenge", "fail_challenge")
+"""A person alone, and never without a reason: what a PLC cannot see."""
+_PLAIN = ("clear_error", "halt", "reset")
+_HIGHEST_DRIFT = 3
 _BY_NAME = {code.name.lower(): code for code in CommandCode}
 
 
@@ -37,6 +41,10 @@ class Actions:
     start_challenge: Callable[[], CommandError]
     end_challenge: Callable[[], CommandError]
     unlock_challenge: Callable[[int], None]
+    pass_challenge: Callable[[int], None]
+    fail_challenge: Callable[[int], None]
+    drift: Callable[[int], None]
+    """Level 0 to 3: calm, warn, a challenge is due, hold."""
     save_next: Callable[[int], None]
     """The pictures of so many parts from now on are kept; 0 = of none more."""
     halt: Callable[[int], None]
@@ -66,11 +74,13 @@ class Orders:
         is_person = by != "" and ":" not in by
         if self.owner and not is_person:
             answer(CommandError.NOT_IN_CONTROL, f"{self.owner} has control")
-        elif name in _PLAIN[:2]:
+        elif name in _HAND_OVER:
             self._hand_over(name, by, is_person, now_ns, answer)
-        elif name == "unlock_challenge" and not (is_person and command.argument):
+        elif name in _REASONED and not (is_person and command.argument):
             answer(CommandError.NOT_IN_CONTROL, "expected a person with a reason")
-        elif name in _PLAIN:
+        elif name == "drift":
+            self._drift(command.argument, answer)
+        elif name in (*_REASONED, *_PLAIN):
             getattr(self._actions, name)(now_ns)
             answer(CommandError.DONE, "")
         elif name == "reload_products":
@@ -84,7 +94,8 @@ class Orders:
             else:
                 answer(CommandError.UNKNOWN_COMMAND, f"{name}: expected a number, got {number!r}")
         else:
-            known = ", ".join((*_PLAIN, "reload_products", "start_job", *_BY_NAME))
+            names = (*_HAND_OVER, *_REASONED, *_PLAIN, "drift", "reload_products", "start_job")
+            known = ", ".join((*names, *_BY_NAME))
             answer(CommandError.UNKNOWN_COMMAND, f"expected one of {known}, got {name!r}")
 
     def _hand_over(self, name: str, by: str, is_person: bool, now_ns: int, answer: Answer) -> None:
@@ -98,6 +109,14 @@ class Orders:
                 self.owner = owner
                 self._actions.owner_changed(now_ns)
             answer(CommandError.DONE, "")
+
+    def _drift(self, argument: str, answer: Answer) -> None:
+        if argument.isdecimal() and int(argument) <= _HIGHEST_DRIFT:
+            self._actions.drift(int(argument))
+            answer(CommandError.DONE, "")
+        else:
+            expected = f"expected a level from 0 to {_HIGHEST_DRIFT}"
+            answer(CommandError.UNKNOWN_COMMAND, f"drift: {expected}, got {argument!r}")
 
     def _start_job(self, argument: str, now_ns: int, answer: Answer) -> None:
         tag = argument or "0"

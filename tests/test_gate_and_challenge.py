@@ -251,17 +251,53 @@ def test_a_challenge_without_a_part_or_with_a_wrong_one_unlocks_nothing(world: W
         assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
 
 
-@pytest.mark.parametrize(("by", "reason"), [("opcua:mes", "x"), ("", "x"), ("anna", "")])
-def test_only_a_person_with_a_reason_unlocks(world: World, by: str, reason: str) -> None:
-    fail(world)
+def ask(world: World, name: str, by: str, argument: str) -> CommandError:
     answers: list[CommandError] = []
+    command = Command(id="1", name=name, argument=argument, by=by)
+    world.line.asked(command, world.now, lambda code, _: answers.append(code))
+    world.idle(100)
+    return answers[-1]
 
-    def ask(by: str, reason: str) -> CommandError:
-        command = Command(id="1", name="unlock_challenge", argument=reason, by=by)
-        world.line.asked(command, world.now, lambda code, _: answers.append(code))
-        return answers[-1]
 
-    assert ask(by, reason) == CommandError.NOT_IN_CONTROL
+@pytest.mark.parametrize(("by", "reason"), [("opcua:mes", "x"), ("", "x"), ("anna", "")])
+@pytest.mark.parametrize("name", ["unlock_challenge", "pass_challenge"])
+def test_only_a_person_with_a_reason_unlocks(world: World, name: str, by: str, reason: str) -> None:
+    fail(world)
+    assert ask(world, name, by, reason) == CommandError.NOT_IN_CONTROL
     assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
-    assert ask("anna", "the part was mixed up") == CommandError.DONE
+    assert ask(world, name, "anna", "the part was mixed up") == CommandError.DONE
     world.until_ready()
+
+
+def test_a_test_that_a_person_saw_fail_locks_over_a_restart(world: World) -> None:
+    world.until_ready()
+    assert ask(world, "fail_challenge", "opcua:mes", "x") == CommandError.NOT_IN_CONTROL
+    assert world.is_ready
+    assert ask(world, "fail_challenge", "anna", "bin full, line went on") == CommandError.DONE
+    assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+    assert Status2.CHALLENGE_FAILED in Status2(world.bank.number("Status2"))
+    world.kill_decide()
+    world.idle(3000)
+    assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+
+
+def test_drift_warns_asks_for_a_challenge_and_holds_until_one_passes(world: World) -> None:
+    world.until_ready()
+
+    def bits() -> Status2:
+        return Status2(world.bank.number("Status2")) & (Status2.DRIFT_WARN | Status2.CHALLENGE_DUE)
+
+    for wrong in ("", "4", "-1", "one"):
+        assert ask(world, "drift", "tool:drift", wrong) == CommandError.UNKNOWN_COMMAND
+    assert ask(world, "drift", "tool:drift", "1") == CommandError.DONE
+    assert bits() == Status2.DRIFT_WARN and world.is_ready
+    assert ask(world, "drift", "tool:drift", "2") == CommandError.DONE
+    assert bits() == Status2.DRIFT_WARN | Status2.CHALLENGE_DUE and world.is_ready
+    assert ask(world, "drift", "tool:drift", "3") == CommandError.DONE
+    assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+    assert commanded(world, CommandCode.START_CHALLENGE) == CommandError.DONE
+    good(world, 4, ExpectedVerdict=ExpectedVerdict.OK)
+    assert commanded(world, CommandCode.END_CHALLENGE) == CommandError.DONE
+    world.idle(100)
+    world.until_ready()
+    assert bits() == Status2(0)
