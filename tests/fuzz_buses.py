@@ -36,6 +36,8 @@ from tools.bench_memory import private_bytes, slope
 PICTURES = 16
 STRANGER = "127.0.0.2"
 """The address that the noise comes from: the PLC's is 127.0.0.1, and no other may write."""
+_PATIENCE_S = 30.0
+"""For the answer to a good request, also on a machine that does other things."""
 CHECK_EVERY = 200
 """Inputs between two good requests, each of which must be answered."""
 
@@ -82,11 +84,14 @@ def modbus_input(draw: random.Random, seeds: tuple[bytes, ...]) -> bytes:
     return changed(draw, draw.choice(seeds))
 
 
-def fuzz_modbus(address: tuple[str, int], seconds: float, seed: int, source: str) -> Counts:
-    """For so long; some connections are kept for many inputs, some hang up in the middle."""
+def fuzz_modbus(
+    address: tuple[str, int], seconds: float, seed: int, source: str, least: int = 0
+) -> Counts:
+    """For so long, and until `least` inputs were sent; some connections are kept for many inputs,
+    some hang up in the middle."""
     draw, seeds, counts = random.Random(seed), modbus_seeds(), Counts()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or counts.inputs < least:
         with suppress(OSError), socket.create_connection(address, 5, (source, 0)) as line:
             line.settimeout(draw.choice((0.0, 0.002, 0.02)))
             for _ in range(draw.choice((1, 1, 5, 50))):
@@ -104,7 +109,7 @@ def fuzz_modbus(address: tuple[str, int], seconds: float, seed: int, source: str
 
 def _check_modbus(address: tuple[str, int], source: str, counts: Counts) -> None:
     counts.good_requests += 1
-    with suppress(OSError), socket.create_connection(address, 10, (source, 0)) as line:
+    with suppress(OSError), socket.create_connection(address, _PATIENCE_S, (source, 0)) as line:
         line.sendall(_GOOD)
         counts.good_answers += line.recv(300)[7:9] == b"\x03\x6a"
 
@@ -114,7 +119,7 @@ def write_modbus(address: tuple[str, int], seconds: float, seed: int) -> Counts:
     them, at any speed; what a PLC with a broken program would write."""
     draw, counts = random.Random(seed), Counts()
     end = time.monotonic() + seconds
-    with socket.create_connection(address, 10) as line:
+    with socket.create_connection(address, _PATIENCE_S) as line:
         while time.monotonic() < end:
             words = [draw.randrange(1 << 16) for _ in range(16)]
             words[0] = draw.randrange(256) & ~0x20  # SetOffline would end it at once
@@ -182,11 +187,11 @@ class Relay:
                 await writer.drain()
 
 
-async def _session(port: int) -> None:
+async def _session(port: int, timeout_s: float) -> None:
     """What an anonymous client does: log in, browse, read, call, subscribe, hang up."""
     from asyncua import Client, ua
 
-    client = Client(f"opc.tcp://127.0.0.1:{port}/inspectd", timeout=1)
+    client = Client(f"opc.tcp://127.0.0.1:{port}/inspectd", timeout=timeout_s)
     await client.connect_socket()
     try:
         await client.send_hello()
@@ -218,9 +223,10 @@ class _Deaf:
         """A value."""
 
 
-async def fuzz_opcua(address: tuple[str, int], seconds: float, seed: int) -> Counts:
-    """For so long: whole sessions with some messages changed on their way, and pieces of such
-    sessions thrown at the port; needs the endpoint of anonymous readers, which is in clear."""
+async def fuzz_opcua(address: tuple[str, int], seconds: float, seed: int, least: int = 0) -> Counts:
+    """For so long, and until `least` inputs were sent: whole sessions with some messages changed on
+    their way, and pieces of such sessions thrown at the port; needs the endpoint of anonymous
+    readers, which is in clear."""
     draw, counts = random.Random(seed), Counts()
     damage = [0.0]
 
@@ -238,13 +244,13 @@ async def fuzz_opcua(address: tuple[str, int], seconds: float, seed: int) -> Cou
     server, port = await relay.serve()
     end = time.monotonic() + seconds
     async with server:
-        await _session(port)
+        await _session(port, _PATIENCE_S)
         seeds = tuple(relay.sent)
         checked = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or counts.inputs < least:
             damage[0] = draw.choice((0.05, 0.2, 0.5))
             # The client gets answers to what it never said: whatever it makes of them is its own.
-            sessions = [asyncio.wait_for(_session(port), 3) for _ in range(4)]
+            sessions = [asyncio.wait_for(_session(port, 1), 3) for _ in range(4)]
             throws = [_throw(address, draw, seeds, counts) for _ in range(20)]
             await asyncio.gather(*sessions, *throws, return_exceptions=True)
             if counts.inputs - checked >= CHECK_EVERY:
@@ -282,9 +288,9 @@ async def _throw(
 
 async def _check_opcua(port: int, counts: Counts) -> None:
     counts.good_requests += 1
-    for _ in range(3):  # noise may hold every place for a moment
+    for _ in range(5):  # noise may hold every place for a moment
         with suppress(Exception):
-            await asyncio.wait_for(_session(port), 10)
+            await _session(port, _PATIENCE_S)
             counts.good_answers += 1
             return
         await asyncio.sleep(0.5)
