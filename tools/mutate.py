@@ -165,7 +165,7 @@ def _instead(node: ast.AST) -> Iterator[ast.AST]:
             yield orelse
         case ast.If(test=test, body=body, orelse=orelse):
             yield ast.If(ast.UnaryOp(ast.Not(), test), body, orelse)
-        case ast.Return(value=ast.AST()):
+        case ast.Return(value=ast.AST() as value) if getattr(value, "value", 0) is not None:
             yield ast.Return(ast.Constant(None))
         case ast.Assign() | ast.Raise() | ast.Delete():
             yield ast.Pass()
