@@ -49,10 +49,11 @@ def play_pictures(
     )
     scorer.check(recipe)
     setup = prove(config, recipe, lambda: None)
+    is_grey = scorer.bundle.manifest.input.channels == 1
     verdicts: list[Verdict] = []
     truth: dict[int, bool] = {}
     try:
-        for part_id, (source, is_bad, pixels) in enumerate(_pictures(paths), 1):
+        for part_id, (source, is_bad, pixels) in enumerate(_pictures(paths, is_grey), 1):
             if is_bad is not None:
                 truth[part_id] = is_bad
             verdicts.append(_judged(part_id, source, pixels, setup, scorer, recipe))
@@ -124,10 +125,10 @@ def _judged(
     )
 
 
-def _pictures(paths: list[Path]) -> Iterator[tuple[str, bool | None, Pixels]]:
+def _pictures(paths: list[Path], is_grey: bool) -> Iterator[tuple[str, bool | None, Pixels]]:
     for path in paths:
         if path.is_file():
-            yield from _video(path)
+            yield from _video(path, is_grey)
             continue
         for file in _files(path):
             folder = file.parent
@@ -143,7 +144,9 @@ def _files(folder: Path) -> Iterator[Path]:
     yield from sorted(file for file in files if file.suffix.lower() in SUFFIXES)
 
 
-def _video(path: Path) -> Iterator[tuple[str, None, Pixels]]:
+def _video(path: Path, is_grey: bool) -> Iterator[tuple[str, None, Pixels]]:
+    """is_grey: the network wants one channel; a decoder gives three whatever was filmed."""
+    order = cv2.COLOR_BGR2GRAY if is_grey else cv2.COLOR_BGR2RGB
     video = cv2.VideoCapture(str(path))
     try:
         number = 0
@@ -152,7 +155,7 @@ def _video(path: Path) -> Iterator[tuple[str, None, Pixels]]:
             if not is_there:
                 break
             number += 1
-            yield f"{path.name}#{number}", None, np.asarray(frame[:, :, ::-1], np.uint8)
+            yield f"{path.name}#{number}", None, np.asarray(cv2.cvtColor(frame, order), np.uint8)
         if number == 0:
             raise ArtefactError(path, "a video", "nothing that can be read")
     finally:

@@ -20,6 +20,7 @@ import typer
 from appliance.codes import Reason, Word
 from appliance.config import load_config
 from appliance.errors import ConfigError
+from appliance.shifts import earlier, shift_at
 from appliance.store import Store, where
 
 _PLACES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
@@ -35,6 +36,10 @@ def main(
         typer.Option("--from", help="ISO time, local without a zone. Default: 8 h before --to."),
     ] = "",
     end: Annotated[str, typer.Option("--to", help="ISO time. Default: now.")] = "",
+    shift: Annotated[
+        int | None,
+        typer.Option(min=0, help="0 = the shift that runs, 1 = the one before, instead of times."),
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Rows of section, name, value.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
@@ -42,6 +47,11 @@ def main(
     loaded = load_config(config)
     until = _time(end, "--to") if end else datetime.now().astimezone()
     since = _time(begin, "--from") if begin else until - _SHIFT
+    if shift is not None:
+        if begin or end:
+            raise typer.BadParameter("expected --shift or times, got both")
+        starts = loaded.challenge.shift_starts
+        since, until = earlier(shift_at(datetime.now().astimezone(), starts), shift, starts)
     if since >= until:
         raise ConfigError("--from", f"a time before {until.isoformat()}", since.isoformat())
     store = Store(where(loaded), is_reader=True)

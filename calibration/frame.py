@@ -25,6 +25,7 @@ PAGES: tuple[tuple[str, str, Role], ...] = (
     ("/teach", texts.TEACH, Role.ENGINEER),
     ("/recipes", texts.RECIPES, Role.OPERATOR),
     ("/health", texts.HEALTH, Role.OPERATOR),
+    ("/report", texts.REPORT, Role.OPERATOR),
     ("/tokens", texts.API, Role.OPERATOR),
     ("/users", texts.USERS, Role.ADMIN),
     ("/audit", texts.AUDIT, Role.ENGINEER),

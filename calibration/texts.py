@@ -11,8 +11,8 @@ ROLES = {
 }
 
 # ---- frame
-LIVE, PARTS, CALIBRATE, RECIPES, HEALTH, API, USERS, AUDIT = (
-    "Live", "Parts", "Calibrate", "Recipes", "Health", "API", "Users", "Audit",
+LIVE, PARTS, CALIBRATE, RECIPES, HEALTH, REPORT, API, USERS, AUDIT = (
+    "Live", "Parts", "Calibrate", "Recipes", "Health", "Report", "API", "Users", "Audit",
 )  # fmt: skip
 LOG_IN, LOG_OUT, NAME, PASSWORD = "Log in", "Log out", "Name", "Password"
 NO_USERS = "There is no user yet. On the box: inspectd users add NAME --role admin"
@@ -194,6 +194,23 @@ DRIFT_CALM = "No finding."
 DRIFT_FEW = "Too few parts yet: {count} of {needed} accepted ones."
 FINDING = "{what}: {value:.3g}, limit {limit:.3g}"
 SILENT = "The line says nothing."
+
+# ---- report of a shift
+EARLIER, LATER, SHOW, CSV = "Shift before", "Shift after", "Show", "CSV"
+SHIFT_AT = "Date or time, 2026-11-27T06:00"
+SHIFT = "{begin:%a %Y-%m-%d %H:%M} to {end:%a %Y-%m-%d %H:%M}"
+COUNTS, LATENCY = "Counts", "Trigger to verdict, ms"
+REASONS, REGIONS = "Not OK, by reason", "NG and UNCERTAIN, by region"
+NO_PARTS_THEN, NONE_THEN = "No parts in this shift.", "None."
+MORE = "and {count} more"
+NO_FIGURE = "–"
+COUNT_NAMES = {
+    "parts": "Parts", "good": "OK", "rejected": "NG", "uncertain": "UNCERTAIN", "error": "ERROR",
+    "parts_per_hour": "Parts per hour", "quality": "Quality: OK of all inspected",
+    "inspected": "Inspected of all parts",
+}  # fmt: skip
+SHARES = frozenset({"quality", "inspected"})
+LATENCY_NAMES = {"deadline": "Deadline"}
 
 # ---- tokens of the API
 TOKENS = "Your tokens"

@@ -1,14 +1,19 @@
 """A small installation with recordings that were made without a line, for tests of replay."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
+from typer.testing import CliRunner
 
-from appliance.config import load_config
+from appliance.__main__ import app
+from appliance.config import Config, load_config
+from appliance.errors import ConfigError
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
+from appliance.service import EXIT_CONFIG, EXIT_DONE
 from tests.networks import write_network_bundle
 from tools.recorded_parts import record_parts
 
@@ -20,6 +25,27 @@ def part(number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
     level = 60.0 + number * 47 % 110
     return np.clip(rng.normal(level, 3, (64, 96)), 30, 250).astype(np.uint8)
+
+
+def replayed(config: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """`inspectd replay … --json`: exit code, object, standard error."""
+    done = CliRunner().invoke(app, ["replay", *arguments, "--json", "--config", str(config)])
+    if isinstance(done.exception, ConfigError):
+        return EXIT_CONFIG, {}, f"{done.stderr}{done.exception}"
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
+    return done.exit_code, json.loads(done.stdout) if done.stdout else {}, done.stderr
+
+
+def check_replay(config: Config, parts: int) -> None:
+    """All recordings of an installation give their verdicts again, figure by figure."""
+    recordings = [str(path) for path in sorted(config.recordings_dir.iterdir())]
+    config_path = str(config.root_dir / "config.toml")
+    code, answer, errors = replayed(Path(config_path), *recordings)
+    assert code == EXIT_DONE, errors
+    found = answer["replay"]
+    assert found["compared"] == found["equal"] == parts, errors
+    assert found["lost_messages"] == found["lost_pictures"] == 0
+    assert found["not_compared"] == {}
 
 
 class Recorded:

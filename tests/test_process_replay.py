@@ -19,19 +19,17 @@ import msgspec
 import numpy as np
 import pytest
 import tomli_w
-from typer.testing import CliRunner
 
-from appliance.__main__ import app
 from appliance.bundle import GateLimits
 from appliance.codes import Reason, Word
 from appliance.deck import SCHEMAS
-from appliance.errors import ConfigError
 from appliance.messages import Verdict
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
 from appliance.recording import Recording, SegmentWriter
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_NO
 from appliance.wire import decode, encode
 from tests.networks import write_network_bundle
+from tests.recorded_world import replayed
 from tests.rig import Rig, until
 from tools.plc_program import Part, PlcOptions
 from tools.plc_sim import run_plc
@@ -56,13 +54,8 @@ def shown(number: int) -> np.ndarray:
 def replay(
     rig: Rig, *arguments: str, config: Path | None = None
 ) -> tuple[int, dict[str, Any], str]:
-    """`inspectd replay … --json`: exit code, object, standard error."""
-    command = ["replay", *arguments, "--json", "--config", str(config or rig.config_path)]
-    done = CliRunner().invoke(app, command)
-    if isinstance(done.exception, ConfigError):
-        return EXIT_CONFIG, {}, f"{done.stderr}{done.exception}"
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
-    return done.exit_code, json.loads(done.stdout) if done.stdout else {}, done.stderr
+    """See `replayed`; whose engine judges is `config`, or the rig's own."""
+    return replayed(config or rig.config_path, *arguments)
 
 
 class Recorded:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from appliance.codes import Word
@@ -16,7 +18,7 @@ from appliance.replay_command import Options, play_one
 from appliance.replay_infer import Engines
 from appliance.replay_report import Report
 from appliance.replay_tape import ahead
-from tests.recorded_world import T2, Recorded, part
+from tests.recorded_world import T2, Recorded, part, replayed
 
 PARTS = 30
 
@@ -103,6 +105,22 @@ def test_a_damaged_picture_is_refused_or_left_out_and_counted(
     engines.close()
     assert found.equal == found.compared == PARTS - 1
     assert (found.lost_pictures, found.not_compared) == (1, {"no picture": 1})
+
+
+def test_a_video_is_judged_frame_by_frame(world: Recorded, tmp_path: Path) -> None:
+    path = tmp_path / "belt.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    levels = (70, 90, 120, 150, 70, 150)
+    for level in levels:
+        writer.write(np.full((64, 96, 3), level, np.uint8))
+    writer.release()
+    code, answer, errors = replayed(world.config_path, str(path), "--recipe", "net/1")
+    assert code == 0, errors
+    assert (answer["parts"], answer["error"]) == (len(levels), 0)
+    assert (answer["ok"], answer["uncertain"], answer["ng"]) == (3, 1, 2)
+    (tmp_path / "no.avi").write_bytes(b"no video")
+    code, _, errors = replayed(world.config_path, str(tmp_path / "no.avi"), "--recipe", "net/1")
+    assert code == 78 and "expected a video" in errors
 
 
 def test_what_a_thread_raises_is_raised_in_its_place() -> None:

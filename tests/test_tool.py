@@ -1,5 +1,6 @@
 """The operator's tool: the real process, real files and people, a real browser."""
 
+import contextlib
 import http.client
 import re
 import shutil
@@ -8,6 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -16,9 +18,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from appliance.audit import AuditJournal
 from appliance.codes import CommandError, Word
 from appliance.config import load_products
+from appliance.shifts import shift_at
+from appliance.store import Store
 from calibration.people import People, Role
 from tests.rig import Rig, until
-from tests.tool_world import SECRET, T1, T2, Shop, free_port, wait
+from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop, free_port, wait
 from tools.plc_program import Part
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -127,7 +131,7 @@ def form(**fields: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "path", ["/parts", "/calibrate", "/recipes", "/health", "/users", "/audit"]
+    "path", ["/parts", "/calibrate", "/recipes", "/health", "/report", "/users", "/audit"]
 )
 def test_every_page_asks_who_is_there(shop: Shop, path: str) -> None:
     status, _ = ask(shop, path)
@@ -312,6 +316,38 @@ def test_an_admin_sees_health_users_and_the_journal(shop: Shop, guest: Any) -> N
     expect(page.get_by_text("the chain is whole")).to_be_visible()
     expect(page.locator(".rows.audit")).to_contain_text("user.added")
     assert ada.problems == []
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(shop: Shop, guest: Any) -> None:
+    ole: Guest = guest("ole")
+    page = ole.go("report")
+    expect(page.get_by_text("No parts in this shift.")).to_be_visible()
+    when = datetime.fromtimestamp(FIRST_NS / 1e9).isoformat(timespec="seconds")
+    page.get_by_label("Date or time").fill("yesterday")
+    page.get_by_role("button", name="Show").click()
+    ole.told("expected a date or time like 2026-11-27")
+    page.get_by_label("Date or time").fill(when)
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text("Quality: OK of all inspected")).to_be_visible()
+    begin = shift_at(datetime.fromisoformat(when).astimezone()).begin
+    with contextlib.closing(Store(shop.config.data_dir / "parts.db", is_reader=True)) as store:
+        words = store.counts()
+    first = page.locator(".rows.numbers").first
+    expect(first).to_contain_text(f"{sum(words.values())}")
+    expect(page.locator(".pareto").first).to_contain_text("SEGAD")
+    expect(page.get_by_text("top left")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    assert download.value.suggested_filename == f"shift-{begin:%Y%m%dT%H%M}.csv"
+    lines = download.value.path().read_text().splitlines()
+    assert f"counts,rejected,{words[Word.NG]}" in lines
+    page.get_by_role("button", name="Shift before").click()
+    expect(page.get_by_text("No parts in this shift.")).to_be_visible()
+    page.get_by_role("button", name="Shift after").click()
+    expect(first).to_contain_text(f"{sum(words.values())}")
+    assert ole.problems == []
 
 
 @needs_chromium
