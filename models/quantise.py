@@ -82,9 +82,9 @@ def choose(
 ) -> tuple[onnx.ModelProto, list[str], float]:
     """The network with as many int8 convolutions as `limit` allows; which were left out; drift.
 
-    All of them where that will do. Otherwise each one alone is measured, and the worst are left
-    out: one, two, four … half, three quarters, seven eighths. Raises ArtefactError where the best
-    eighth is still too far off.
+    All of them where that will do. Otherwise each one alone is measured, and as few of the worst
+    as will do are left out, found by halving. Raises ArtefactError where even one layer alone, the
+    best, is too far off.
     """
     layers = quantiser.layers
     whole = quantiser.network(layers)
@@ -97,17 +97,22 @@ def choose(
         alone[layer] = drift(quantiser.network([layer]))
         report(0.9 * done / len(layers))
     worst = sorted(layers, key=lambda layer: -alone[layer])
-    total = len(layers)
-    counts = [1 << step for step in range(total.bit_length()) if 1 << step < total // 2]
-    for count in (*counts, total // 2, total * 3 // 4, total * 7 // 8):
-        left_out = worst[:count]
-        made = quantiser.network([layer for layer in layers if layer not in left_out])
+    found: tuple[onnx.ModelProto, list[str], float] | None = None
+    # Too few left out; enough left out, as far as is known.
+    few, enough = 0, len(layers)
+    while enough - few > 1:
+        count = (few + enough) // 2
+        made = quantiser.network([layer for layer in layers if layer not in worst[:count]])
         reached = drift(made)
         if reached <= limit:
-            report(1.0)
-            return made, left_out, reached
-    told = f"{reached:.3g} with the best eighth in int8"
-    raise ArtefactError("network.int8.onnx", f"a drift of at most {limit:.3g}", told)
+            enough, found = count, (made, worst[:count], reached)
+        else:
+            few = count
+    report(1.0)
+    if found is None:
+        told = f"{reached:.3g} with the best layer alone in int8"
+        raise ArtefactError("network.int8.onnx", f"a drift of at most {limit:.3g}", told)
+    return found
 
 
 def _convolutions(network: onnx.ModelProto) -> Iterator[str]:
