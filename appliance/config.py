@@ -145,7 +145,7 @@ class EngineFaults(Section, frozen=True, kw_only=True):
 class Engine(Section, frozen=True, kw_only=True):
     """What runs the network on this box."""
 
-    kind: Literal["onnx", "openvino", "tensorrt", "null"] = "onnx"
+    kind: Literal["onnx", "onnx-cuda", "openvino", "tensorrt", "null"] = "onnx"
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     threads: int = 0
     """0 = one less than the machine has cores, at least one."""

@@ -107,6 +107,13 @@ class Engine(ABC):
         self.last_ns = time.monotonic_ns() - begun
         return score
 
+    def reads_from(self, ring: str, memory: npt.NDArray[np.uint8]) -> None:  # noqa: B027
+        """Frames will lie in this memory, the whole of a ring file; told before each of them.
+
+        ring: "WRITER.EPOCH.ring"; another epoch replaces the one before. For engines that can fetch
+        pixels from where they lie.
+        """
+
     @classmethod
     def device(cls) -> tuple[str, str]:
         """Name of what computes, and its driver; "" where it has none. Raises ArtefactError."""
@@ -256,6 +263,8 @@ def _adapter(settings: config.Engine) -> type[Engine]:
     try:
         if settings.kind == "onnx":
             from appliance.engine_onnx import OnnxEngine as Adapter
+        elif settings.kind == "onnx-cuda":
+            from appliance.engine_onnx import OnnxCudaEngine as Adapter
         elif settings.kind == "openvino":
             from appliance.engine_openvino import OpenVinoEngine as Adapter
         elif settings.kind == "tensorrt":

@@ -26,7 +26,7 @@ from appliance.infer_setup import GoldenFrames
 from appliance.passport import Built, Passport, Record, read_record, write_record
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-Kind = Literal["onnx", "openvino", "tensorrt"]
+Kind = Literal["onnx", "onnx-cuda", "openvino", "tensorrt"]
 Report = Callable[[str], None]
 
 

@@ -1,6 +1,9 @@
-"""ONNX Runtime on the CPU: the default and the reference. The only importer of onnxruntime."""
+"""ONNX Runtime: on the CPU, the default and the reference; on CUDA where `onnxruntime-gpu` is
+installed instead of `onnxruntime`. The only importer of onnxruntime.
+"""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -32,6 +35,7 @@ class OnnxEngine(Engine):
     kind = "onnx"
     runtime = f"onnxruntime {ort.__version__}"
     precisions = ("fp32", "int8")
+    providers: ClassVar[tuple[tuple[str, dict[str, str]], ...]] = (("CPUExecutionProvider", {}),)
 
     def _load(self, model: bytes) -> None:
         options = ort.SessionOptions()
@@ -41,14 +45,24 @@ class OnnxEngine(Engine):
         # Spinning threads take the cores from camera and decide: 2.8 times the time per frame
         # where another process is busy, for nothing on a line with a picture every 50 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._require_provider()
         try:
-            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(model, options, providers=list(self.providers))
         except _ERRORS as err:
             raise ArtefactError("network", "a graph that ONNX Runtime can run", _line(err)) from err
+        wanted, used = self.providers[0][0], session.get_providers()
+        if used[0] != wanted:  # it falls back to the CPU with a line in a log
+            raise ArtefactError("engine.kind", f"a device for {wanted}", f"{used}")
         self._check(session)
         self._binding = session.io_binding()
         self._session: ort.InferenceSession | None = session
         self._score = np.empty(1, np.float32)
+
+    @classmethod
+    def _require_provider(cls) -> None:
+        wanted, got = cls.providers[0][0], ort.get_available_providers()
+        if wanted not in got:
+            raise ArtefactError("engine.kind", f"an onnxruntime with {wanted}", f"{got}")
 
     def _check(self, session: ort.InferenceSession) -> None:
         wanted = {
@@ -84,6 +98,38 @@ class OnnxEngine(Engine):
     def _release(self) -> None:
         self._session = None
         del self._binding
+
+
+class OnnxCudaEngine(OnnxEngine):
+    """The same on an NVIDIA GPU. Frames and maps lie in host memory; the runtime copies them."""
+
+    kind = "onnx-cuda"
+    precisions = ("fp32",)
+    uses_threads = False
+    sums = "float"  # its product of bytes would run on the CPU
+    providers = (
+        # TensorFloat-32 is not float32: limits would not travel from box to box.
+        ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "0"}),
+        ("CPUExecutionProvider", {}),
+    )
+
+    @classmethod
+    def device(cls) -> tuple[str, str]:
+        """Model of the first GPU and the driver's version, as the kernel module tells them."""
+        cls._require_provider()
+        root = Path("/proc/driver/nvidia")
+        try:
+            told = sorted((root / "gpus").glob("*/information"))[0].read_text()
+            version = (root / "version").read_text()
+        except (OSError, IndexError) as err:
+            raise ArtefactError(root, "an NVIDIA GPU with its driver", str(err)) from err
+        return _field(told, "Model"), _field(version, "NVRM version")
+
+
+def _field(text: str, name: str) -> str:
+    """Of the lines "name: value"."""
+    fields = (line.partition(":") for line in text.splitlines())
+    return next((" ".join(value.split()) for key, _, value in fields if key.strip() == name), "")
 
 
 def _fits(got: list[Any], wanted: tuple[int, ...]) -> bool:

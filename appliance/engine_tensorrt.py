@@ -2,9 +2,10 @@
 
 A plan is built by `inspectd engine` (`engine_tensorrt_build.py`), never here: a line that finds no
 engine, or one of another device, runtime or driver, is not Ready and says so. One context and one
-stream; pinned memory on the host; after the warm-up upload, network and download are one CUDA
-graph. `engine_tensorrt_sdk.py` is the facade of the installed TensorRT, `engine_tensorrt_memory.py`
-that of CUDA.
+stream; pinned memory on the host, the frame rings themselves where the driver allows: then a whole
+frame is copied by its camera and by nobody else. After the warm-up network and download are one
+CUDA graph. `engine_tensorrt_sdk.py` is the facade of the installed TensorRT,
+`engine_tensorrt_memory.py` that of CUDA.
 """
 
 import contextlib
@@ -80,6 +81,7 @@ class TensorRtEngine(Engine):
     def __init__(self, spec: Spec, model: bytes, precision: str, sdk: Sdk, gpu: Gpu) -> None:
         self._sdk, self._gpu = sdk, gpu
         self._graph = 0
+        self._rings: dict[str, tuple[str, Bytes | None]] = {}
         super().__init__(spec, model, precision, 0)
 
     def _load(self, model: bytes) -> None:
@@ -146,7 +148,7 @@ class TensorRtEngine(Engine):
         try:
             self._gpu.begin_capture(self._stream)
             try:
-                self._enqueue()
+                self._queue_network()
             finally:
                 graph = self._gpu.end_capture(self._stream)
         except DeviceError as err:
@@ -156,10 +158,28 @@ class TensorRtEngine(Engine):
             raise PartError(Reason.INFERENCE_ERROR, "the CUDA graph answers otherwise")
         return super().warm_up()
 
-    def _enqueue(self) -> None:
-        """Upload, run, download. Raises PartError, DeviceError."""
+    def reads_from(self, ring: str, memory: Bytes) -> None:
+        """As `Engine.reads_from`: pinned where the driver allows; else frames are copied."""
+        writer = ring.partition(".")[0]
+        known, old = self._rings.get(writer, ("", None))
+        if known == ring:
+            return
+        if old is not None:
+            with contextlib.suppress(DeviceError):  # its camera is gone; nothing reads it any more
+                self._gpu.unregister(old)
+        self._rings[writer] = ring, memory if self._gpu.register(memory) else None
+
+    def _is_pinned(self, frame: Frame) -> bool:
+        """Whether the device can fetch it from where it lies."""
+        if not frame.flags.c_contiguous:
+            return False
+        at = frame.ctypes.data
+        rings = [memory for _, memory in self._rings.values() if memory is not None]
+        return any(0 <= at - m.ctypes.data <= m.nbytes - frame.nbytes for m in rings)
+
+    def _queue_network(self) -> None:
+        """Run, download. Raises PartError, DeviceError."""
         buffers, stream = self._buffers, self._stream
-        self._gpu.upload(buffers["frame"].device, buffers["frame"].host, stream)
         if not self._sdk.enqueue(self._context, stream):
             raise PartError(Reason.INFERENCE_ERROR, f"TensorRT: {self._words()}")
         for name in ("map", "score"):
@@ -167,17 +187,22 @@ class TensorRtEngine(Engine):
 
     def _run(self, frame: Frame, out: Map) -> float:
         buffers = self._buffers
-        np.copyto(buffers["frame"].host.reshape(frame.shape), frame)
+        source = buffers["frame"].host
+        if self._is_pinned(frame):
+            source = frame.reshape(-1)
+        else:
+            np.copyto(source.reshape(frame.shape), frame)
         amap = buffers["map"].host.view(np.float32).reshape(out.shape)
         score = buffers["score"].host.view(np.float32)
         # A run that ends without writing must not leave the answer of the part before.
         amap.fill(np.nan)
         score.fill(np.nan)
         try:
+            self._gpu.upload(buffers["frame"].device, source, self._stream)
             if self._graph:
                 self._gpu.launch(self._graph, self._stream)
             else:
-                self._enqueue()
+                self._queue_network()
             self._gpu.synchronize(self._stream)
         except DeviceError as err:
             raise PartError(Reason.INFERENCE_ERROR, f"CUDA: {err}") from err
@@ -187,8 +212,10 @@ class TensorRtEngine(Engine):
         return float(score[0])
 
     def health(self) -> dict[str, float]:
-        """As `Engine.health`, and whether the CUDA graph is in use."""
-        return {**super().health(), "engine_cuda_graph": float(bool(self._graph))}
+        """As `Engine.health`, and whether the CUDA graph is in use, and of how many rings."""
+        rings = sum(memory is not None for _, memory in self._rings.values())
+        graph = float(bool(self._graph))
+        return {**super().health(), "engine_cuda_graph": graph, "engine_pinned_rings": rings}
 
     def _words(self) -> str:
         return "; ".join(self._sdk.complaints()) or "no reason given"
@@ -199,6 +226,11 @@ class TensorRtEngine(Engine):
         self._give_back()
 
     def _give_back(self) -> None:
+        for _, memory in self._rings.values():
+            if memory is not None:
+                with contextlib.suppress(DeviceError):
+                    self._gpu.unregister(memory)
+        self._rings = {}
         self._context = None
         self._engine = None
         self._buffers = {}

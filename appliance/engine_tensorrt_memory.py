@@ -43,6 +43,14 @@ class Gpu(Protocol):
         """Host memory that the device can fetch by itself: (size,) uint8."""
         ...
 
+    def register(self, memory: Bytes) -> bool:
+        """Pin host memory of someone else, which the device will only read. False: not allowed."""
+        ...
+
+    def unregister(self, memory: Bytes) -> None:
+        """Let go of what `register` took."""
+        ...
+
     def upload(self, address: int, source: Bytes, stream: int) -> None:
         """Queue the copy host → device. source: pinned, untouched until the stream is done."""
         ...
@@ -124,6 +132,19 @@ class CudaPython:
         """As `Gpu.pinned`."""
         address = self._keep(self._call("cudaHostAlloc", size, 0), "cudaFreeHost")
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def register(self, memory: Bytes) -> bool:
+        """As `Gpu.register`. Drivers without read-only registration refuse a ring of ours."""
+        flag = self._cuda.cudaHostRegisterReadOnly
+        status = self._cuda.cudaHostRegister(memory.ctypes.data, memory.nbytes, flag)[0]
+        if status == self._cuda.cudaError_t.cudaSuccess:
+            return True
+        self._cuda.cudaGetLastError()  # else the next call would be taken for the failed one
+        return False
+
+    def unregister(self, memory: Bytes) -> None:
+        """As `Gpu.unregister`."""
+        self._call("cudaHostUnregister", memory.ctypes.data)
 
     def upload(self, address: int, source: Bytes, stream: int) -> None:
         """As `Gpu.upload`."""
@@ -233,6 +254,15 @@ class PyCuda:
     def pinned(self, size: int) -> Bytes:
         """As `Gpu.pinned`."""
         return self._try(self._cuda.pagelocked_empty, size, np.uint8)
+
+    def register(self, memory: Bytes) -> bool:
+        """Never: pycuda registers writable memory alone, and a ring is none to its reader."""
+        del memory
+        return False
+
+    def unregister(self, memory: Bytes) -> None:
+        """Raises DeviceError: nothing was registered."""
+        raise DeviceError(f"pycuda registered none of these {memory.nbytes} bytes")
 
     def upload(self, address: int, source: Bytes, stream: int) -> None:
         """As `Gpu.upload`."""

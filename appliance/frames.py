@@ -154,6 +154,10 @@ class RingReader:
         offset = 2 * _PAGE + ref.slot * ring.slot_bytes
         return np.frombuffer(ring.map, dtype, count, offset).reshape(ref.shape)
 
+    def memory(self, ref: PixelRef) -> npt.NDArray[np.uint8]:
+        """All of the ring file in which the pixels lie, not writable."""
+        return self._ring(ref).memory
+
     def check(self, ref: PixelRef) -> None:
         """Raises FrameOverwritten where the slot changed hands since `view`."""
         if not self._ring(ref).holds(ref):
@@ -190,6 +194,7 @@ class _Mapped:
         magic, self.epoch, self.slots, self.slot_bytes = _HEADER.unpack_from(self.map, 0)
         if magic != _MAGIC:
             raise ConfigError(path, "a frame ring", f"a file that begins with {magic!r}")
+        self.memory = np.frombuffer(self.map, np.uint8)
         self._sequences = np.frombuffer(self.map, np.uint64, self.slots, _PAGE)
 
     def holds(self, ref: PixelRef) -> bool:

@@ -276,6 +276,8 @@ class Infer:
         except PartError:
             self._check(frame)
             raise
+        if frame.pixels.ring != INLINE:
+            camera.engine.reads_from(frame.pixels.ring, self._rings.memory(frame.pixels))
         entered = time.monotonic_ns()
         classification = self._run(camera.engine, picture)
         left = time.monotonic_ns()

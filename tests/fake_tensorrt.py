@@ -27,6 +27,9 @@ class FakeGpu:
         self.captured: list[Callable[[], None]] | None = None
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.closed = 0
+        self.registered: list[np.ndarray] = []
+        self.uploaded: list[np.ndarray] = []
+        self.refuses_rings = False
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -53,8 +56,19 @@ class FakeGpu:
         self._call("pinned")
         return np.full(size, 0x5A, np.uint8)
 
+    def register(self, memory: np.ndarray) -> bool:
+        self._call("register")
+        if not self.refuses_rings:
+            self.registered.append(memory)
+        return not self.refuses_rings
+
+    def unregister(self, memory: np.ndarray) -> None:
+        self._call("unregister")
+        self.registered = [known for known in self.registered if known is not memory]
+
     def upload(self, address: int, source: np.ndarray, stream: int) -> None:
         self._call("upload")
+        self.uploaded.append(source)
         self.put(lambda: np.copyto(self.memory[address], source), stream)
 
     def download(self, target: np.ndarray, address: int, stream: int) -> None:
@@ -90,6 +104,7 @@ class FakeGpu:
 
     def close(self) -> None:
         assert not self.queue, "memory was given back while work was in flight"
+        assert not self.registered, "memory of others is still pinned"
         self.closed += 1
         self._call("close")
         self.memory.clear()

@@ -10,6 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -18,7 +19,7 @@ from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
 from appliance.codes import Reason
 from appliance.engine import Engine, Spec, open_engine, passport_of
 from appliance.engine_null import NullEngine, write_null_bundle
-from appliance.engine_onnx import OnnxEngine
+from appliance.engine_onnx import OnnxCudaEngine, OnnxEngine
 from appliance.engine_tensorrt import TensorRtEngine
 from appliance.errors import ArtefactError, DeviceError, PartError
 from appliance.passport import Passport
@@ -82,12 +83,17 @@ def tensorrt(**how) -> TensorRtEngine:
     return TensorRtEngine(SPEC, graph(**how), "fp32", FakeSdk(gpu), gpu)
 
 
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+"""onnxruntime-gpu is installed: its engine joins the suite."""
+
 KINDS = {
     "onnx": lambda **kw: OnnxEngine(SPEC, graph(**kw), "fp32", 1),
     "openvino": lambda **kw: OpenVinoEngine(SPEC, graph(**kw), "fp32", 1),
     "tensorrt": tensorrt,
     "null": lambda **_: NullEngine(SPEC),
 }
+if HAS_CUDA:
+    KINDS["onnx-cuda"] = lambda **kw: OnnxCudaEngine(SPEC, graph(**kw), "fp32", 1)
 NETWORKS: tuple[Literal["onnx", "openvino"], ...] = ("onnx", "openvino")
 
 
@@ -98,7 +104,7 @@ def engine(request):
     opened.close()
 
 
-@pytest.fixture(params=[*NETWORKS, "tensorrt"])
+@pytest.fixture(params=[kind for kind in KINDS if kind != "null"])
 def network(request):
     return KINDS[request.param]
 
@@ -281,6 +287,17 @@ def test_a_precision_is_run_or_refused_by_openvino(request):
         assert "a processor that runs bf16" in str(err)
         return
     assert engine.infer(frame(), room()) == pytest.approx(frame().mean(), rel=0.01)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="onnxruntime-gpu is installed")
+def test_without_cuda_its_engine_is_refused_and_never_runs_on_the_cpu(bundle, tmp_path):
+    settings = config.Engine(kind="onnx-cuda")
+    for attempt in (
+        lambda: passport_of(settings, bundle),
+        lambda: OnnxCudaEngine(SPEC, graph(), "fp32", 1),
+    ):
+        with pytest.raises(ArtefactError, match=r"engine\.kind: expected .*, got .*CPUExecution"):
+            attempt()
 
 
 def test_openvino_reports_to_nobody(tmp_path):

@@ -16,6 +16,7 @@ from appliance.engine_command import Plan, Toolchain, build_plan
 from appliance.engine_tensorrt import TensorRtEngine
 from appliance.engine_tensorrt_build import count_precisions, require_precision
 from appliance.errors import ArtefactError, PartError
+from appliance.frames import RingReader, RingWriter
 from appliance.passport import Passport, read_record
 from tests.fake_tensorrt import FakeGpu, FakeSdk
 from tests.networks import write_network_bundle
@@ -43,17 +44,69 @@ def test_before_the_graph_every_frame_is_uploaded_run_downloaded_and_waited_for(
     assert gpu.calls == ["upload", "enqueue", "download", "download", "synchronize"]
 
 
-def test_after_the_warm_up_a_frame_is_one_launch() -> None:
+def test_after_the_warm_up_a_frame_is_its_upload_and_one_launch() -> None:
     engine, gpu, _ = opened()
     engine.warm_up()
     capture = gpu.calls[gpu.calls.index("begin_capture") :]
-    assert capture[:5] == ["begin_capture", "upload", "enqueue", "download", "download"]
-    assert capture[5] == "end_capture"
+    assert capture[:5] == ["begin_capture", "enqueue", "download", "download", "end_capture"]
     gpu.calls.clear()
     out = room()
     assert engine.infer(frame(3), out) == pytest.approx(frame(3).mean(), rel=1e-5)
-    assert gpu.calls == ["launch", "synchronize"]
+    assert gpu.calls == ["upload", "launch", "synchronize"]
     assert engine.health()["engine_cuda_graph"] == 1
+
+
+@pytest.fixture
+def ring(tmp_path: Path):
+    """A frame ring, its reader, and what makes another epoch of it."""
+    made: list[RingWriter] = []
+
+    def again() -> RingWriter:
+        while made:
+            made.pop().close()
+        made.append(RingWriter(tmp_path, "top", 4, 3 * frame().nbytes))
+        return made[-1]
+
+    yield again, RingReader(tmp_path)
+    made.pop().close()
+
+
+def test_a_whole_frame_is_fetched_from_the_ring_where_it_lies(ring) -> None:
+    again, reader = ring
+    engine, gpu, _ = opened()
+    engine.warm_up()
+    for _epoch in range(2):  # the camera starts again: the old ring is let go
+        writer = again()
+        gpu.calls.clear()
+        for seed in range(3):
+            ref = writer.put(frame(seed))
+            engine.reads_from(ref.ring, reader.memory(ref))
+            pixels = reader.view(ref)
+            assert engine.infer(pixels, room()) == pytest.approx(frame(seed).mean(), rel=1e-5)
+            assert np.shares_memory(gpu.uploaded[-1], pixels)
+        assert gpu.calls.count("register") == 1
+        assert len(gpu.registered) == engine.health()["engine_pinned_rings"] == 1
+    engine.close()
+    assert gpu.registered == []
+
+
+def test_a_cut_frame_or_a_ring_that_cannot_be_pinned_is_copied(ring) -> None:
+    again, reader = ring
+    writer = again()
+    for refuses in (False, True):
+        engine, gpu, _ = opened()
+        gpu.refuses_rings = refuses
+        wide = np.zeros((SPEC.height_px + 2, SPEC.width_px + 2, SPEC.channels), np.uint8)
+        wide[1:-1, 2:] = frame(4)
+        for picture, cut in ((frame(4), slice(None)), (wide, (slice(1, -1), slice(2, None)))):
+            ref = writer.put(picture)
+            engine.reads_from(ref.ring, reader.memory(ref))
+            pixels = reader.view(ref)[cut]
+            assert engine.infer(pixels, room()) == pytest.approx(frame(4).mean(), rel=1e-5)
+            is_direct = not refuses and picture is not wide
+            assert np.shares_memory(gpu.uploaded[-1], pixels) is is_direct
+        assert engine.health()["engine_pinned_rings"] == (0 if refuses else 1)
+        engine.close()
 
 
 def test_a_binding_without_graphs_runs_call_by_call() -> None:
@@ -153,8 +206,9 @@ def test_a_graph_that_answers_otherwise_is_no_engine() -> None:
 
     def forgetful(stream: int) -> int:
         made = end(stream)
-        gpu.graphs[made].pop(0)  # the upload
-        gpu.memory[4096][:] = 7  # and what lies there is another frame
+        gpu.graphs[made].pop(0)  # the network
+        for buffer in gpu.memory.values():
+            buffer[:] = 7  # and what lies there is of another frame
         return made
 
     gpu.end_capture = forgetful  # type: ignore[method-assign]
