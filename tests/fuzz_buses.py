@@ -305,7 +305,8 @@ class Watch:
     def __init__(self, line: BenchLine, process: str) -> None:
         self._line, self._process = line, process
         self._pids = line.pids()
-        self.ended = 0
+        self.ended: list[str] = []
+        """Names of processes that another one took the place of."""
         self.samples: list[tuple[float, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -315,7 +316,7 @@ class Watch:
         begun = time.monotonic()
         while not self._stop.wait(1.0):
             pids = self._line.pids()
-            self.ended += sum(pids.get(name) != pid for name, pid in self._pids.items())
+            self.ended += [name for name, pid in pids.items() if self._pids.get(name) != pid]
             self._pids = {**self._pids, **pids}
             with suppress(OSError):
                 size = private_bytes(self._pids[self._process])
@@ -367,8 +368,9 @@ def campaign(bus: str, seconds: float, seed: int) -> dict[str, Any]:
             written = write_modbus(("127.0.0.1", line.port), seconds / 10, seed)
             ear.await_rows(60)
             ear.sleep(12)  # until whatever is owed came due
-        ended = watch.ended
         parts, wrong = lies(parts_file)
+        if watch.ended:
+            sys.stderr.write((line.root / "log").read_text(errors="replace"))
         unaccounted = ear.figure("unaccounted")
     kept = [s for s in watch.samples if s[0] > watch.samples[-1][0] / 5] or watch.samples
     per_second, bound = slope([s[0] for s in kept], [s[1] for s in kept])
@@ -378,7 +380,7 @@ def campaign(bus: str, seconds: float, seed: int) -> dict[str, Any]:
         "seed": seed,
         **asdict(counts),
         "inputs_of_the_writer": written.inputs,
-        "processes_ended": ended,
+        "processes_ended": watch.ended,
         "parts": parts,
         "accepted": report["accepted"],
         "rejected_why": report["rejected_why"],
