@@ -1,4 +1,7 @@
-"""Pictures worth keeping: from the ring to one lossless PNG per part, without delaying a row.
+"""Pictures worth keeping: from the ring to lossless PNGs, without delaying a row.
+
+A part has one picture, `PART.png`; of several cameras it is that of the view that decided, and the
+others lie beside it as `PART.CAMERA.png`, come and go with it, and are not counted.
 
 A frame is copied out of the ring at once, because its slot will be given away; encoding and
 writing happen in one thread with a bounded queue. Whatever is not kept is counted, with the cause.
@@ -8,7 +11,7 @@ A file is there whole or not at all. Keeps nothing while the disk is below its l
 import contextlib
 import shutil
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 from pathlib import Path
@@ -41,6 +44,11 @@ def image_path(part_id: int, opened_utc_ns: int) -> str:
     return f"images/{day}/{part_id}.png"
 
 
+def view_path(path: str, camera: str) -> str:
+    """Where the picture of another view lies, beside that of the one that decided."""
+    return f"{path.removesuffix('.png')}.{camera}.png"
+
+
 def read_image(path: Path) -> npt.NDArray[Any]:
     """(H, W) or (H, W, 3) RGB, uint8 or uint16, as the camera gave it. Raises OSError."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -58,7 +66,8 @@ def is_protected(path: Path) -> bool:
 class Archive:
     """The archive images below `folder`, on behalf of one loop; not for several threads.
 
-    free_bytes: room left on the file system of a path; replaced in tests.
+    free_bytes: room left on the file system of a path; replaced in tests. cameras: of a line with
+    several.
     """
 
     def __init__(
@@ -68,7 +77,9 @@ class Archive:
         rings: RingReader,
         clock: Callable[[], int],
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+        cameras: Sequence[str] = (),
     ) -> None:
+        self._cameras = cameras if len(cameras) > 1 else ()
         self.folder, self.policy, self._rings = folder, policy, rings
         self._clock, self._free_bytes = clock, free_bytes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
@@ -126,14 +137,22 @@ class Archive:
         if len(self._queue) >= QUEUE_IMAGES // share or self._queued_bytes >= QUEUE_BYTES // share:
             self._drop("queue_full", "pictures come faster than the disk takes them")
             return
+        others = {
+            view_path(path, view.camera): view.pixels
+            for view in verdict.views
+            if view.camera != verdict.camera and view.pixels is not None
+        }
         try:
-            pixels = self._rings.copy(verdict.pixels)
+            # The part's own last: where it is, the others are.
+            refs = {**others, path: verdict.pixels}
+            pictures = {self.folder / of: self._rings.copy(ref) for of, ref in refs.items()}
         except (PartError, ConfigError) as err:
             self._drop("overwritten", str(err))
             return
-        future = self._thread.submit(_write, self.folder / path, pixels)
-        self._queue.append((verdict.part_id, path, pixels.nbytes, future))
-        self._queued_bytes += pixels.nbytes
+        nbytes = sum(pixels.nbytes for pixels in pictures.values())
+        future = self._thread.submit(_write_all, pictures)
+        self._queue.append((verdict.part_id, path, nbytes, future))
+        self._queued_bytes += nbytes
 
     def collect(self) -> dict[int, str]:
         """Part → path of its image, "" where it was removed: everything since the last call.
@@ -212,6 +231,8 @@ class Archive:
     def _remove(self, path: str) -> bool:
         file = self.folder / path
         try:
+            for camera in self._cameras:
+                (self.folder / view_path(path, camera)).unlink(missing_ok=True)
             file.unlink(missing_ok=True)
         except OSError as err:
             self.note = str(err)
@@ -231,6 +252,9 @@ class Archive:
                 elif file.suffix == ".png" and file.stem.isdecimal():
                     path = file.relative_to(self.folder).as_posix()
                     found.append((file.stat().st_mtime_ns, path, int(file.stem)))
+                elif not file.with_name(f"{file.name.partition('.')[0]}.png").exists():
+                    if len(file.suffixes) == 2 and file.suffix == ".png":
+                        file.unlink(missing_ok=True)  # a view whose part was not written any more
         except OSError as err:
             self.note = str(err)
         for _, path, part_id in sorted(found):
@@ -239,8 +263,13 @@ class Archive:
             self._news[part_id] = path
 
 
-def _write(path: Path, pixels: npt.NDArray[Any]) -> None:
+def _write_all(pictures: Mapping[Path, npt.NDArray[Any]]) -> None:
     """Runs in the archive's thread. Raises OSError."""
+    for path, pixels in pictures.items():
+        _write(path, pixels)
+
+
+def _write(path: Path, pixels: npt.NDArray[Any]) -> None:
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     try:

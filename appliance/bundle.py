@@ -135,6 +135,11 @@ class Bundle:
         return _read_segments(self.folder, self.manifest)
 
 
+def load_bundles(folder: Path, wanted: Mapping[str, str]) -> list[Bundle]:
+    """Those of a recipe: id → directory below `folder`. Raises as `load_bundle`."""
+    return [load_bundle(folder / name, identity) for identity, name in wanted.items()]
+
+
 def load_bundle(folder: Path, expected_id: str | None = None) -> Bundle:
     """Read the manifest, hash every file, check what belongs together.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from appliance import supervise
-from appliance.bundle import load_bundle
+from appliance.bundle import load_bundles
 from appliance.config import load_config, load_products
 from appliance.recipe import load_recipe
 from appliance.service import run_process
@@ -97,9 +97,10 @@ def check(config: ConfigPath = Path("config.toml")) -> None:
     products = load_products(loaded)
     for number, name in sorted(products.items()):
         recipe = load_recipe(loaded, name)
-        bundle = load_bundle(loaded.bundles_dir / recipe.recipe.bundle_dir, recipe.recipe.bundle)
+        wanted = recipe.recipe.bundles(loaded.cameras)
+        bundles = ", ".join(bundle.id[:12] for bundle in load_bundles(loaded.bundles_dir, wanted))
         sys.stdout.write(
-            f"product {number}: recipe {name} ({recipe.hash[:12]}), bundle {bundle.id[:12]}\n"
+            f"product {number}: recipe {name} ({recipe.hash[:12]}), bundle {bundles}\n"
         )
     supervise.check_addresses(loaded)
     sys.stdout.write(f"{config}: good\n")

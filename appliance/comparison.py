@@ -60,6 +60,7 @@ FIELDS: Mapping[str, How] = {
     "map": "ignored",  # slots of rings; the map itself is compared where it was recorded
     "is_kept": "ignored",  # an order to the archive
     "is_rebuilt": "ignored",
+    "views": "ignored",  # each is compared by itself
 }
 """Every field of a Verdict."""
 
@@ -81,17 +82,28 @@ class Compared(NamedTuple):
 
 
 def compare(recorded: Verdict, replayed: Verdict, tolerance: float) -> Compared:
-    """tolerance: largest difference of a logit; 0 = the same passport, bit for bit."""
-    differences = tuple(
-        Difference(field, getattr(recorded, field), getattr(replayed, field))
+    """tolerance: largest difference of a logit; 0 = the same passport, bit for bit.
+
+    Of a part with several views each view is compared, and the word of the whole.
+    """
+    old, new = recorded.by_view(), replayed.by_view()
+    if len(old) != len(new):
+        views = Difference("views", len(old), len(new))
+        return Compared(recorded.part_id, "different", (views,))
+    differences = [
+        Difference(f"{was.camera}.{field}" if recorded.views else field, *values)
+        for was, now in zip(old, new, strict=True)
         for field, how in FIELDS.items()
-        if not _is_same(how, getattr(recorded, field), getattr(replayed, field), tolerance)
-    )
+        if not _is_same(how, *(values := (getattr(was, field), getattr(now, field))), tolerance)
+    ]
+    if recorded.views and recorded.word is not replayed.word:
+        differences.append(Difference("word", recorded.word, replayed.word))
     outcome: Outcome = "different" if differences else "equal"
-    if tolerance and is_near_a_limit(recorded, replayed, tolerance):
-        others = {difference.field for difference in differences} - {"word", "reason"}
+    is_near = (is_near_a_limit(*pair, tolerance) for pair in zip(old, new, strict=True))
+    if tolerance and any(is_near):
+        others = {d.field.rpartition(".")[2] for d in differences} - {"word", "reason"}
         outcome = "undecidable" if not others else outcome
-    return Compared(recorded.part_id, outcome, differences)
+    return Compared(recorded.part_id, outcome, tuple(differences))
 
 
 def is_near_a_limit(recorded: Verdict, replayed: Verdict, tolerance: float) -> bool:

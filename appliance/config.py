@@ -251,6 +251,11 @@ class Config(Section, frozen=True, kw_only=True):
     """Crashes in 60 s before a process is a Fault and retried every 60 s; cameras twice that."""
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        """Their names, in the order of the file."""
+        return tuple(camera.name for camera in self.camera)
+
+    @property
     def results(self) -> Literal["level", "ring"]:
         """How the PLC fetches results."""
         if self.plc.results == "":
@@ -394,10 +399,11 @@ def _allowed(kind: type, key: str) -> str:
 def load_config(path: Path) -> Config:
     """`config.toml`, its root made absolute. Raises ConfigError."""
     config = read_toml(path, Config)
-    if len(config.camera) != 1:
-        # The views of a part are not merged into one verdict yet.
-        raise ConfigError(f"{path}: camera", "exactly one [[camera]]", f"{len(config.camera)}")
-    names = [camera.name for camera in config.camera]
+    if not config.camera:
+        raise ConfigError(f"{path}: camera", "at least one [[camera]]", "none")
+    if len(config.camera) > 1:
+        _check_views(config, path)
+    names = config.cameras
     for name in names:
         if not name.isidentifier():
             raise ConfigError(f"{path}: camera.name", "letters, digits and _", repr(name))
@@ -438,7 +444,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: hmi.port", expected, str(config.hmi.port))
     if config.trigger == "hardware":
         _check_hardware(config, path)
-    io, rate_hz = config.io, config.camera[0].rate_hz
+    io, rate_hz = config.io, max(camera.rate_hz for camera in config.camera)
     if io is not None and (problem := io_problem(io, rate_hz)) is not None:
         key, expected, got = problem
         raise ConfigError(f"{path}: {key}", expected, got)
@@ -457,6 +463,17 @@ def load_config(path: Path) -> Config:
     return msgspec.structs.replace(config, root=str((path.parent / config.root).resolve()))
 
 
+def _check_views(config: Config, path: Path) -> None:
+    """What it takes that the views of one part are known to be of one part."""
+    if config.trigger != "plc":
+        expected = 'trigger "plc" with several cameras: one trigger asks all of them'
+        raise ConfigError(f"{path}: trigger", expected, f'"{config.trigger}"')
+    for channel in ("trigger", "frames"):
+        if channel in config.wire.remote:
+            expected = f"an address for each camera, {channel}-{config.cameras[0]} …"
+            raise ConfigError(f"{path}: wire.remote", expected, f"{channel} for all of them")
+
+
 def _check_hardware(config: Config, path: Path) -> None:
     """What a hardware trigger needs so that no frame can be taken for its neighbour's."""
     for camera in config.camera:
@@ -472,7 +489,8 @@ def _check_hardware(config: Config, path: Path) -> None:
 
 def is_simulated(config: Config) -> bool:
     """No verdict of this line may be believed: its pictures or its engine are none."""
-    return config.camera[0].kind == "files" or config.engine.kind == "null"
+    is_shown = any(camera.kind == "files" for camera in config.camera)
+    return is_shown or config.engine.kind == "null"
 
 
 def load_products(config: Config) -> dict[int, str]:

@@ -24,6 +24,7 @@ from appliance.frames import RingReader
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
 from appliance.messages import (
+    INFER,
     AnyMessage,
     Command,
     CommandResult,
@@ -37,8 +38,9 @@ from appliance.messages import (
     Stored,
     Verdict,
     Words,
+    camera_label,
 )
-from appliance.parts import Judgement, Part
+from appliance.parts import Judgement, Sight
 from appliance.plc_io import IoPort, open_lines
 from appliance.plc_modbus import ModbusPort
 from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
@@ -131,11 +133,10 @@ class _Decide:
 
     async def _serve(self, wiring: Wiring, journal: Journal, stopping: asyncio.Event) -> None:
         config, clock = self._config, self._service.clock
-        camera = config.camera[0].name
-        trigger = wiring.sender("trigger", camera)
-        prepare = {
-            label: wiring.sender("prepare", label) for label in (f"camera:{camera}", "infer:0")
-        }
+        cameras = config.cameras
+        trigger = {camera: wiring.sender("trigger", camera) for camera in cameras}
+        peers = (*(camera_label(camera) for camera in cameras), INFER)
+        prepare = {label: wiring.sender("prepare", label) for label in peers}
         self._verdicts = wiring.sender("verdicts")
         self._live = wiring.sender("live")
         self._tape = Tape(wiring.sender("tape").send) if config.is_taped else None
@@ -146,7 +147,7 @@ class _Decide:
             journal,
             bank,
             Outlets(
-                trigger=trigger.send,
+                trigger=lambda camera, message: trigger[camera].send(message),
                 verdict=self._verdicts.send,
                 live=self._closed,
                 load_recipe=self._load_by_number,
@@ -169,10 +170,7 @@ class _Decide:
             (wiring.async_receiver("seen"), self._seen),
             (wiring.async_receiver("scored"), self._scored),
             (wiring.async_receiver("stored"), self._stored),
-            (
-                wiring.async_receiver("health", f"camera:{camera}", "infer:0", "record"),
-                self._heard,
-            ),
+            (wiring.async_receiver("health", *peers, "record"), self._heard),
         ]
         tasks = [asyncio.ensure_future(_forever(*receiver)) for receiver in receivers]
         tasks.append(asyncio.ensure_future(self._commands(wiring.async_receiver("command"))))
@@ -219,9 +217,9 @@ class _Decide:
         now_ns = self._service.clock()
         match message:
             case FrameReady():
-                part = self._line.frame(message, now_ns)
-                if part is not None:
-                    self._score(part)
+                sight = self._line.frame(message, now_ns)
+                if sight is not None:
+                    self._score(sight)
             case NoFrame():
                 self._line.no_frame(message, now_ns)
             case Prepared() | Refused():
@@ -234,9 +232,9 @@ class _Decide:
         now_ns = self._service.clock()
         match message:
             case Scored():
-                part = self._line.book.scored(message, now_ns)
-                if part is not None:
-                    self._score(part)
+                sight = self._line.book.scored(message, now_ns)
+                if sight is not None:
+                    self._score(sight)
             case InferFailed():
                 self._line.book.failed(message, now_ns)
             case Prepared() | Refused():
@@ -255,33 +253,35 @@ class _Decide:
 
     # ---- scoring ---------------------------------------------------------------------------
 
-    def _score(self, part: Part) -> None:
-        scorer, scored, frame = self._scorers.get(part.bundle), part.scored, part.frame
+    def _score(self, sight: Sight) -> None:
+        recipe, scored, frame = sight.part.recipe, sight.scored, sight.frame
+        scorer = self._scorers.get(recipe.recipe.terms(sight.camera).bundle)
         if scorer is None or scored is None or frame is None:
             detail = "a score without the bundle it belongs to"
-            self._line.part_failed(part, Reason.INTERNAL, detail, self._service.clock())
+            self._line.part_failed(sight, Reason.INTERNAL, detail, self._service.clock())
             return
         loop = asyncio.get_running_loop()
         size = frame.pixels.shape[0], frame.pixels.shape[1]
-        future = self._thread.submit(scorer.score, scored, self._rings, part.recipe, size)
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._judged, part, done))
+        future = self._thread.submit(scorer.score, scored, self._rings, recipe, size)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._judged, sight, done))
 
-    def _judged(self, part: Part, done: "Future[Judgement]") -> None:
+    def _judged(self, sight: Sight, done: "Future[Judgement]") -> None:
         now_ns = self._service.clock()
         error = None if done.cancelled() else done.exception()
         if error is None and not done.cancelled():
-            self._line.judged(part, done.result(), now_ns)
+            self._line.judged(sight, done.result(), now_ns)
         elif isinstance(error, PartError):
-            self._line.part_failed(part, error.reason, error.detail, now_ns)
+            self._line.part_failed(sight, error.reason, error.detail, now_ns)
         else:
-            self._line.part_failed(part, Reason.INTERNAL, f"scoring: {error}", now_ns)
-            self._log.error("scoring failed", error=str(error), part_id=part.part_id)
+            self._line.part_failed(sight, Reason.INTERNAL, f"scoring: {error}", now_ns)
+            self._log.error("scoring failed", error=str(error), part_id=sight.part.part_id)
 
     # ---- recipes ---------------------------------------------------------------------------
 
     def _setup_answer(self, message: Prepared | Refused) -> None:
         if isinstance(message, Refused):
-            refusal = f"{message.where}: expected {message.expected}, got {message.got}"
+            why = f"{message.where}: expected {message.expected}, got {message.got}"
+            refusal = self._said(message.process, why)
             if refusal not in self._notes:
                 self._log.error("refused", process=message.process, why=refusal)
             self._notes = (refusal,)
@@ -351,26 +351,29 @@ class _Decide:
                     return number
         return 0
 
-    def _read_recipe(self, name: str) -> "tuple[LoadedRecipe, Scorer]":
-        """In a thread: every hash of the bundle is checked, which takes a while."""
+    def _read_recipe(self, name: str) -> "tuple[LoadedRecipe, dict[str, Scorer]]":
+        """In a thread: every hash of its bundles is checked, which takes a while."""
         # XGBoost alone takes a second to import: after a crash the PLC's port comes first.
         from appliance.scoring import Scorer
 
         loaded = load_recipe(self._config, name)
-        recipe = loaded.recipe
-        scorer = self._scorers.get(recipe.bundle)
-        if scorer is None:
-            folder = self._config.bundles_dir / recipe.bundle_dir
-            if folder.parent != self._config.bundles_dir:
-                raise RecipeError(f"{loaded.path}: bundle_dir", "a name", repr(recipe.bundle_dir))
-            scorer = Scorer(load_bundle(folder, recipe.bundle))
-        scorer.check(loaded)
-        return loaded, scorer
+        scorers: dict[str, Scorer] = {}
+        for camera in self._config.cameras:
+            bundle, bundle_dir, _, _ = loaded.recipe.terms(camera)
+            scorer = scorers.get(bundle) or self._scorers.get(bundle)
+            if scorer is None:
+                folder = self._config.bundles_dir / bundle_dir
+                if folder.parent != self._config.bundles_dir:
+                    raise RecipeError(f"{loaded.path}: bundle_dir", "a name", repr(bundle_dir))
+                scorer = Scorer(load_bundle(folder, bundle))
+            scorer.check(loaded, camera)
+            scorers[bundle] = scorer
+        return loaded, scorers
 
     def _recipe_read(
         self,
         number: int,
-        read: "asyncio.Future[tuple[LoadedRecipe, Scorer]]",
+        read: "asyncio.Future[tuple[LoadedRecipe, dict[str, Scorer]]]",
         done: Callable[[CommandError, str], None],
         is_reload: bool,
     ) -> None:
@@ -387,7 +390,8 @@ class _Decide:
             self._notes = (str(error),)
             done(CommandError.REFUSED_ARTEFACT, str(error))
             return
-        loaded, scorer = read.result()
+        loaded, scorers = read.result()
+        bundle_id = next(iter(scorers))
         if done == self._loaded_at_start and self._line.setups.current is not None:
             return  # the PLC asked for another one meanwhile, and it is in force
         if loaded.name != self._products.get(number):
@@ -397,7 +401,7 @@ class _Decide:
 
         def finished(code: CommandError, detail: str) -> None:
             if code == CommandError.DONE:
-                self._scorers = {scorer.bundle.id: scorer}
+                self._scorers = scorers
                 self._log.info("recipe in force", recipe=loaded.name, hash=loaded.hash[:12])
                 data = f"{loaded.name}\n{number}\n".encode()
                 task = asyncio.get_running_loop().run_in_executor(
@@ -412,10 +416,10 @@ class _Decide:
         now_ns = self._service.clock()
         if self._line.setups.current is None:
             # At start there is nothing to go back to: what refuses is asked again by itself.
-            self._line.adopt(loaded, number, scorer.bundle.id)
+            self._line.adopt(loaded, number, bundle_id)
             finished(CommandError.DONE, "")
         else:
-            self._line.change_recipe(loaded, number, scorer.bundle.id, now_ns, finished)
+            self._line.change_recipe(loaded, number, bundle_id, now_ns, finished)
 
     def _remembered(self, written: "asyncio.Future[None]") -> None:
         error = written.exception()
@@ -530,9 +534,14 @@ class _Decide:
                 )
             self._service.turn()
 
+    def _said(self, label: str, sentence: str) -> str:
+        """With the name of the process that said it, where several cameras may say the same."""
+        return f"{label}: {sentence}" if len(self._config.camera) > 1 else sentence
+
     def _publish(self, health: Sender, port: ModbusPort) -> None:
         line = self._line
-        notes = (*self._notes, *(p.note for p in line.setups.peers.values() if p.note))
+        peers = line.setups.peers.values()
+        notes = (*self._notes, *(self._said(peer.label, peer.note) for peer in peers if peer.note))
         self._live.send(
             Words(
                 registers=line.bank.snapshot(),

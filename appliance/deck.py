@@ -202,15 +202,16 @@ class Deck:
             self._keep_map(entry, scored.map, *key)
 
     def _decide(self, verdict: Verdict) -> None:
-        """The policy "ng": its pictures wait in the ring for the verdict."""
-        key = verdict.camera, verdict.frame_id
-        waiting = self._waiting.pop(key, None)
-        if waiting is None or verdict.word is Word.OK:
-            return
-        self._keep_frame(waiting.frame, waiting.pixels, *key)
-        if waiting.scored is not None and waiting.map is not None:
-            self._kept.pop(key, None)
-            self._keep_map(waiting.scored, waiting.map, *key)
+        """The policy "ng": its pictures, of all views, wait in the ring for the verdict."""
+        for view in verdict.views or (verdict,):
+            key = view.camera, view.frame_id
+            waiting = self._waiting.pop(key, None)
+            if waiting is None or verdict.word is Word.OK:
+                continue
+            self._keep_frame(waiting.frame, waiting.pixels, *key)
+            if waiting.scored is not None and waiting.map is not None:
+                self._kept.pop(key, None)
+                self._keep_map(waiting.scored, waiting.map, *key)
 
     def _keep_frame(self, entry: Entry, ref: PixelRef, camera: str, frame_id: int) -> None:
         if self._copy(entry._replace(topic=CAMERA + camera), ref, camera, frame_id, "frame"):

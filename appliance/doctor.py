@@ -21,7 +21,7 @@ import msgspec
 import typer
 
 from appliance import supervise
-from appliance.bundle import Bundle, load_bundle
+from appliance.bundle import Bundle, load_bundle, load_bundles
 from appliance.config import Config, load_config, load_products
 from appliance.disk import wanted_bytes_per_s, written_bytes_per_s
 from appliance.errors import ConfigError
@@ -156,8 +156,8 @@ def _checked(what: str, check: Callable[[], str]) -> Finding:
 
 def _recipe(config: Config, name: str) -> str:
     recipe = load_recipe(config, name)
-    bundle = load_bundle(config.bundles_dir / recipe.recipe.bundle_dir, recipe.recipe.bundle)
-    return f"recipe {name}, bundle {bundle.id[:12]}"
+    bundles = load_bundles(config.bundles_dir, recipe.recipe.bundles(config.cameras))
+    return f"recipe {name}, bundle {', '.join(bundle.id[:12] for bundle in bundles)}"
 
 
 def _addresses(config: Config) -> str:

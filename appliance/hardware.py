@@ -12,7 +12,7 @@ from typing import Protocol
 from appliance.association import FIFO, Association, Pair
 from appliance.codes import Word
 from appliance.messages import FrameReady, LateResult, NoFrame
-from appliance.parts import Part, PartBook
+from appliance.parts import Part, PartBook, Sight
 from appliance.words import PlcInput
 
 
@@ -56,8 +56,8 @@ class HardwareTrigger:
             self._stepped(pair, plc, now_ns)
         self._settle(now_ns)
 
-    def frame(self, message: FrameReady, now_ns: int) -> Part | None:
-        """A frame that was not seen before. Returns its part when that can be judged."""
+    def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
+        """A frame that was not seen before. Returns its view when that can be judged."""
         exposed_ns = exposure_end_ns(message, now_ns)
         pair = self.association.frame(message.frame_id, exposed_ns)
         part = self._part_of(pair, exposed_ns) if pair else None
@@ -82,7 +82,7 @@ class HardwareTrigger:
         if pair is not None and part is not None:
             if pair.is_whole:
                 self._pair(part, now_ns)
-            self._book.close(part, Word.ERROR, message.reason, now_ns, message.detail)
+            self._book.close(part.only, Word.ERROR, message.reason, now_ns, message.detail)
 
     def resync(self, count: int, now_ns: int) -> None:
         """The PLC says that no part is at the camera, and has counted so many."""

@@ -24,7 +24,7 @@ from appliance.hmi_pictures import Images, Pictures
 from appliance.hmi_screen import Screen
 from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.hmi_view import STRIP, LiveView
-from appliance.messages import Health, Verdict, Words
+from appliance.messages import INFER, Health, Verdict, Words, camera_label
 from appliance.service import Service
 from appliance.store import Store, where
 from appliance.wire import AsyncReceiver, Wiring
@@ -47,7 +47,7 @@ def main(service: Service, config: Config, name: str) -> None:
 
 def expected_processes(config: Config) -> tuple[str, ...]:
     """Whose health the page shows, in this order."""
-    return (*(f"camera:{c.name}" for c in config.camera), "infer:0", "decide", "record")
+    return (*(camera_label(name) for name in config.cameras), INFER, "decide", "record")
 
 
 class Hmi:
@@ -64,7 +64,7 @@ class Hmi:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._screen: Screen = self._view.screen(service.clock())
         self._store: Store | None = None
-        self._retries: dict[int, tuple[int, int]] = {}
+        self._retries: dict[tuple[int, str], tuple[int, int]] = {}
         self._lag_ms = 0.0
 
     async def serve(self, listener: socket.socket) -> None:
@@ -135,22 +135,32 @@ class Hmi:
             await asyncio.sleep(PICTURE_S)
             if not Client.instances:
                 continue
-            for verdicts in self._view.wanted():
+            newest, strip = self._view.wanted()
+            for wanted in (
+                [(verdict, "") for verdict in newest],
+                self._view.wanted_views(),
+                [(verdict, "") for verdict in strip],
+            ):
                 now_ns = self._service.clock()
-                due = [v for v in verdicts if self._retries.get(v.part_id, (0, 0))[1] <= now_ns]
+                due = [
+                    (verdict, camera)
+                    for verdict, camera in wanted
+                    if self._retries.get((verdict.part_id, camera), (0, 0))[1] <= now_ns
+                ]
                 if due:
-                    await self._make_picture(due[0])
+                    await self._make_picture(*due[0])
 
-    async def _make_picture(self, verdict: Verdict) -> None:
-        images = await self._in_thread(partial(self._pictures.make, verdict))
+    async def _make_picture(self, verdict: Verdict, camera: str) -> None:
+        images = await self._in_thread(partial(self._pictures.make, verdict, camera))
+        key = verdict.part_id, camera
         if images is not None:
-            self._view.pictured(verdict.part_id, images.picture)
-            self._retries.pop(verdict.part_id, None)
+            self._view.pictured(verdict.part_id, images.picture, camera)
+            self._retries.pop(key, None)
             return
         # Not in the ring any more, and perhaps not yet in the archive.
-        tries = self._retries.get(verdict.part_id, (0, 0))[0]
+        tries = self._retries.get(key, (0, 0))[0]
         pause_s = _RETRIES_S[min(tries, len(_RETRIES_S) - 1)]
-        self._retries[verdict.part_id] = (tries + 1, self._service.clock() + int(pause_s * 1e9))
+        self._retries[key] = (tries + 1, self._service.clock() + int(pause_s * 1e9))
         if len(self._retries) > 1000:
             self._retries.pop(next(iter(self._retries)))
 
@@ -192,16 +202,16 @@ class Hmi:
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    async def _images(self, part_id: int) -> Images | None:
+    async def _images(self, part_id: int, camera: str) -> Images | None:
         """Images of any part: made already, still remembered, or out of the archive."""
-        if images := self._pictures.get(part_id):
+        if images := self._pictures.get(part_id, camera):
             return images
         verdict = self._view.find(part_id)
         if verdict is None:
             verdict = await self._in_thread(partial(self._stored, part_id))
         if verdict is None:
             return None
-        return await self._in_thread(partial(self._pictures.make, verdict))
+        return await self._in_thread(partial(self._pictures.make, verdict, camera))
 
     def _stored(self, part_id: int) -> Verdict | None:
         if self._store is None:

@@ -125,6 +125,7 @@ class LivePage:
                     with self._pin:
                         ui.label(texts.PINNED)
                         ui.label(texts.BACK_TO_LIVE).classes("pin-back")
+                    self._tabs = Tabs()
                     self._viewer = Viewer()
                 self._figures()
             self._strip()
@@ -256,7 +257,9 @@ class LivePage:
             self._tag.set(" · ".join(filter(None, (part.tag, texts.CHALLENGE * part.is_challenge))))
 
     def _show_part(self, part: PartView | None) -> None:
-        """Picture and explanation of the live part, or of the one that was touched."""
+        """Picture and explanation of the live part, or of the one that was touched; of several
+        cameras, of the view that decided or of the one that was chosen."""
+        part = self._tabs.set(part)
         self._viewer.show(part.image if part else None)
         self._recipe.set(texts.RECIPE.format(recipe=part.recipe) if part and part.recipe else "")
         at = part.place if part else None
@@ -316,6 +319,46 @@ class LivePage:
 
     def _unpin(self) -> None:
         self._pinned = None
+
+
+class Tabs:
+    """One button for each view of a part, and one for whichever is the worst; none for one camera.
+
+    What is chosen stays chosen for the parts that follow.
+    """
+
+    def __init__(self) -> None:
+        self._camera = ""
+        self._block = Block("tabs")
+        self._tabs: list[tuple[Block, Text, Text]] = []
+        self._cameras: tuple[str, ...] = ()
+
+    def set(self, part: PartView | None) -> PartView | None:
+        """Show these views; returns what the page is to show of the part."""
+        views = (part, *part.views) if part is not None and part.views else ()
+        while len(self._tabs) < len(views):
+            self._add(len(self._tabs))
+        self._cameras = ("", *(view.camera for view in views[1:]))
+        shown = part
+        for (block, name, word), view, camera in zip(
+            self._tabs, views, self._cameras, strict=False
+        ):
+            is_chosen = camera == self._camera
+            shown = view if is_chosen else shown
+            block.set(view.tone, "chosen" if is_chosen else "")
+            name.set(camera or texts.WORST_VIEW)
+            word.set(f"{view.sign} {view.word}" if camera else view.camera)
+        for block, _, _ in self._tabs[len(views) :]:
+            block.set("gone")  # a part of a time when the line had fewer cameras
+        return shown
+
+    def _add(self, index: int) -> None:
+        with self._block, Block("tab", "button") as block:
+            self._tabs.append((block, Text("tab-name"), Text("tab-word")))
+        block.element.on("click", lambda: self._choose(index))
+
+    def _choose(self, index: int) -> None:
+        self._camera = self._cameras[index]
 
 
 class Card:

@@ -1,4 +1,4 @@
-"""Images of parts for the pages: one reduced JPEG per part for all clients, made once.
+"""Images of parts for the pages: one reduced JPEG per view for all clients, made once.
 
 Taken from the ring (read-only) while the frame is there, else from the archive; a map else from
 where the caller knows. May run in a thread of its own, one call at a time. A frame that is
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from appliance.archive import image_path, read_image
+from appliance.archive import image_path, read_image, view_path
 from appliance.codes import Word
 from appliance.config import Config
 from appliance.errors import ConfigError, PartError
@@ -27,11 +27,12 @@ from appliance.recipe import Recipe, load_recipe
 
 KEPT = 200
 """Parts whose images are kept; as many rejects besides, which the page shows for longer."""
-_KEPT_RECIPES = 8
+_KEPT_RECIPES = 32
+"""Recipe and camera."""
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):
-    """What one part's address serves."""
+    """What the address of one part, or of one view of it, serves."""
 
     picture: Picture
     jpeg: bytes
@@ -43,6 +44,7 @@ class _Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What a recipe says about its pictures."""
 
     recipe: Recipe
+    bundle: str
     labels: npt.NDArray[np.uint8] | None
 
 
@@ -61,27 +63,36 @@ class Pictures:
     ) -> None:
         self._config, self._recorded = config, recorded
         self._rings = RingReader(config.rings_dir)
-        self._kept: OrderedDict[int, Images] = OrderedDict()
-        self._rejects: OrderedDict[int, Images] = OrderedDict()
-        self._settings: OrderedDict[str, _Setting] = OrderedDict()
+        # Part and camera; "" = the camera whose view decided, or the only one.
+        self._kept: OrderedDict[tuple[int, str], Images] = OrderedDict()
+        self._rejects: OrderedDict[tuple[int, str], Images] = OrderedDict()
+        self._settings: OrderedDict[tuple[str, str], _Setting] = OrderedDict()
         self._outlines: dict[str, bytes] = {}
         self.made = 0
         self.failed = 0
 
-    def get(self, part_id: int) -> Images | None:
-        """Images that were made already."""
-        return self._kept.get(part_id) or self._rejects.get(part_id)
+    def get(self, part_id: int, camera: str = "") -> Images | None:
+        """Images that were made already. camera: see `make`."""
+        key = part_id, camera
+        return self._kept.get(key) or self._rejects.get(key)
 
     def outline(self, name: str) -> bytes | None:
         """The outline image that a `Picture` names."""
         return self._outlines.get(name)
 
-    def make(self, verdict: Verdict) -> Images | None:
-        """Images of this part, or None where neither ring nor archive has its frame (any more)."""
-        if known := self.get(verdict.part_id):
+    def make(self, part: Verdict, camera: str = "") -> Images | None:
+        """Images of this part, or None where neither ring nor archive has its frame (any more).
+
+        camera: of several, whose view; "" = the one that decided.
+        """
+        if known := self.get(part.part_id, camera):
             return known
-        setting = self._setting(verdict.recipe)
-        frame = self._frame(verdict)
+        views = {view.camera: view for view in part.by_view()}
+        verdict = views.get(camera or part.camera)
+        if verdict is None:
+            return None
+        setting = self._setting(verdict.recipe, verdict.camera)
+        frame = self._frame(verdict, camera)
         if frame is None:
             self.failed += 1
             return None
@@ -99,19 +110,19 @@ class Pictures:
             heat=heat,
         )
         self.made += 1
-        kept = self._rejects if verdict.word is Word.NG else self._kept
-        kept[verdict.part_id] = images
-        while len(kept) > KEPT:
+        kept = self._rejects if part.word is Word.NG else self._kept
+        kept[part.part_id, camera] = images
+        while len(kept) > KEPT * len(views):
             kept.popitem(last=False)
         return images
 
-    def _frame(self, verdict: Verdict) -> Pixels | None:
+    def _frame(self, verdict: Verdict, camera: str) -> Pixels | None:
         frame = self._from_ring(verdict.pixels)
         if frame is not None:
             return frame
-        path = self._config.data_dir / image_path(verdict.part_id, verdict.opened_utc_ns)
+        path = image_path(verdict.part_id, verdict.opened_utc_ns)
         try:
-            return read_image(path)
+            return read_image(self._config.data_dir / (view_path(path, camera) if camera else path))
         except OSError:
             return None
 
@@ -135,7 +146,7 @@ class Pictures:
 
     def map(self, verdict: Verdict) -> Maps | None:
         """(K, h, w) raw logits of this part, or None where nobody holds them (any more)."""
-        return self._map(verdict, self._setting(verdict.recipe))
+        return self._map(verdict, self._setting(verdict.recipe, verdict.camera))
 
     def _map(self, verdict: Verdict, setting: _Setting | None) -> Maps | None:
         if (amap := self._from_ring(verdict.map)) is not None:
@@ -151,7 +162,7 @@ class Pictures:
     def _regions(self, setting: _Setting | None) -> str:
         if setting is None or setting.labels is None:
             return ""
-        name = setting.recipe.bundle[:16]
+        name = setting.bundle[:16]
         if name not in self._outlines:
             self._outlines[name] = outline_png(setting.labels)
         return name
@@ -160,19 +171,22 @@ class Pictures:
         view = setting.recipe.camera.get(camera) if setting else None
         return stored_bits(view.pixel_format if view else None)
 
-    def _setting(self, name: str) -> _Setting | None:
+    def _setting(self, name: str, camera: str) -> _Setting | None:
         """A recipe and its segment map; None where it cannot be read: the frame is shown bare."""
-        if name in self._settings:
-            return self._settings[name]
+        if (name, camera) in self._settings:
+            return self._settings[name, camera]
         try:
             recipe = load_recipe(self._config, name).recipe
         except ConfigError:
             return None
-        path = self._config.bundles_dir / recipe.bundle_dir / "segments.png"
+        bundle, bundle_dir, _, _ = recipe.terms(camera)
+        path = self._config.bundles_dir / bundle_dir / "segments.png"
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         is_map = labels is not None and labels.ndim == 2 and labels.dtype == np.uint8
-        setting = _Setting(recipe=recipe, labels=np.asarray(labels, np.uint8) if is_map else None)
-        self._settings[name] = setting
+        setting = _Setting(
+            recipe=recipe, bundle=bundle, labels=np.asarray(labels, np.uint8) if is_map else None
+        )
+        self._settings[name, camera] = setting
         while len(self._settings) > _KEPT_RECIPES:
             self._settings.popitem(last=False)
         return setting

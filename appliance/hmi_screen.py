@@ -22,7 +22,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageView(msgspec.Struct, frozen=True, kw_only=True):
-    """Addresses of the images of one part; equal for all clients."""
+    """Addresses of the images of one part, or of one view; equal for all clients."""
 
     part_id: int
     caption: str
@@ -57,6 +57,10 @@ class PartView(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str
     is_challenge: bool
     image: ImageView | None
+    camera: str = ""
+    """Of a view."""
+    views: "tuple[PartView, ...]" = ()
+    """Of several cameras."""
 
 
 class Tile(msgspec.Struct, frozen=True, kw_only=True):

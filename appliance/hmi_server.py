@@ -50,11 +50,12 @@ def listen(host: str, port: int, key: str = "hmi.port") -> socket.socket:
 
 
 def make_app(
-    images: Callable[[int], Awaitable[Images | None]],
+    images: Callable[[int, str], Awaitable[Images | None]],
     outline: Callable[[str], bytes | None],
     extend: Callable[[FastAPI], None] = lambda app: None,
 ) -> FastAPI:
-    """Page and images. images: of a part by its id; outline: regions by the name of a `Picture`.
+    """Page and images. images: of a part by its id, and of several cameras by the camera ("" = the
+    one that decided); outline: regions by the name of a `Picture`.
 
     extend: adds further addresses; they must be there before the pages, which take all that is
     left.
@@ -70,13 +71,19 @@ def make_app(
         return response
 
     @app.get("/part/{part_id}.jpg")
-    async def picture(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await images(part_id) if 0 < part_id <= _LARGEST_ID else None
+    @app.get("/part/{part_id}/{camera}.jpg")
+    async def picture(  # pyright: ignore[reportUnusedFunction]
+        part_id: int, camera: str = ""
+    ) -> Response:
+        found = await images(part_id, camera) if 0 < part_id <= _LARGEST_ID else None
         return _image(found.jpeg if found else None, "image/jpeg")
 
     @app.get("/part/{part_id}/heat.png")
-    async def heat(part_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await images(part_id) if 0 < part_id <= _LARGEST_ID else None
+    @app.get("/part/{part_id}/{camera}/heat.png")
+    async def heat(  # pyright: ignore[reportUnusedFunction]
+        part_id: int, camera: str = ""
+    ) -> Response:
+        found = await images(part_id, camera) if 0 < part_id <= _LARGEST_ID else None
         return _image(found.heat if found else None, "image/png")
 
     @app.get("/regions/{name}.png")

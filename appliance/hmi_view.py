@@ -6,7 +6,9 @@ that was not heard for 500 ms takes the verdict off the screen.
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from appliance import hmi_texts as texts
 from appliance.codes import FaultCode, OfflineReason, State, Status1, Status2, Word
@@ -42,7 +44,8 @@ class LiveView:
         self._recent: deque[tuple[int, Verdict]] = deque(maxlen=_RECENT)
         self._rejects: deque[Verdict] = deque(maxlen=STRIP)
         self._latencies_ns: deque[int] = deque(maxlen=_LATENCIES)
-        self._pictures: dict[int, Picture] = {}
+        self._pictures: dict[int, dict[str, Picture]] = {}
+        """Part → camera → picture; "" = the camera whose view decided, or the only one."""
         self.received = 0
         self.skipped = 0
         """Verdicts that decide gave and this process never got: `live` may lose messages."""
@@ -84,9 +87,9 @@ class LiveView:
             if verdict.part_id not in known and len(self._rejects) < STRIP:
                 self._rejects.append(verdict)
 
-    def pictured(self, part_id: int, picture: Picture) -> None:
-        """The images of this part can be fetched now."""
-        self._pictures[part_id] = picture
+    def pictured(self, part_id: int, picture: Picture, camera: str = "") -> None:
+        """The images of this part, or of another camera's view of it, can be fetched now."""
+        self._pictures.setdefault(part_id, {})[camera] = picture
         in_strip = {verdict.part_id for verdict in self._rejects}
         for old in [old for old in self._pictures if old not in in_strip][:-_RECENT]:
             del self._pictures[old]
@@ -97,9 +100,24 @@ class LiveView:
         """Parts whose pictures the page lacks: the newest one, and those of the strip."""
         newest = [verdict for _, verdict in list(self._recent)[-1:] if verdict.pixels]
         return (
-            [verdict for verdict in newest if verdict.part_id not in self._pictures],
-            [verdict for verdict in self._rejects if verdict.part_id not in self._pictures],
+            [verdict for verdict in newest if not self._has_picture(verdict)],
+            [verdict for verdict in self._rejects if not self._has_picture(verdict)],
         )
+
+    def wanted_views(self) -> list[tuple[Verdict, str]]:
+        """Of the same parts: the cameras beside the one that decided whose pictures are lacking."""
+        shown = [verdict for _, verdict in list(self._recent)[-1:]] + list(self._rejects)
+        return [
+            (verdict, view.camera)
+            for verdict in shown
+            for view in verdict.views
+            if view.frame_id
+            and view.camera != verdict.camera
+            and view.camera not in self._pictures.get(verdict.part_id, {})
+        ]
+
+    def _has_picture(self, verdict: Verdict) -> bool:
+        return "" in self._pictures.get(verdict.part_id, {})
 
     def find(self, part_id: int) -> Verdict | None:
         """A part that this process still remembers."""
@@ -142,14 +160,14 @@ class LiveView:
 
     def part(self, verdict: Verdict) -> PartView:
         """One part in words, with its images if they were made."""
-        return part_view(verdict, self._pictures.get(verdict.part_id))
+        return part_view(verdict, self._pictures.get(verdict.part_id, {}))
 
     # ---- pieces ----------------------------------------------------------------------------
 
     def _shown(self, now_ns: int) -> tuple[int, Verdict] | None:
         """The newest part whose picture is there, or that has none, or waited long enough."""
         for at_ns, verdict in reversed(self._recent):
-            has_come = verdict.pixels is None or verdict.part_id in self._pictures
+            has_come = verdict.pixels is None or self._has_picture(verdict)
             if has_come or now_ns - at_ns > PATIENCE_NS:
                 return at_ns, verdict
         return None
@@ -232,8 +250,25 @@ class LiveView:
         return ProcessView(name=title, tone="ok", state=texts.SERVING, note=health.note)
 
 
-def part_view(verdict: Verdict, picture: Picture | None) -> PartView:
-    """A part in words; with its image as soon as that can be fetched."""
+def part_view(verdict: Verdict, pictures: Mapping[str, Picture]) -> PartView:
+    """A part in words, and each view of it where it has several.
+
+    pictures: that can be fetched, by camera; "" = of the one that decided.
+    """
+    has_views = bool(verdict.views)
+    whole = _view_of(verdict, pictures.get(""), "", has_views)
+    views = [
+        _view_of(view, pictures.get(camera), camera, has_views)
+        for view in (verdict.by_view() if has_views else ())
+        for camera in ("" if view.camera == verdict.camera else view.camera,)
+    ]
+    return msgspec.structs.replace(whole, views=tuple(views))
+
+
+def _view_of(
+    verdict: Verdict, picture: Picture | None, camera: str, is_one_of_several: bool
+) -> PartView:
+    """camera: whose images these are, where it is not the one that decided."""
     margin, t1, t2 = verdict.margin, verdict.t1, verdict.t2
     at = None
     if margin is not None and t1 is not None and t2 is not None and math.isfinite(margin):
@@ -258,17 +293,21 @@ def part_view(verdict: Verdict, picture: Picture | None) -> PartView:
         ),
         recipe=verdict.recipe,
         is_challenge=verdict.is_challenge,
-        image=_image(verdict, picture),
+        image=_image(verdict, picture, camera, is_one_of_several),
+        camera=verdict.camera,
     )
 
 
-def _image(verdict: Verdict, picture: Picture | None) -> ImageView | None:
+def _image(
+    verdict: Verdict, picture: Picture | None, camera: str, is_one_of_several: bool
+) -> ImageView | None:
     if picture is None:
         return None
-    address = f"/part/{verdict.part_id}"
+    address = f"/part/{verdict.part_id}/{camera}".rstrip("/")
+    caption = texts.PART_OF_CAMERA if is_one_of_several else texts.PART
     return ImageView(
         part_id=verdict.part_id,
-        caption=texts.PART.format(number=verdict.acq_id),
+        caption=caption.format(number=verdict.acq_id, camera=verdict.camera),
         width_px=picture.size_px[0],
         height_px=picture.size_px[1],
         base=f"{address}.jpg?e={verdict.epoch}",

@@ -57,16 +57,16 @@ class Infer:
     def __init__(self, service: Service, config: Config, name: str, wiring: Wiring) -> None:
         self._service, self._config, self._name = service, config, name
         self._label = f"infer:{name}"
-        self._frames = wiring.receiver("frames", *(camera.name for camera in config.camera))
+        self._frames = wiring.receiver("frames", *config.cameras)
         self._orders = wiring.receiver("prepare", self._label)
         self._scored = wiring.sender("scored")
         self._health = wiring.sender("health", self._label)
         self._rings = RingReader(config.rings_dir)
         self._maps: RingWriter | None = None
-        self._map: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        self._map: dict[str, npt.NDArray[np.float32]] = {}
         self._current: Setup | None = None
         self._prepared: Setup | None = None
-        self._daily: DailyProof | None = None
+        self._daily: tuple[DailyProof, ...] = ()
         self._frame_ns = 0
         self._guard = HangGuard(_LOADING_NS, self._hung)
         self._engine_failed_ns: deque[int] = deque(maxlen=_FAILURES)
@@ -157,7 +157,7 @@ class Infer:
         prepared = Prepared(
             process=self._label,
             setup_hash=setup.setup_hash,
-            passport=setup.passport.id,
+            passport=setup.passports,
             is_simulated=setup.is_simulated,
         )
         self._send(prepared)
@@ -167,7 +167,7 @@ class Infer:
 
         No part is open while a recipe changes, and a reader that has the old ring keeps it.
         """
-        needed = 4 * int(np.prod(setup.map_shape))
+        needed = 4 * max(int(np.prod(camera.map_shape)) for camera in setup.cameras.values())
         if self._maps is None or self._maps.slot_bytes < needed:
             config = self._config
             rate_hz = sum(camera.rate_hz for camera in config.camera)
@@ -182,12 +182,15 @@ class Infer:
             if self._current is not None:
                 self._current.close()
             self._current, self._prepared = self._prepared, None
-            self._map = np.empty(self._current.map_shape, np.float32)
+            self._map = {
+                name: np.empty(camera.map_shape, np.float32)
+                for name, camera in self._current.cameras.items()
+            }
             self._guard.limit_ns = self._current.hang_limit_ns
             self._note = ""
-            golden = self._current.golden
-            self._daily = DailyProof(golden, self._service.clock()) if golden else None
-            self._service.log.info("set-up in force", passport=self._current.passport.id)
+            now_ns = self._service.clock()
+            self._daily = tuple(DailyProof(golden, now_ns) for golden in self._current.goldens)
+            self._service.log.info("set-up in force", passport=self._current.passports)
         elif self._current is not None and order.setup_hash == self._current.setup_hash:
             self._drop_prepared()
         else:
@@ -201,17 +204,17 @@ class Infer:
         decide then asks for the set-up again, and is told why it is refused.
         """
         now_ns, setup = self._service.clock(), self._current
-        is_quiet = now_ns - self._frame_ns >= _QUIET_NS
-        if setup is None or self._daily is None or not is_quiet or not self._daily.is_due(now_ns):
+        due = next((proof for proof in self._daily if proof.is_due(now_ns)), None)
+        if setup is None or due is None or now_ns - self._frame_ns < _QUIET_NS:
             return
         try:
             with self._guard:
-                self._daily.step(now_ns)
+                due.step(now_ns)
         except ArtefactError as err:
             self._service.log.warning("the daily proof failed", error=str(err))
             self._counters["proofs_failed"] += 1
             self._note = str(err)
-            self._current, self._daily = None, None
+            self._current, self._daily = None, ()
             setup.close()
             self._beat_ns = 0
 
@@ -272,18 +275,19 @@ class Infer:
             else self._rings.view(frame.pixels)
         )
         try:
-            picture = camera.look(pixels, frame, setup.gate_limits, gates, stages_ns)
+            picture = camera.look(pixels, frame, gates, stages_ns)
         except PartError:
             self._check(frame)
             raise
         if frame.pixels.ring != INLINE:
             camera.engine.reads_from(frame.pixels.ring, self._rings.memory(frame.pixels))
         entered = time.monotonic_ns()
-        classification = self._run(camera.engine, picture)
+        out = self._map[frame.camera]
+        classification = self._run(camera.engine, picture, out)
         left = time.monotonic_ns()
         stages_ns["engine"] = left - entered
         self._check(frame)
-        amap = self._maps.put(self._map)
+        amap = self._maps.put(out)
         stages_ns["map"] = time.monotonic_ns() - left
         return Scored(
             camera=frame.camera,
@@ -294,7 +298,7 @@ class Infer:
             classification=classification,
             gates=gates,
             stages_ns=stages_ns,
-            passport=setup.passport.id,
+            passport=camera.passport,
             is_simulated=setup.is_simulated or frame.is_simulated,
         )
 
@@ -303,12 +307,12 @@ class Infer:
         if frame.pixels.ring != INLINE:
             self._rings.check(frame.pixels)
 
-    def _run(self, engine: Engine, picture: Frame) -> float:
+    def _run(self, engine: Engine, picture: Frame, out: npt.NDArray[np.float32]) -> float:
         """The network, watched. What the engine itself could not do is noted."""
         failures = engine.failures
         try:
             with self._guard:
-                return engine.infer(picture, self._map)
+                return engine.infer(picture, out)
         finally:
             if engine.failures > failures:
                 self._engine_failed_ns.append(self._service.clock())

@@ -1,4 +1,4 @@
-"""A recipe made ready for infer: bundle checked, engines warm, golden frames reproduced.
+"""A recipe made ready for infer: bundles checked, engines warm, golden frames reproduced.
 
 Nothing of a set-up is used before all of it is proved; whatever fails is an ArtefactError that
 names the file, what was expected and what came. The set-up in force is not touched meanwhile.
@@ -49,12 +49,19 @@ class CameraSetup(msgspec.Struct, frozen=True):
     gates: Gates | None
     roi: Roi | None
     finder: Finder | None = None
+    gate_limits: GateLimits | None = None
+    passport: str = ""
+    """Its id."""
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Detectors, height and width of its maps."""
+        return self.engine.spec.map_shape
 
     def look(
         self,
         pixels: Pixels,
         frame: FrameReady,
-        limits: GateLimits | None,
         gates: dict[str, float],
         stages_ns: dict[str, int],
     ) -> Frame:
@@ -67,6 +74,7 @@ class CameraSetup(msgspec.Struct, frozen=True):
         picture = self.picture(pixels, frame.bits, gates)
         if self.finder is not None:
             stages_ns["fixture"] = time.monotonic_ns() - begun
+        limits = self.gate_limits
         if self.gates is not None and limits is not None:
             gates.update(self.gates.measure(picture))
             fault = judge(gates, limits, may_repeat=frame.is_simulated)
@@ -106,21 +114,23 @@ class Setup(msgspec.Struct, frozen=True):
     """One recipe, ready."""
 
     setup_hash: str
-    passport: Passport
     cameras: dict[str, CameraSetup]
-    gate_limits: GateLimits | None
-    map_shape: tuple[int, int, int]
+    goldens: "tuple[GoldenFrames, ...]"
+    """Of each of its bundles; none of the null engine, which proves nothing."""
     hang_limit_ns: int
     is_simulated: bool
-    golden: "GoldenFrames | None"
-    """None: the null engine, which proves nothing."""
+
+    @property
+    def passports(self) -> str:
+        """Ids, one for each bundle."""
+        return " ".join(dict.fromkeys(camera.passport for camera in self.cameras.values()))
 
     def close(self) -> None:
         """Release the engines."""
         for camera in self.cameras.values():
             camera.engine.close()
-        if self.golden is not None:
-            self.golden.engine.close()
+        for golden in self.goldens:
+            golden.engine.close()
 
 
 def prepare(config: Config, recipe: str, setup_hash: str, beat: Callable[[], None]) -> Setup:
@@ -141,63 +151,111 @@ def prepare(config: Config, recipe: str, setup_hash: str, beat: Callable[[], Non
 
 def prove(config: Config, loaded: LoadedRecipe, beat: Callable[[], None]) -> Setup:
     """See `prepare`: the same for a recipe that is read already."""
-    bundle = load_bundle(config.bundles_dir / loaded.recipe.bundle_dir, loaded.recipe.bundle)
-    beat()
-    contract = bundle.manifest.input
-    source = (contract.source_height_px, contract.source_width_px)
-    passport = passport_of(config.engine, bundle)
-    engines: dict[tuple[int, int], Engine] = {}
-    times_ns: list[int] = []
-
-    def engine_for(size: tuple[int, int]) -> Engine:
-        if size not in engines:
-            engine = open_engine(
-                config.engine, bundle, *size, contract.channels, config.engines_dir
-            )
-            engines[size] = engine
-            beat()
-            times_ns.append(_warm_up(engine, bundle))
-            beat()
-        return engines[size]
-
+    provers: dict[str, _Prover] = {}
     try:
-        cameras: dict[str, CameraSetup] = {}
-        for camera in config.camera:
-            view = loaded.recipe.camera.get(camera.name)
-            roi = view.roi if view else None
-            if roi is not None and (min(roi) < 0 or min(roi[2:]) < 1):
-                where = f"{config.recipes_dir / loaded.path}: camera.{camera.name}.roi"
-                raise ArtefactError(
-                    where, "x, y >= 0; width, height > 0", f"{roi}", OfflineReason.NO_RECIPE
-                )
-            where = f"{config.recipes_dir / loaded.path}: camera.{camera.name}.fixture"
-            finder = None
-            if view is not None and view.fixture is not None:
-                finder = finder_of(view.fixture, bundle, roi, where)
-            engine = engine_for((roi[3], roi[2]) if roi else source)
-            cameras[camera.name] = CameraSetup(engine, gates_of(bundle), roi, finder)
-        golden, deviation, how_many = None, 0.0, "all"
-        if bundle.manifest.kind != "null":
-            golden = GoldenFrames(engine_for(source), bundle, passport.precision)
-            how_many = golden_due(passport.folder(config.engines_dir), loaded.setup_hash)
-            deviation = golden.check(how_many, beat)
+        for bundle, bundle_dir in loaded.recipe.bundles(config.cameras).items():
+            provers[bundle] = _Prover(
+                config, load_bundle(config.bundles_dir / bundle_dir, bundle), beat
+            )
+            beat()
+        cameras = {
+            name: provers[loaded.recipe.terms(name).bundle].camera(loaded, name)
+            for name in config.cameras
+        }
+        for prover in provers.values():
+            prover.prove(loaded.setup_hash)
     except BaseException:
-        for engine in engines.values():
-            engine.close()
+        for prover in provers.values():
+            prover.close()
         raise
-    setup = Setup(
+    return Setup(
         setup_hash=loaded.setup_hash,
-        passport=passport,
         cameras=cameras,
-        gate_limits=bundle.manifest.gates,
-        map_shape=next(iter(engines.values())).spec.map_shape,
-        hang_limit_ns=max(HANG_LIMIT_NS, 3 * max(times_ns)),
-        is_simulated=any(engine.is_simulated for engine in engines.values()),
-        golden=golden,
+        goldens=tuple(prover.golden for prover in provers.values() if prover.golden is not None),
+        hang_limit_ns=max(prover.hang_limit_ns for prover in provers.values()),
+        is_simulated=any(camera.engine.is_simulated for camera in cameras.values()),
     )
-    if golden is not None and how_many == "all":
-        _note(config, setup, golden, deviation, max(times_ns))
-    return setup
+
+
+class _Prover:
+    """One bundle on its way into a set-up: an engine for each size of picture, warm.
+
+    Raises ArtefactError.
+    """
+
+    def __init__(self, config: Config, bundle: Bundle, beat: Callable[[], None]) -> None:
+        self._config, self._bundle, self._beat = config, bundle, beat
+        self._engines: dict[tuple[int, int], Engine] = {}
+        self._times_ns: list[int] = []
+        self._passport = passport_of(config.engine, bundle)
+        self.golden: GoldenFrames | None = None
+
+    def camera(self, loaded: LoadedRecipe, name: str) -> CameraSetup:
+        """What is done with this camera's frames."""
+        where = f"{self._config.recipes_dir / loaded.path}: camera.{name}"
+        view = loaded.recipe.camera.get(name)
+        roi = view.roi if view else None
+        if roi is not None and (min(roi) < 0 or min(roi[2:]) < 1):
+            raise ArtefactError(
+                f"{where}.roi", "x, y >= 0; width, height > 0", f"{roi}", OfflineReason.NO_RECIPE
+            )
+        finder = None
+        if view is not None and view.fixture is not None:
+            finder = finder_of(view.fixture, self._bundle, roi, f"{where}.fixture")
+        engine = self._engine((roi[3], roi[2]) if roi else self._source)
+        limits = self._bundle.manifest.gates
+        return CameraSetup(engine, gates_of(self._bundle), roi, finder, limits, self._passport.id)
+
+    @property
+    def hang_limit_ns(self) -> int:
+        """Of one call into one of its engines."""
+        return max(HANG_LIMIT_NS, 3 * max(self._times_ns))
+
+    @property
+    def _source(self) -> tuple[int, int]:
+        """Height and width of the pictures that the bundle was trained on."""
+        contract = self._bundle.manifest.input
+        return contract.source_height_px, contract.source_width_px
+
+    def prove(self, setup_hash: str) -> None:
+        """The golden frames give their stored answers; noted beside the engine where all did."""
+        if self._bundle.manifest.kind == "null":
+            return
+        passport = self._passport
+        golden = GoldenFrames(self._engine(self._source), self._bundle, passport.precision)
+        self.golden = golden
+        how_many = golden_due(passport.folder(self._config.engines_dir), setup_hash)
+        deviation = golden.check(how_many, self._beat)
+        if how_many == "all":
+            proof = Proof(
+                setup_hash=setup_hash,
+                boot=boot_id(),
+                at_s=round(seconds_since_boot(), 3),
+                checked_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                golden_frames=len(golden.frames),
+                golden_deviation=deviation,
+                tolerance=golden.tolerance,
+                warm_up_p99_ms=round(max(self._times_ns) / 1e6, 3),
+                hang_limit_ms=round(self.hang_limit_ns / 1e6, 3),
+            )
+            _note(self._config, passport, proof)
+
+    def close(self) -> None:
+        """Nothing of it is used."""
+        for engine in self._engines.values():
+            engine.close()
+
+    def _engine(self, size: tuple[int, int]) -> Engine:
+        if size not in self._engines:
+            channels = self._bundle.manifest.input.channels
+            engine = open_engine(
+                self._config.engine, self._bundle, *size, channels, self._config.engines_dir
+            )
+            self._engines[size] = engine
+            self._beat()
+            self._times_ns.append(_warm_up(engine, self._bundle))
+            self._beat()
+        return self._engines[size]
 
 
 def _warm_up(engine: Engine, bundle: Bundle) -> int:
@@ -312,23 +370,9 @@ class DailyProof:
             self._proved_ns = now_ns
 
 
-def _note(
-    config: Config, setup: Setup, golden: GoldenFrames, deviation: float, p99_ns: int
-) -> None:
+def _note(config: Config, passport: Passport, proof: Proof) -> None:
     """Passport and proof beside the engine: for people, support, and the next start."""
-    passport = setup.passport
     folder = passport.folder(config.engines_dir)
-    proof = Proof(
-        setup_hash=setup.setup_hash,
-        boot=boot_id(),
-        at_s=round(seconds_since_boot(), 3),
-        checked_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        golden_frames=len(golden.frames),
-        golden_deviation=deviation,
-        tolerance=golden.tolerance,
-        warm_up_p99_ms=round(p99_ns / 1e6, 3),
-        hang_limit_ms=round(setup.hang_limit_ns / 1e6, 3),
-    )
     # A full or read-only disk must not keep a proved engine from running.
     with contextlib.suppress(OSError):
         if not (folder / "passport.json").exists():  # what was built here has its own already

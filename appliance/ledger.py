@@ -2,7 +2,7 @@
 
 Four laws, each side counted by another process:
 
-    every Trigger     → exactly one FrameReady or NoFrame     (decide ↔ camera)
+    every Trigger     → exactly one FrameReady or NoFrame     (decide ↔ each camera)
     every FrameReady  → exactly one Scored or InferFailed     (camera ↔ infer, both seen by decide)
     every part        → exactly one verdict                   (PLC ↔ decide)
     every verdict     → exactly one row                       (decide ↔ record)
@@ -15,9 +15,9 @@ Answers that come twice or for nobody are counted by whoever holds the parts (pa
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
-Debtor = Literal["camera", "infer"]
+Debtor = str
+"""A process, as in `Health.process`."""
 _GRACE_NS = 100_000_000
 """A part may be closed this late (two ticks of the loop) before it counts as forgotten."""
 
@@ -47,8 +47,10 @@ class Ledger:
     rows_dropped: int = 0
     """Verdicts that waited for the recorder until there was no more room for them."""
     _lives: dict[str, int] = field(default_factory=dict[str, int])
-    _owed: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
-    """Until when the answer may come."""
+    _owed: dict[tuple[Debtor, int, str], int] = field(
+        default_factory=dict[tuple[Debtor, int, str], int]
+    )
+    """Debtor, part, camera → until when the answer may come."""
     _rows: dict[int, int] = field(default_factory=dict[int, int])
     _healthy_since_ns: int | None = None
     _counted: tuple[int, int] = (0, 0)
@@ -80,13 +82,13 @@ class Ledger:
             for key in [k for k in self._owed if k[0] == debtor]:
                 del self._owed[key]
 
-    def owe(self, debtor: Debtor, part_id: int, deadline_ns: int) -> None:
-        """`debtor` was asked and owes one answer for this part."""
-        self._owed[debtor, part_id] = deadline_ns + self.patience_ns
+    def owe(self, debtor: Debtor, part_id: int, deadline_ns: int, camera: str = "") -> None:
+        """`debtor` was asked and owes one answer for this part, or for one camera's view of it."""
+        self._owed[debtor, part_id, camera] = deadline_ns + self.patience_ns
 
-    def answered(self, debtor: Debtor, part_id: int) -> None:
+    def answered(self, debtor: Debtor, part_id: int, camera: str = "") -> None:
         """The answer came, or nobody owes one any more."""
-        self._owed.pop((debtor, part_id), None)
+        self._owed.pop((debtor, part_id, camera), None)
 
     def row_sent(self, part_id: int, now_ns: int) -> None:
         """A verdict went to the recorder."""
@@ -120,19 +122,19 @@ class Ledger:
         now_ns: int,
         open_deadlines_ns: Collection[int],
         recorder_is_healthy: bool,
-        alive: Collection[Debtor] = ("camera", "infer"),
+        alive: Collection[Debtor] | None = None,
     ) -> None:
         """Once a second: what is owed too long becomes a broken law.
 
         open_deadlines_ns: deadlines of all parts without a verdict. Rows count as missing only
         after the recorder was healthy for 5 s; until then they are shown as pending. alive: who
-        gave a fresh sign of life; what a silent process owes waits until it answers or a new life
-        of it takes its place: its death is a fault of its own, not a lost message.
+        gave a fresh sign of life (None = all); what a silent process owes waits until it answers
+        or a new life of it takes its place: its death is a fault of its own, not a lost message.
         """
         self.overdue = sum(1 for deadline in open_deadlines_ns if deadline + _GRACE_NS < now_ns)
         self.vanished = abs(self.pending - len(open_deadlines_ns))
         for key in [k for k, due_ns in self._owed.items() if due_ns < now_ns]:
-            if key[0] in alive:
+            if alive is None or key[0] in alive:
                 del self._owed[key]
                 self.unanswered += 1
             else:

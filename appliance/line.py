@@ -26,6 +26,7 @@ from appliance.hardware import HardwareTrigger, exposure_end_ns
 from appliance.journal import Journal, Opened, utc_ns
 from appliance.ledger import Debtor, Ledger
 from appliance.messages import (
+    INFER,
     Command,
     FrameReady,
     Health,
@@ -34,9 +35,10 @@ from appliance.messages import (
     Stored,
     Trigger,
     Verdict,
+    camera_label,
 )
 from appliance.orders import Actions, Answer, Orders
-from appliance.parts import Judgement, Part, PartBook, restart_verdict
+from appliance.parts import Judgement, Part, PartBook, Sight, restart_verdict
 from appliance.recipe import LoadedRecipe
 from appliance.setups import Send, Setups
 from appliance.states import Event, next_state
@@ -64,8 +66,8 @@ _RESEND_MOST = 200
 class Outlets:
     """Where the line's decisions go."""
 
-    trigger: Callable[[Trigger], bool]
-    """To the camera; False when it does not take it."""
+    trigger: Callable[[str, Trigger], bool]
+    """To the camera of this name; False when it does not take it."""
     verdict: Callable[[Verdict | LateResult], bool]
     """To the recorder; False when it does not take it."""
     live: Callable[[Verdict], object]
@@ -78,7 +80,7 @@ class Outlets:
 
 
 class Line:
-    """One camera, one PLC, one recipe in force."""
+    """Some cameras that see the same parts, one PLC, one recipe in force."""
 
     def __init__(
         self,
@@ -97,8 +99,8 @@ class Line:
         self._deadline_ns = config.deadline_ms * _MS
         self._is_free = config.trigger == "free"
         self._is_continuous = config.trigger != "plc"
-        camera = config.camera[0]
-        self.camera_label, self.infer_label = f"camera:{camera.name}", "infer:0"
+        cameras = config.cameras
+        self._cameras = {camera_label(name): name for name in cameras}
         self._is_simulated = is_simulated(config)
         self.bank = bank
         self.ledger = Ledger()
@@ -106,8 +108,8 @@ class Line:
         self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add)
         due = ChallengeDue(config.challenge, journal.counters)
         self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s)
-        self.setups = Setups((self.camera_label, self.infer_label), outlets.setup)
-        keeping = (journal, self.ledger, software, self._closed, self._is_simulated)
+        self.setups = Setups((*self._cameras, INFER), outlets.setup)
+        keeping = (journal, self.ledger, software, self._closed, cameras, self._is_simulated)
         self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
         self.conditions = Conditions()
         self.handshake = Handshake(
@@ -207,7 +209,6 @@ class Line:
             received_ns,
             received_ns + deadline,
             recipe,
-            self.bundle_id,
             part_tag=plc.part_tag,
             part_text=plc.part_text,
             lot=plc.lot,
@@ -218,11 +219,11 @@ class Line:
         self._move(Event.TRIGGERED)
         self._move(Event.RESOURCES_FREE)
         self.conditions.open_parts = len(self.book)
-        self.book.asked_camera(part)
-        if not self._out.trigger(Trigger(part_id=part.part_id, part_tag=part.part_tag)):
-            self.ledger.answered("camera", part.part_id)
-            detail = "the camera process takes no trigger"
-            self.book.close(part, Word.ERROR, Reason.NO_IMAGE, received_ns, detail)
+        trigger = Trigger(part_id=part.part_id, part_tag=part.part_tag)
+        for camera, sight in part.sights.items():
+            self.book.asked_camera(sight)
+            if not self._out.trigger(camera, trigger):
+                self.book.trigger_refused(sight, received_ns)
         return part.acq_id
 
     def _ask(self, command: int, argument: int, now_ns: int, done: Done) -> None:
@@ -326,32 +327,36 @@ class Line:
 
     # ---- camera and infer ------------------------------------------------------------------
 
-    def frame(self, message: FrameReady, now_ns: int) -> Part | None:
-        """A frame was seen. Returns the part to score when its score was there first."""
+    def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
+        """A frame was seen. Returns the view to score when its score was there first."""
+        is_exposed = True
         if message.part_id:
-            part = self.book.frame(message, now_ns)
+            sight = self.book.frame(message, now_ns)
             if not self.book.holds(message):
                 return None
+            part = self.book.part(message.part_id)
+            is_exposed = part is not None and part.is_exposed
         elif self._is_continuous and self.book.is_double(message):
             return None
         elif self.hardware is not None:
-            part = self.hardware.frame(message, now_ns)
+            sight = self.hardware.frame(message, now_ns)
             self._follow_hardware(now_ns)
             if self.book.is_ignored(message):
                 return None
         elif self._is_free and self.handshake.is_trigger_ready:
-            part = self._open_by_frame(message, now_ns)
+            sight = self._open_by_frame(message, now_ns)
         else:
             self.book.ignore(message, now_ns)
             if self._is_free:
                 self.tally.add("missed_triggers")
             return None
         self.tally.add("frames_ok")
-        self.handshake.exposure_complete()
+        if is_exposed:
+            self.handshake.exposure_complete()
         self.handshake.refresh(now_ns)
-        return part
+        return sight
 
-    def _open_by_frame(self, message: FrameReady, now_ns: int) -> Part | None:
+    def _open_by_frame(self, message: FrameReady, now_ns: int) -> Sight | None:
         zero_ns = exposure_end_ns(message, now_ns)
         return self.book.opened_by_frame(message, self._open_unasked(zero_ns), now_ns)
 
@@ -364,7 +369,6 @@ class Line:
             zero_ns,
             zero_ns + self._allowed_ns(plc or self._plc),
             recipe,
-            self.bundle_id,
             part_tag=tag,
             part_text=plc.part_text if plc else "",
             lot=plc.lot if plc else "",
@@ -392,19 +396,19 @@ class Line:
             self._follow_hardware(now_ns)
         elif self._is_free and self.handshake.is_trigger_ready:
             part = self._open_unasked(now_ns)
-            self.book.close(part, Word.ERROR, message.reason, now_ns, message.detail)
+            self.book.close(part.only, Word.ERROR, message.reason, now_ns, message.detail)
         elif self._is_free:
             self.tally.add("missed_triggers")
 
-    def judged(self, part: Part, result: Judgement, now_ns: int) -> None:
+    def judged(self, sight: Sight, result: Judgement, now_ns: int) -> None:
         """Features and forest are done."""
-        late = self.book.judged(part, result, now_ns)
+        late = self.book.judged(sight, result, now_ns)
         if late is not None:
             self._out.verdict(late)
 
-    def part_failed(self, part: Part, reason: Reason, detail: str, now_ns: int) -> None:
-        """Features or forest could not judge this part."""
-        self.book.close(part, Word.ERROR, reason, now_ns, detail)
+    def part_failed(self, sight: Sight, reason: Reason, detail: str, now_ns: int) -> None:
+        """Features or forest could not judge this view."""
+        self.book.close(sight, Word.ERROR, reason, now_ns, detail)
 
     def _closed(self, part: Part, verdict: Verdict) -> None:
         self.tally.verdict(verdict)
@@ -494,16 +498,18 @@ class Line:
     def heard(self, health: Health, now_ns: int) -> None:
         """A sign of life."""
         is_new = self.setups.heard(health, now_ns)
-        if health.process == self.camera_label:
+        camera = self._cameras.get(health.process)
+        if camera is not None:
             if is_new:
-                self.book.camera_restarted()
+                self.book.camera_restarted(camera)
                 if self.hardware is not None:
                     self.hardware.lose("the camera process was started anew", now_ns)
-            self.ledger.seen_alive("camera", health.pid)
+            self.ledger.seen_alive(health.process, health.pid)
+            of = camera if len(self._cameras) > 1 else ""
             for name in ("frames_lost", "orphans"):
-                self.tally.follow(name, health.pid, health.counters.get(name, 0))
-        elif health.process == self.infer_label:
-            self.ledger.seen_alive("infer", health.pid)
+                self.tally.follow(name, health.pid, health.counters.get(name, 0), of)
+        elif health.process == INFER:
+            self.ledger.seen_alive(INFER, health.pid)
         elif health.process == "record":
             self._record_seen_ns = now_ns
             self._count_doubles(health)
@@ -559,12 +565,10 @@ class Line:
             del self._sent_ns[part_id]
             self._delivered.discard(part_id)
             self.ledger.row_dropped(part_id)
-        peers = self.setups.peers
-        debtors: dict[Debtor, str] = {"camera": self.camera_label, "infer": self.infer_label}
         alive: list[Debtor] = [
-            debtor
-            for debtor, label in debtors.items()
-            if peers[label].is_fresh(now_ns, max(_INFER_FRESH_NS, peers[label].hang_limit_ns))
+            peer.label
+            for peer in self.setups.peers.values()
+            if peer.is_fresh(now_ns, max(_INFER_FRESH_NS, peer.hang_limit_ns))
         ]
         self.ledger.check(now_ns, self.book.deadlines_ns, is_recording, alive)
         if is_recording:
@@ -598,14 +602,18 @@ class Line:
     def _follow(self, now_ns: int) -> None:
         """Derive state, offline reason, fault and bits from what is known now."""
         conditions, setups = self.conditions, self.setups
-        is_camera_alive = self._is_usable(self.camera_label, now_ns, _CAMERA_FRESH_NS)
-        hang_limit_ns = max(_INFER_FRESH_NS, setups.peers[self.infer_label].hang_limit_ns)
-        is_infer_alive = self._is_usable(self.infer_label, now_ns, hang_limit_ns)
-        is_camera_ok = is_camera_alive and self.book.no_image_in_a_row < 2
-        if not is_camera_alive:
+        lost = [
+            name
+            for label, name in self._cameras.items()
+            if not self._is_usable(label, now_ns, _CAMERA_FRESH_NS)
+        ]
+        hang_limit_ns = max(_INFER_FRESH_NS, setups.peers[INFER].hang_limit_ns)
+        is_infer_alive = self._is_usable(INFER, now_ns, hang_limit_ns)
+        is_camera_ok = not lost and self.book.no_image_in_a_row < 2
+        for camera in lost:
             # A fresh start of the camera is what ends a row of missing pictures.
-            self.book.no_image_in_a_row = 0
-        elif self.book.no_image_in_a_row >= 2 and len(self.book) == 0:
+            self.book.forgive(camera)
+        if not lost and self.book.no_image_in_a_row >= 2 and len(self.book) == 0:
             self._probe_camera(now_ns)
         is_using = is_camera_ok and is_infer_alive
         is_using = is_using and all(setups.uses_current(label) for label in setups.peers)
@@ -685,7 +693,8 @@ class Line:
             self._no_image_until_ns = now_ns + 1000 * _MS
         elif now_ns >= self._no_image_until_ns:
             self._no_image_until_ns = None
-            self.book.no_image_in_a_row = 0
+            for camera in self._cameras.values():
+                self.book.forgive(camera)
 
     def _move(self, event: Event) -> None:
         self.conditions.state = next_state(self.conditions.state, event)

@@ -11,6 +11,14 @@ import msgspec
 
 from appliance.codes import CommandError, OfflineReason, Reason, Word
 
+INFER = "infer:0"
+"""`Health.process` of the one infer that serves every camera."""
+
+
+def camera_label(name: str) -> str:
+    """`Health.process` of one camera."""
+    return f"camera:{name}"
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What every message shares: its class name is its tag on the wire."""
@@ -152,22 +160,15 @@ class Refused(Message, frozen=True, kw_only=True):
 # ---- decide → record, hmi, bus -------------------------------------------------------------
 
 
-class Verdict(Message, frozen=True, kw_only=True):
-    """The one verdict of one part, with everything that a row needs to explain it."""
+class ViewResult(Message, frozen=True, kw_only=True):
+    """How one camera's view of a part ended, with everything that explains it."""
 
-    part_id: int
-    acq_id: int
-    epoch: int
-    """Of the decision process that closed the part."""
+    camera: str = ""
     word: Word
     reason: Reason
     detail: str = ""
     reasons: tuple[str, ...] = ()
     """Regions and statistics that pushed the margin, in words, strongest first."""
-    part_tag: int = 0
-    part_text: str = ""
-    lot: str = ""
-    camera: str = ""
     region_px: tuple[int, int, int, int] | None = None
     """Worst region of an NG or UNCERTAIN part: x, y, width, height in pixels of the frame."""
     defects: int = 0
@@ -181,19 +182,35 @@ class Verdict(Message, frozen=True, kw_only=True):
     classification: float | None = None
     features: tuple[float, ...] = ()
     gates: dict[str, float] = {}
-    opened_utc_ns: int = 0
-    latency_ns: int = 0
-    deadline_ns: int = 0
     stages_ns: dict[str, int] = {}
     frame_id: int = 0
     pixels: PixelRef | None = None
     map: PixelRef | None = None
     source: str = ""
     bundle: str = ""
+    passport: str = ""
+
+
+class Verdict(ViewResult, frozen=True, kw_only=True):
+    """The one verdict of one part, with everything that a row needs to explain it.
+
+    Of several views the worst one decides: what is said of a view is said of that one here, with
+    word, reason and detail of the whole part.
+    """
+
+    part_id: int
+    acq_id: int
+    epoch: int
+    """Of the decision process that closed the part."""
+    part_tag: int = 0
+    part_text: str = ""
+    lot: str = ""
+    opened_utc_ns: int = 0
+    latency_ns: int = 0
+    deadline_ns: int = 0
     recipe: str = ""
     recipe_hash: str = ""
     setup_hash: str = ""
-    passport: str = ""
     software: str = ""
     is_simulated: bool = False
     is_challenge: bool = False
@@ -204,6 +221,21 @@ class Verdict(Message, frozen=True, kw_only=True):
     """SaveNextN: the picture is kept whatever the policy says."""
     is_rebuilt: bool = False
     """Sent again from the journal after a crash: the details are lost, the verdict is not."""
+    views: tuple[ViewResult, ...] = ()
+    """On a line with several cameras: every view, in the order of config.toml."""
+
+    @property
+    def is_late(self) -> bool:
+        """It waited for a score until its deadline."""
+        return Reason.LATE in {self.reason, *(view.reason for view in self.views)}
+
+    def by_view(self) -> "tuple[Verdict, ...]":
+        """The part as each of its cameras saw it; itself where there is one camera."""
+        as_seen = (
+            msgspec.structs.replace(self, **msgspec.structs.asdict(view), views=())
+            for view in self.views
+        )
+        return tuple(as_seen) or (self,)
 
 
 class LateResult(Message, frozen=True, kw_only=True):
@@ -309,18 +341,22 @@ class UnpairedEnded(Message, frozen=True, kw_only=True):
 
 
 class PartJudged(Message, frozen=True, kw_only=True):
-    """Features and forest were done with this part."""
+    """Features and forest were done with this part, or with one camera's view of it."""
 
     part_id: int
+    camera: str = ""
+    """"" in recordings from before a line could have several."""
 
 
 class PartEnded(Message, frozen=True, kw_only=True):
-    """Something outside frame and score ended this part."""
+    """Something outside frame and score ended this part, or one camera's view of it."""
 
     part_id: int
     word: Word
     reason: Reason
     detail: str
+    camera: str = ""
+    """"" in recordings from before a line could have several."""
 
 
 class AllEnded(Message, frozen=True, kw_only=True):
@@ -338,6 +374,9 @@ class Expired(Message, frozen=True, kw_only=True):
 
 class CameraRestarted(Message, frozen=True, kw_only=True):
     """A new life of the camera: it may number its frames anew."""
+
+    camera: str = ""
+    """"" in recordings from before a line could have several."""
 
 
 class PlcWrote(Message, frozen=True, kw_only=True):

@@ -1,20 +1,34 @@
 """Every part from its trigger to its one verdict. Pure but for the journal; time is an argument.
 
-A part is opened by the PLC's trigger (or, in free run, by its frame), learns of its frame from
-the camera and of its score from infer, in whichever order the two arrive, and is closed exactly
-once: by its score, by a named failure, or by its deadline.
+A part is opened by the PLC's trigger (or, in free run, by its frame). Each camera of the line has
+one view of it, a `Sight`, which learns of its frame from the camera and of its score from infer, in
+whichever order the two arrive, and ends by its score or by a named failure. The part is closed
+exactly once: when all its views have ended, or at its deadline, when those that have not are
+ERROR. Its verdict is that of its worst view.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from appliance.codes import Reason, Word
 from appliance.journal import Opened, acq_id, utc_ns
 from appliance.ledger import Ledger
-from appliance.messages import FrameReady, InferFailed, LateResult, NoFrame, Scored, Verdict
+from appliance.messages import (
+    INFER,
+    FrameReady,
+    InferFailed,
+    LateResult,
+    NoFrame,
+    Scored,
+    Verdict,
+    ViewResult,
+    camera_label,
+)
 from appliance.recipe import LoadedRecipe
-from appliance.verdict import judge
+from appliance.verdict import judge, worst
 
 _REMEMBER_NS = 30_000_000_000
 """How long a closed part is remembered, so that a late or double answer is recognised."""
@@ -35,7 +49,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a part ends: the word, why, and what infer measured until then."""
+    """How a view ends: the word, why, and what infer measured until then."""
 
     word: Word
     reason: Reason
@@ -54,7 +68,6 @@ class Part:
     """Receipt of the Trigger write, or the end of exposure."""
     deadline_ns: int
     recipe: LoadedRecipe
-    bundle: str
     part_tag: int = 0
     part_text: str = ""
     lot: str = ""
@@ -68,10 +81,28 @@ class Part:
     it can end before by its deadline or a lost association alone, for its tag is not known."""
     is_tag_known: bool = False
     """Hardware trigger: the step of TriggerCount that the tag came with is this part's."""
-    held: Judgement | None = None
-    """Of a part that is not paired yet."""
-    held_failure: Ending | None = None
-    """The first one of a part that is not paired yet; no score undoes it."""
+    sights: "dict[str, Sight]" = field(default_factory=dict[str, "Sight"])
+    """By camera, in the order of config.toml."""
+    verdict: Verdict | None = None
+
+    @property
+    def only(self) -> "Sight":
+        """Its one view, on a line with one camera."""
+        (sight,) = self.sights.values()
+        return sight
+
+    @property
+    def is_exposed(self) -> bool:
+        """Every camera's picture is there."""
+        return all(sight.frame is not None for sight in self.sights.values())
+
+
+@dataclass(slots=True)
+class Sight:
+    """One camera's view of one part."""
+
+    part: Part
+    camera: str
     is_camera_done: bool = False
     """The camera gave its one answer: a frame or none."""
     is_infer_done: bool = False
@@ -81,7 +112,12 @@ class Part:
     scored: Scored | None = None
     scored_at_ns: int = 0
     judgement: Judgement | None = None
-    verdict: Verdict | None = None
+    held: Judgement | None = None
+    """Of a part that is not paired yet."""
+    ending: Ending | None = None
+    """The first one counts: no score undoes a failure."""
+    late_word: Word = Word.NONE
+    """What it would have been, had it been judged before the part was closed."""
 
 
 class Keeper(Protocol):
@@ -115,8 +151,10 @@ class PartBook:
         ledger: Ledger,
         software: str,
         on_verdict: Callable[[Part, Verdict], None],
+        cameras: Sequence[str],
         is_simulated: bool = False,
     ) -> None:
+        self._cameras = tuple(cameras)
         self._journal, self._ledger = journal, ledger
         self._software = software
         self._on_verdict = on_verdict
@@ -126,14 +164,23 @@ class PartBook:
         self._by_frame: dict[tuple[str, int], int] = {}
         self._early: dict[tuple[str, int], tuple[int, Scored | InferFailed]] = {}
         self._ignored: dict[tuple[str, int], int] = {}
-        self._newest: FrameReady | None = None
-        """Of the newest part that has a frame: part ids and frame ids grow together."""
+        self._newest: dict[str, FrameReady] = {}
+        """By camera, of the newest part that has a frame: part ids and frame ids grow together."""
+        self._without_image = dict.fromkeys(self._cameras, 0)
         self.orphans = 0
         """Frames and answers that belong to no part of this life of the process."""
-        self.no_image_in_a_row = 0
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def no_image_in_a_row(self) -> int:
+        """Parts without a picture, of the camera that gave the most."""
+        return max(self._without_image.values())
+
+    def forgive(self, camera: str) -> None:
+        """Its pictures may come again: the next part will tell."""
+        self._without_image[camera] = 0
 
     @property
     def deadlines_ns(self) -> list[int]:
@@ -147,7 +194,6 @@ class PartBook:
         zero_ns: int,
         deadline_ns: int,
         recipe: LoadedRecipe,
-        bundle: str,
         *,
         part_tag: int = 0,
         part_text: str = "",
@@ -164,7 +210,6 @@ class PartBook:
             zero_ns=zero_ns,
             deadline_ns=deadline_ns,
             recipe=recipe,
-            bundle=bundle,
             part_tag=part_tag,
             part_text=part_text,
             lot=lot,
@@ -173,6 +218,7 @@ class PartBook:
             opened_utc_ns=utc_ns(),
             is_paired=is_paired,
         )
+        part.sights = {camera: Sight(part, camera) for camera in self._cameras}
         self._journal.opened(
             Opened(
                 part_id=part_id,
@@ -190,9 +236,16 @@ class PartBook:
         self._ledger.accepted += 1
         return part
 
-    def asked_camera(self, part: Part) -> None:
+    def asked_camera(self, sight: Sight) -> None:
         """The camera was asked for this part's frame: it owes exactly one answer."""
-        self._ledger.owe("camera", part.part_id, part.deadline_ns)
+        part = sight.part
+        self._ledger.owe(camera_label(sight.camera), part.part_id, part.deadline_ns)
+
+    def trigger_refused(self, sight: Sight, now_ns: int) -> None:
+        """The camera was not there to be asked."""
+        self._ledger.answered(camera_label(sight.camera), sight.part.part_id)
+        detail = "the camera process takes no trigger"
+        self.close(sight, Word.ERROR, Reason.NO_IMAGE, now_ns, detail)
 
     def is_double(self, message: FrameReady) -> bool:
         """This frame was announced before; counted, and it opens no part."""
@@ -202,14 +255,14 @@ class PartBook:
         self._ledger.duplicates += 1
         return True
 
-    def opened_by_frame(self, message: FrameReady, part: Part, now_ns: int) -> Part | None:
+    def opened_by_frame(self, message: FrameReady, part: Part, now_ns: int) -> Sight | None:
         """Tie the frame to the part that it opened, or (hardware trigger) that its step opened.
 
-        Returns it when it can be judged.
+        Returns its view when that can be judged.
         """
         key = (message.camera, message.frame_id)
         self._by_frame[key] = part.part_id
-        self._take_frame(part, message, now_ns)
+        self._take_frame(part.sights[message.camera], message, now_ns)
         _, early = self._early.pop(key, (0, None))
         if isinstance(early, InferFailed):
             self.failed(early, now_ns)
@@ -226,66 +279,68 @@ class PartBook:
         """This frame belongs to no part."""
         return (message.camera, message.frame_id) in self._ignored
 
-    def camera_restarted(self) -> None:
+    def camera_restarted(self, camera: str) -> None:
         """A new life of the camera may number its frames anew; what the old one began is void."""
-        self._newest = None
-        self.orphans += len(self._early)
-        self._early.clear()
+        self._newest.pop(camera, None)
+        for key in [key for key in self._early if key[0] == camera]:
+            self.orphans += 1
+            del self._early[key]
 
     # ---- answers ---------------------------------------------------------------------------
 
-    def frame(self, message: FrameReady, now_ns: int) -> Part | None:
-        """A frame for a part. Returns the part when its score was there first."""
-        part = self._known(message.part_id)
-        if part is None:
+    def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
+        """A frame for a part. Returns the view when its score was there first."""
+        sight = self._known(message.part_id, message.camera)
+        if sight is None:
             return None
-        if part.is_camera_done:
+        if sight.is_camera_done:
             self._ledger.duplicates += 1
-            if part.frame is None or part.frame.frame_id != message.frame_id:
+            if sight.frame is None or sight.frame.frame_id != message.frame_id:
                 detail = "the camera answered one trigger twice"
-                self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
+                self._doubt(sight, detail, now_ns)
             return None
-        is_in_order = self._is_in_order(part, message)
-        self._take_frame(part, message, now_ns)
+        is_in_order = self._is_in_order(sight, message)
+        self._take_frame(sight, message, now_ns)
         if not is_in_order:
             detail = f"frame {message.frame_id} came out of the order of the triggers"
-            self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
-        return self._matched(part, now_ns)
+            self.close(sight, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
+        return self._matched(sight, now_ns)
 
     def no_frame(self, message: NoFrame, now_ns: int) -> None:
         """A part without a usable picture."""
-        part = self._known(message.part_id)
-        if part is None:
+        sight = self._known(message.part_id, message.camera)
+        if sight is None:
             return
-        if part.is_camera_done:
+        if sight.is_camera_done:
             self._ledger.duplicates += 1
-        elif part.verdict is None and message.reason == Reason.NO_IMAGE:
-            self.no_image_in_a_row += 1
-        part.is_camera_done = True
-        self._ledger.answered("camera", part.part_id)
-        self.close(part, Word.ERROR, message.reason, now_ns, message.detail)
+        elif sight.part.verdict is None and message.reason == Reason.NO_IMAGE:
+            self._without_image[sight.camera] += 1
+        sight.is_camera_done = True
+        self._ledger.answered(camera_label(sight.camera), message.part_id)
+        self.close(sight, Word.ERROR, message.reason, now_ns, message.detail)
 
     def holds(self, message: FrameReady) -> bool:
         """This frame became the picture of its part."""
-        part = self._open.get(message.part_id) or self._closed.get(message.part_id)
-        return part is not None and part.frame is message
+        part = self.part(message.part_id)
+        sight = part.sights.get(message.camera) if part else None
+        return sight is not None and sight.frame is message
 
-    def scored(self, message: Scored, now_ns: int) -> Part | None:
-        """A score. Returns the part that is now to be judged (late ones too, for the archive)."""
-        part = self._answer_of_infer(message, now_ns)
-        if part is None:
+    def scored(self, message: Scored, now_ns: int) -> Sight | None:
+        """A score. Returns the view that is now to be judged (late ones too, for the archive)."""
+        sight = self._answer_of_infer(message, now_ns)
+        if sight is None:
             return None
-        part.scored, part.scored_at_ns = message, now_ns
-        return self._matched(part, now_ns)
+        sight.scored, sight.scored_at_ns = message, now_ns
+        return self._matched(sight, now_ns)
 
     def failed(self, message: InferFailed, now_ns: int) -> None:
         """No score, for a named reason."""
-        part = self._answer_of_infer(message, now_ns)
-        if part is not None:
-            if part.frame is not None and part.frame.frame_id != message.frame_id:
+        sight = self._answer_of_infer(message, now_ns)
+        if sight is not None:
+            if sight.frame is not None and sight.frame.frame_id != message.frame_id:
                 self._ledger.foreign += 1
             self.close(
-                part,
+                sight,
                 Word.ERROR,
                 message.reason,
                 now_ns,
@@ -294,7 +349,7 @@ class PartBook:
                 stages_ns=message.stages_ns,
             )
 
-    def _answer_of_infer(self, message: Scored | InferFailed, now_ns: int) -> Part | None:
+    def _answer_of_infer(self, message: Scored | InferFailed, now_ns: int) -> Sight | None:
         key = (message.camera, message.frame_id)
         part_id = message.part_id or self._by_frame.get(key, 0)
         if not part_id:
@@ -302,93 +357,100 @@ class PartBook:
                 self._ledger.duplicates += key in self._early
                 self._early[key] = (now_ns, message)
             return None
-        part = self._known(part_id)
-        if part is None:
+        sight = self._known(part_id, message.camera)
+        if sight is None:
             return None
-        if part.is_infer_done:
+        if sight.is_infer_done:
             self._ledger.duplicates += 1
             return None
-        part.is_infer_done = True
-        self._ledger.answered("infer", part_id)
-        return part
+        sight.is_infer_done = True
+        self._ledger.answered(INFER, part_id, message.camera)
+        return sight
 
-    def _known(self, part_id: int) -> Part | None:
-        """The part of an answer; an answer for none is counted."""
-        part = self._open.get(part_id) or self._closed.get(part_id)
+    def _known(self, part_id: int, camera: str) -> Sight | None:
+        """The view that an answer is about; an answer for none is counted."""
+        part = self.part(part_id)
+        sight = part.sights.get(camera) if part else None
         if part is None and part_id < self._journal.first_id:
             # Asked by an earlier life of this process, which ended that part as "restart".
             self.orphans += 1
-        elif part is None:
+        elif sight is None:
             self._ledger.foreign += 1
-        return part
+        return sight
 
-    def _is_in_order(self, part: Part, message: FrameReady) -> bool:
-        """Cameras answer in the order of their triggers, so both ids grow together."""
-        newest = self._newest
+    def _is_in_order(self, sight: Sight, message: FrameReady) -> bool:
+        """A camera answers in the order of its triggers, so both ids grow together."""
+        part, newest = sight.part, self._newest.get(sight.camera)
         if newest is None or part.part_id > newest.part_id:
-            self._newest = message
-        if newest is not None and newest.camera == message.camera:
+            self._newest[sight.camera] = message
+        if newest is not None:
             is_newer = part.part_id > newest.part_id
             if is_newer != (message.frame_id > newest.frame_id):
                 self._ledger.foreign += 1
                 return False
         return not any(
-            older.part_id < part.part_id and not older.is_camera_done
+            older.part_id < part.part_id and not older.sights[sight.camera].is_camera_done
             for older in self._open.values()
         )
 
-    def _take_frame(self, part: Part, message: FrameReady, now_ns: int) -> None:
-        part.is_camera_done = True
-        self._ledger.answered("camera", part.part_id)
-        if not part.is_infer_done:
-            self._ledger.owe("infer", part.part_id, part.deadline_ns)
-        part.frame, part.frame_at_ns = message, now_ns
-        self.no_image_in_a_row = 0
+    def _take_frame(self, sight: Sight, message: FrameReady, now_ns: int) -> None:
+        part = sight.part
+        sight.is_camera_done = True
+        self._ledger.answered(camera_label(sight.camera), part.part_id)
+        if not sight.is_infer_done:
+            self._ledger.owe(INFER, part.part_id, part.deadline_ns, sight.camera)
+        sight.frame, sight.frame_at_ns = message, now_ns
+        self.forgive(sight.camera)
         if message.setup_hash != part.recipe.setup_hash:
             detail = "the frame was taken with another set-up"
-            self.close(part, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
+            self.close(sight, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
 
-    def _matched(self, part: Part, now_ns: int) -> Part | None:
+    def _matched(self, sight: Sight, now_ns: int) -> Sight | None:
         """Frame and score are both here: are they of one picture and one set-up?"""
-        frame, scored = part.frame, part.scored
+        frame, scored = sight.frame, sight.scored
         if frame is None or scored is None:
             return None
-        if (frame.camera, frame.frame_id) != (scored.camera, scored.frame_id):
+        if frame.frame_id != scored.frame_id:
             self._ledger.foreign += 1
             detail = f"the score of frame {scored.frame_id} came for frame {frame.frame_id}"
-            self.close(part, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
+            self.close(sight, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
             return None
-        if scored.setup_hash != part.recipe.setup_hash:
+        if scored.setup_hash != sight.part.recipe.setup_hash:
             detail = "the score was made with another set-up"
-            self.close(part, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
+            self.close(sight, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
             return None
-        return part
+        return sight
 
     # ---- closing ---------------------------------------------------------------------------
 
-    def judged(self, part: Part, result: Judgement, now_ns: int) -> LateResult | None:
+    def judged(self, sight: Sight, result: Judgement, now_ns: int) -> LateResult | None:
         """The margin is known: the verdict, or what it would have been had it not been late."""
+        part = sight.part
         if not part.is_paired and part.verdict is None:
-            part.held = result
+            sight.held = result
             return None
-        recipe = part.recipe.recipe
-        word, reason = judge(result.margin, recipe.limits, recipe.decides)
-        if part.verdict is not None:
-            return LateResult(part_id=part.part_id, word=word, margin=result.margin)
-        part.judgement = result
-        if now_ns > part.deadline_ns:
-            self.close(part, Word.ERROR, Reason.LATE, now_ns, "scored after the deadline")
-            return LateResult(part_id=part.part_id, word=word, margin=result.margin)
-        self.close(part, word, reason, now_ns)
-        return None
+        terms = part.recipe.recipe.terms(sight.camera)
+        word, reason = judge(result.margin, terms.limits, terms.decides)
+        is_late = part.verdict is not None
+        if not is_late and sight.ending is not None:
+            return None  # it failed already, and the part waits for its other views
+        sight.judgement = result
+        if not is_late:
+            is_late = now_ns > part.deadline_ns
+            if not is_late:
+                self.close(sight, word, reason, now_ns)
+                return None
+            self.close(sight, Word.ERROR, Reason.LATE, now_ns, "scored after the deadline")
+        sight.late_word = word
+        return _late_result(part)
 
     def paired(self, part: Part, now_ns: int) -> LateResult | None:
         """Hardware trigger: frame and step are there; a failure or a score may have waited."""
+        sight = part.only
         part.is_paired = True
-        held, part.held = part.held, None
-        if part.held_failure is not None:
-            self._end(part, part.held_failure, now_ns)
-        return None if held is None else self.judged(part, held, now_ns)
+        held, sight.held = sight.held, None
+        self._settle(part, now_ns)
+        return None if held is None else self.judged(sight, held, now_ns)
 
     def part(self, part_id: int) -> Part | None:
         """An open or lately closed part."""
@@ -403,20 +465,25 @@ class PartBook:
     def expire(self, now_ns: int, guard_ns: int = 0) -> None:
         """Close what reaches its deadline within `guard_ns`, forget what is long closed."""
         for part in [p for p in self._open.values() if p.deadline_ns <= now_ns + guard_ns]:
-            if part.frame is None and part.scored is None:
-                self.no_image_in_a_row += 1
-                reason, detail = Reason.NO_IMAGE, "no picture before the deadline"
-            else:
-                reason, detail = Reason.LATE, "no score before the deadline"
-            self._end(part, Ending(Word.ERROR, reason, detail), now_ns)
+            for sight in part.sights.values():
+                if sight.ending is not None:
+                    continue
+                if sight.frame is None and sight.scored is None:
+                    self._without_image[sight.camera] += 1
+                    reason, detail = Reason.NO_IMAGE, "no picture before the deadline"
+                else:
+                    reason, detail = Reason.LATE, "no score before the deadline"
+                sight.ending = Ending(Word.ERROR, reason, detail)
+            self._give(part, now_ns)
         horizon = now_ns - _REMEMBER_NS
         while self._closed:
             oldest = next(iter(self._closed.values()))
             if oldest.deadline_ns > horizon:
                 break
             del self._closed[oldest.part_id]
-            if oldest.frame is not None:
-                self._by_frame.pop((oldest.frame.camera, oldest.frame.frame_id), None)
+            for sight in oldest.sights.values():
+                if sight.frame is not None:
+                    self._by_frame.pop((sight.camera, sight.frame.frame_id), None)
         while self._ignored and now_ns - next(iter(self._ignored.values())) > _REMEMBER_NS:
             del self._ignored[next(iter(self._ignored))]
         for key in [k for k, (at, _) in self._early.items() if now_ns - at > 5_000_000_000]:
@@ -431,7 +498,7 @@ class PartBook:
 
     def close(
         self,
-        part: Part,
+        sight: Sight,
         word: Word,
         reason: Reason,
         now_ns: int,
@@ -439,20 +506,35 @@ class PartBook:
         gates: dict[str, float] | None = None,
         stages_ns: dict[str, int] | None = None,
     ) -> None:
-        """End the part; one that is not paired yet as soon as it is, at its deadline the latest."""
-        if part.verdict is not None:
-            return
-        ending = Ending(word, reason, detail, gates or {}, stages_ns or {})
-        if part.is_paired:
-            self._end(part, ending, now_ns)
-        elif part.held_failure is None:
-            part.held_failure = ending
+        """End one view, and the part with its last one; a part that is not paired yet as soon as
+        it is, at its deadline the latest."""
+        if sight.ending is None and sight.part.verdict is None:
+            sight.ending = Ending(word, reason, detail, gates or {}, stages_ns or {})
+            self._settle(sight.part, now_ns)
+
+    def _doubt(self, sight: Sight, detail: str, now_ns: int) -> None:
+        """Whose picture it was is not known after all, whatever came of it."""
+        if sight.part.verdict is None:
+            sight.ending = Ending(Word.ERROR, Reason.ASSOCIATION_LOST, detail)
+            self._settle(sight.part, now_ns)
+
+    def _settle(self, part: Part, now_ns: int) -> None:
+        """Its verdict, as soon as the last view has ended."""
+        is_whole = all(sight.ending is not None for sight in part.sights.values())
+        if part.is_paired and is_whole:
+            self._give(part, now_ns)
 
     def _end(self, part: Part, ending: Ending, now_ns: int) -> None:
-        """Give the part its one verdict: journal first, then the world."""
+        """End all views that have not ended by themselves."""
+        for sight in part.sights.values():
+            sight.ending = sight.ending or ending
+        self._give(part, now_ns)
+
+    def _give(self, part: Part, now_ns: int) -> None:
+        """The part's one verdict: journal first, then the world. Every view has ended."""
         if part.verdict is not None:
             return
-        verdict = self._verdict(part, part.held_failure or ending, now_ns)
+        verdict = self._verdict(part, now_ns)
         part.verdict = verdict
         self._open.pop(part.part_id, None)
         self._closed[part.part_id] = part
@@ -460,61 +542,110 @@ class PartBook:
         self._ledger.verdicts += 1
         self._on_verdict(part, verdict)
 
-    def _verdict(self, part: Part, ending: Ending, now_ns: int) -> Verdict:
-        word = ending.word
-        frame, scored, made, recipe = part.frame, part.scored, part.judgement, part.recipe.recipe
-        stages = dict(scored.stages_ns if scored else ending.stages_ns)
-        if frame is not None:
-            stages["picture"] = part.frame_at_ns - part.zero_ns
-            stages["copy"] = frame.copy_ns
-        if scored is not None:
-            stages["score"] = part.scored_at_ns - part.zero_ns
-        if made is not None:
-            stages |= made.stages_ns
+    def _verdict(self, part: Part, now_ns: int) -> Verdict:
+        views = tuple(_view_result(sight) for sight in part.sights.values())
+        of_view = as_whole(views)
+        is_simulated = any(
+            bool(sight.frame and sight.frame.is_simulated)
+            or bool(sight.scored and sight.scored.is_simulated)
+            for sight in part.sights.values()
+        )
         return Verdict(
+            **msgspec.structs.asdict(of_view),
             part_id=part.part_id,
             acq_id=part.acq_id,
             epoch=self._journal.epoch,
-            word=word,
-            reason=ending.reason,
-            detail=ending.detail,
-            reasons=made.reasons if made else (),
             part_tag=part.part_tag,
             part_text=part.part_text,
             lot=part.lot,
-            camera=frame.camera if frame else "",
-            region_px=made.region_px if made and word in (Word.NG, Word.UNCERTAIN) else None,
-            defects=made.defects if made and word in (Word.NG, Word.UNCERTAIN) else 0,
-            decides=recipe.decides,
-            margin=made.margin if made else None,
-            t1=recipe.limits.t1,
-            t2=recipe.limits.t2,
-            map_max=made.map_max if made else None,
-            classification=scored.classification if scored else None,
-            features=made.features if made else (),
-            gates=scored.gates if scored else ending.gates,
             opened_utc_ns=part.opened_utc_ns,
             latency_ns=now_ns - part.zero_ns,
             deadline_ns=part.deadline_ns - part.zero_ns,
-            stages_ns=stages,
-            frame_id=frame.frame_id if frame else 0,
-            pixels=frame.pixels if frame else None,
-            map=scored.map if scored else None,
-            source=frame.source if frame else "",
-            bundle=part.bundle,
             recipe=part.recipe.name,
             recipe_hash=part.recipe.hash,
             setup_hash=part.recipe.setup_hash,
-            passport=scored.passport if scored else "",
             software=self._software,
-            is_simulated=self._is_simulated
-            or bool(frame and frame.is_simulated)
-            or bool(scored and scored.is_simulated),
+            is_simulated=self._is_simulated or is_simulated,
             is_challenge=part.is_challenge,
             expected_word=part.expected,
             is_tag_known=part.is_tag_known,
             is_kept=part.is_kept,
+            views=views if len(views) > 1 else (),
         )
+
+
+def _view_result(sight: Sight) -> ViewResult:
+    part, ending = sight.part, sight.ending
+    if ending is None:
+        raise RuntimeError(f"a verdict while camera {sight.camera} is still awaited")
+    frame, scored, made = sight.frame, sight.scored, sight.judgement
+    terms = part.recipe.recipe.terms(sight.camera)
+    is_shown = ending.word in (Word.NG, Word.UNCERTAIN)
+    stages = dict(scored.stages_ns if scored else ending.stages_ns)
+    if frame is not None:
+        stages["picture"] = sight.frame_at_ns - part.zero_ns
+        stages["copy"] = frame.copy_ns
+    if scored is not None:
+        stages["score"] = sight.scored_at_ns - part.zero_ns
+    if made is not None:
+        stages |= made.stages_ns
+    return ViewResult(
+        camera=sight.camera if frame or len(part.sights) > 1 else "",
+        word=ending.word,
+        reason=ending.reason,
+        detail=ending.detail,
+        reasons=made.reasons if made else (),
+        region_px=made.region_px if made and is_shown else None,
+        defects=made.defects if made and is_shown else 0,
+        decides=terms.decides,
+        margin=made.margin if made else None,
+        t1=terms.limits.t1,
+        t2=terms.limits.t2,
+        map_max=made.map_max if made else None,
+        classification=scored.classification if scored else None,
+        features=made.features if made else (),
+        gates=scored.gates if scored else ending.gates,
+        stages_ns=stages,
+        frame_id=frame.frame_id if frame else 0,
+        pixels=frame.pixels if frame else None,
+        map=scored.map if scored else None,
+        source=frame.source if frame else "",
+        bundle=terms.bundle,
+        passport=scored.passport if scored else "",
+    )
+
+
+def as_whole(views: Sequence[ViewResult]) -> ViewResult:
+    """The view that decides; of several, with what the others say against the part."""
+    of_view = views[worst([view.word for view in views])]
+    if len(views) == 1:
+        return of_view
+    against = [view for view in views if view.word != Word.OK]
+    against.sort(key=lambda view: view is not of_view)
+    is_missing = of_view.reason in (Reason.LATE, Reason.NO_IMAGE)
+    return msgspec.structs.replace(
+        of_view,
+        reason=Reason.VIEW_MISSING if is_missing else of_view.reason,
+        detail="; ".join(
+            f"{view.camera} {view.word.name}" + f" ({view.detail})" * bool(view.detail)
+            for view in against
+        ),
+        reasons=tuple(f"{view.camera}: {reason}" for view in against for reason in view.reasons),
+    )
+
+
+def _late_result(part: Part) -> LateResult | None:
+    """What a closed part would have been, once the last view that was late is judged."""
+    sights = list(part.sights.values())
+    words = [
+        sight.late_word or (sight.ending.word if sight.judgement and sight.ending else Word.NONE)
+        for sight in sights
+    ]
+    if Word.NONE in words:
+        return None
+    index = worst(words)
+    made = sights[index].judgement
+    return LateResult(part_id=part.part_id, word=words[index], margin=made.margin if made else 0.0)
 
 
 def restart_verdict(opened: Opened, epoch: int, software: str) -> Verdict:

@@ -7,8 +7,9 @@ so that a change of limits needs no camera and no engine to move.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import tomli_w
@@ -78,6 +79,22 @@ class View(Section, frozen=True, kw_only=True):
     fixture: Fixture | None = None
     """Where parts do not lie still; `roi` then says where the training images lie in the frame,
     with a margin on every side for what lies elsewhere."""
+    bundle: str | msgspec.UnsetType = msgspec.UNSET
+    """Of this view, with `bundle_dir` and `limits`, where it is not judged by the recipe's own."""
+    bundle_dir: str | msgspec.UnsetType = msgspec.UNSET
+    decides: Decides | msgspec.UnsetType = msgspec.UNSET
+    """Of this view, with `limits`."""
+    limits: Limits | msgspec.UnsetType = msgspec.UNSET
+    """Of this view; without them those of the recipe hold."""
+
+
+class Terms(NamedTuple):
+    """What the picture of one camera is judged by."""
+
+    bundle: str
+    bundle_dir: str
+    decides: Decides
+    limits: Limits
 
 
 class Recipe(Section, frozen=True, kw_only=True):
@@ -92,6 +109,21 @@ class Recipe(Section, frozen=True, kw_only=True):
     decides: Decides
     limits: Limits
     camera: dict[str, View] = msgspec.field(default_factory=dict[str, View])
+
+    def terms(self, camera: str) -> Terms:
+        """Of this camera: its own where it has them, else the recipe's."""
+        view = self.camera.get(camera, View())
+        return Terms(
+            view.bundle or self.bundle,
+            view.bundle_dir or self.bundle_dir,
+            view.decides or self.decides,
+            view.limits or self.limits,
+        )
+
+    def bundles(self, cameras: Sequence[str]) -> dict[str, str]:
+        """Every bundle that one of these cameras uses → its directory, in their order."""
+        terms = [self.terms(camera) for camera in cameras]
+        return {of_view.bundle: of_view.bundle_dir for of_view in terms}
 
 
 class LoadedRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +159,11 @@ def setup_hash(recipe: Recipe) -> str:
 
     The settings that the limits were approved for are the camera's business: they are covered.
     """
-    fixed: tuple[object, ...] = (recipe.id, recipe.bundle, recipe.camera)
+    views = {
+        name: msgspec.structs.replace(view, limits=msgspec.UNSET, decides=msgspec.UNSET)
+        for name, view in recipe.camera.items()
+    }
+    fixed: tuple[object, ...] = (recipe.id, recipe.bundle, views)
     if recipe.limits.settings:
         fixed = (*fixed, recipe.limits.settings)
     return hashlib.sha256(msgspec.json.encode(fixed, order="deterministic")).hexdigest()
@@ -143,23 +179,39 @@ def load_recipe(config: Config, name: str) -> LoadedRecipe:
     recipe = read_toml(path, Recipe, RecipeError)
     if (recipe.id, str(recipe.version)) != (identity, version):
         raise RecipeError(path, f"id and version {name}", f"{recipe.id}/{recipe.version}")
-    if not -_LARGEST <= recipe.limits.t1 <= recipe.limits.t2 <= _LARGEST:
-        raise RecipeError(
-            f"{path}: limits",
-            "finite t1 <= t2 (float32)",
-            f"t1 {recipe.limits.t1}, t2 {recipe.limits.t2}",
-        )
-    known = {camera.name for camera in config.camera}
+    _check_limits(f"{path}: limits", recipe.limits)
     for where, cameras in (("camera", recipe.camera), ("limits.settings", recipe.limits.settings)):
         for camera in cameras:
-            if camera not in known:
+            if camera not in config.cameras:
                 raise RecipeError(f"{path}: {where}", "a camera of config.toml", repr(camera))
+    for camera, view in recipe.camera.items():
+        _check_view(f"{path}: camera.{camera}", view)
     return LoadedRecipe(
         recipe=recipe,
         path=f"{identity}/{version}.toml",
         hash=hashlib.sha256(path.read_bytes()).hexdigest(),
         setup_hash=setup_hash(recipe),
     )
+
+
+def _check_limits(where: str, limits: Limits) -> None:
+    if not -_LARGEST <= limits.t1 <= limits.t2 <= _LARGEST:
+        raise RecipeError(where, "finite t1 <= t2 (float32)", f"t1 {limits.t1}, t2 {limits.t2}")
+
+
+def _check_view(where: str, view: View) -> None:
+    """Limits belong to one bundle and one score: another one's prove nothing."""
+    if bool(view.bundle) != bool(view.bundle_dir):
+        got = "bundle" if view.bundle else "bundle_dir"
+        raise RecipeError(where, "bundle and bundle_dir together", f"{got} alone")
+    if view.limits and view.limits.settings:
+        expected = "none: the settings of all cameras stand in the recipe's own limits"
+        raise RecipeError(f"{where}.limits.settings", expected, ", ".join(view.limits.settings))
+    if view.limits:
+        _check_limits(f"{where}.limits", view.limits)
+    elif view.bundle or view.decides:
+        expected = "the view's own limits beside its own bundle or decides"
+        raise RecipeError(f"{where}.limits", expected, "none")
 
 
 def write_recipe(config: Config, recipe: Recipe) -> Path:

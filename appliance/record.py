@@ -21,7 +21,7 @@ from appliance.deck import Deck
 from appliance.errors import ArtefactError, DeviceError
 from appliance.forward import Forwarder
 from appliance.frames import RingReader
-from appliance.messages import Health, LateResult, Stored, Verdict
+from appliance.messages import INFER, Health, LateResult, Stored, Verdict, camera_label
 from appliance.retention import Retention
 from appliance.service import Service
 from appliance.store import Store, Where, where
@@ -41,7 +41,7 @@ _REMEMBER = 10_000
 def main(service: Service, config: Config, name: str) -> None:
     """One blocking poll loop until the service stops, then what has come is still written."""
     rings = RingReader(config.rings_dir)
-    archive = Archive(config.data_dir, config.record, rings, service.clock)
+    archive = Archive(config.data_dir, config.record, rings, service.clock, cameras=config.cameras)
     deck = Deck(config, rings, service.clock, lambda: archive.is_disk_low)
     recorder = Recorder(where(config), archive, service, deck, bool(config.record.central))
     forwarder = None
@@ -90,7 +90,7 @@ def _ears(config: Config, wiring: Wiring) -> list[Receiver]:
     """What a recording holds beside the verdicts; nothing where nothing is recorded."""
     if not config.is_taped:
         return []
-    peers = (*(f"camera:{camera.name}" for camera in config.camera), "infer:0", "decide")
+    peers = (*(camera_label(name) for name in config.cameras), INFER, "decide")
     return [
         wiring.receiver("tape"),
         wiring.receiver("live"),

@@ -73,9 +73,10 @@ class Player:
 
     def play(self) -> Iterator[Pair]:
         """Every part with a recorded verdict, in the order of the verdicts."""
-        stage = Stage(self._recording, self._engines, self._what_if is not None)
-        infer = Infer(self._engines, self._recipes_of)
         count = _Losses(self._recording)
+        cameras = count.cameras or self._config.cameras
+        stage = Stage(self._recording, cameras, self._engines, self._what_if is not None)
+        infer = Infer(self._engines, self._recipes_of)
         tape = read(self._recording)
         heard = _in_real_time(tape) if self._is_real_time else tape
         patience_s = sys.getswitchinterval()
@@ -155,6 +156,11 @@ class _Losses:
         self._frames = dict.fromkeys(self._policies, 0)
         self._last = 0
         self._messages = self._pictures = 0
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Of the line that was recorded; () where the recording does not say."""
+        return tuple(self._policies)
 
     @property
     def losses(self) -> Loss:

@@ -79,14 +79,14 @@ class Engines:
             self._setups[recipe.setup_hash] = setup
         return setup
 
-    def scorer(self, recipe: LoadedRecipe) -> Scorer:
+    def scorer(self, recipe: LoadedRecipe, camera: str) -> Scorer:
         """Raises ArtefactError, as on the line."""
-        bundle = recipe.recipe.bundle
+        bundle, bundle_dir, _, _ = recipe.recipe.terms(camera)
         if bundle not in self._scorers:
-            folder = self._config.bundles_dir / recipe.recipe.bundle_dir
+            folder = self._config.bundles_dir / bundle_dir
             self._scorers[bundle] = Scorer(load_bundle(folder, bundle))
         scorer = self._scorers[bundle]
-        scorer.check(recipe)
+        scorer.check(recipe, camera)
         return scorer
 
     def begin(self) -> None:
@@ -179,9 +179,9 @@ def answer(setup: Setup, frame: FrameReady, pixels: npt.NDArray[Any]) -> Mapped 
     camera = setup.cameras[frame.camera]
     gates: dict[str, float] = {}
     stages_ns: dict[str, int] = {}
-    amap = np.empty(setup.map_shape, np.float32)
+    amap = np.empty(camera.map_shape, np.float32)
     try:
-        picture = camera.look(pixels, frame, setup.gate_limits, gates, stages_ns)
+        picture = camera.look(pixels, frame, gates, stages_ns)
         begun = time.monotonic_ns()
         classification = camera.engine.infer(picture, amap)
         stages_ns["engine"] = time.monotonic_ns() - begun
@@ -205,7 +205,7 @@ def answer(setup: Setup, frame: FrameReady, pixels: npt.NDArray[Any]) -> Mapped 
         classification=classification,
         gates=gates,
         stages_ns=stages_ns,
-        passport=setup.passport.id,
+        passport=camera.passport,
         is_simulated=setup.is_simulated or frame.is_simulated,
     )
     return Mapped(scored, amap)

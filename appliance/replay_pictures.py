@@ -44,10 +44,10 @@ def play_pictures(
     Raises ArtefactError: recipe or bundle cannot be used. A picture that cannot be read or fails
     the gates ends as ERROR, as on the line.
     """
-    scorer = Scorer(
-        load_bundle(config.bundles_dir / recipe.recipe.bundle_dir, recipe.recipe.bundle)
-    )
-    scorer.check(recipe)
+    camera = config.cameras[0]
+    bundle, bundle_dir, _, _ = recipe.recipe.terms(camera)
+    scorer = Scorer(load_bundle(config.bundles_dir / bundle_dir, bundle))
+    scorer.check(recipe, camera)
     setup = prove(config, recipe, lambda: None)
     is_grey = scorer.bundle.manifest.input.channels == 1
     verdicts: list[Verdict] = []
@@ -77,7 +77,7 @@ def _judged(
         source=source,
         is_simulated=True,
     )
-    limits = recipe.recipe.limits
+    bundle, _, decides, limits = recipe.recipe.terms(name)
     verdict = Verdict(
         part_id=part_id,
         acq_id=acq_id(part_id),
@@ -85,16 +85,16 @@ def _judged(
         word=Word.ERROR,
         reason=Reason.INTERNAL,
         camera=name,
-        decides=recipe.recipe.decides,
+        decides=decides,
         t1=limits.t1,
         t2=limits.t2,
         frame_id=part_id,
         source=source,
-        bundle=recipe.recipe.bundle,
+        bundle=bundle,
         recipe=recipe.name,
         recipe_hash=recipe.hash,
         setup_hash=recipe.setup_hash,
-        passport=setup.passport.id,
+        passport=setup.cameras[name].passport,
         software="replay",
         is_simulated=True,
     )
@@ -109,7 +109,7 @@ def _judged(
         made = scorer.score(scored, memory, recipe, (pixels.shape[0], pixels.shape[1]))
     except PartError as err:
         return msgspec.structs.replace(verdict, reason=err.reason, detail=err.detail)
-    word, reason = judge(made.margin, limits, recipe.recipe.decides)
+    word, reason = judge(made.margin, limits, decides)
     return msgspec.structs.replace(
         verdict,
         word=word,

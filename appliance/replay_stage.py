@@ -29,8 +29,9 @@ from appliance.messages import (
     Scored,
     UnpairedEnded,
     Verdict,
+    ViewResult,
 )
-from appliance.parts import Part, PartBook
+from appliance.parts import Part, PartBook, Sight, as_whole
 from appliance.recording import CAMERA, TAPE, Recording
 from appliance.replay_infer import Answer, Engines, Mapped, Memory, Recipes
 from appliance.replay_tape import Seen
@@ -73,7 +74,14 @@ class Stage:
     is_what_if: words may differ, so a part without its picture is judged by its recorded margin.
     """
 
-    def __init__(self, recording: Recording, engines: Engines, is_what_if: bool) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        cameras: tuple[str, ...],
+        engines: Engines,
+        is_what_if: bool,
+    ) -> None:
+        self._cameras = cameras
         self._engines, self._is_what_if = engines, is_what_if
         self._memory = Memory()
         self._is_continuous = recording.about.get("trigger", "plc") != "plc"
@@ -91,7 +99,9 @@ class Stage:
         """Frames whose picture the recording does not hold."""
         self._deviations: dict[tuple[str, int], float] = {}
         self._shown: Part | None = None
-        self._book = PartBook(self._keeper, Ledger(), "replay", self._given, self._is_simulated)
+        self._book = PartBook(
+            self._keeper, Ledger(), "replay", self._given, self._cameras, self._is_simulated
+        )
 
     def take(self, answer: Answer) -> Pair | None:
         """One thing that decide heard; a pair where it was a verdict."""
@@ -103,7 +113,7 @@ class Stage:
             case "book", PartOpened() if answer.recipes is not None:
                 self._open(message, answer.recipes)
             case "book", PartJudged():
-                self._judge(message.part_id, now_ns)
+                self._judge(self._sight(message.part_id, message.camera), now_ns)
             case "book", PartShown():
                 self._shown = self._parts.get(message.part_id)
             case "book", PartPaired():
@@ -111,15 +121,15 @@ class Stage:
             case "book", UnpairedEnded():
                 self._book.close_unpaired(message.doubtful, message.detail, now_ns)
             case "book", PartEnded():
-                part = self._parts.get(message.part_id)
-                if part is not None:
-                    self._book.close(part, message.word, message.reason, now_ns, message.detail)
+                sight = self._sight(message.part_id, message.camera)
+                if sight is not None:
+                    self._book.close(sight, message.word, message.reason, now_ns, message.detail)
             case "book", AllEnded():
                 self._book.close_all(message.reason, message.detail, now_ns)
             case "book", Expired():
                 self._book.expire(now_ns, message.guard_ns)
             case "book", CameraRestarted():
-                self._book.camera_restarted()
+                self._book.camera_restarted(message.camera or self._cameras[0])
             case "seen" | "opened_by" | "ignored", FrameReady():
                 self._frame(topic, message, now_ns)
             case "seen", NoFrame():
@@ -143,7 +153,6 @@ class Stage:
             opened.zero_ns,
             opened.deadline_ns,
             now,
-            now.recipe.bundle,
             part_tag=opened.part_tag,
             part_text=opened.part_text,
             lot=opened.lot,
@@ -193,38 +202,43 @@ class Stage:
         if isinstance(said, InferFailed):
             self._book.failed(said, now_ns)
             return
-        part = self._book.scored(said, now_ns)
-        if part is not None and isinstance(then, InferFailed):
-            self._judge(part.part_id, now_ns)  # the tape knows of no judgement
+        sight = self._book.scored(said, now_ns)
+        if sight is not None and isinstance(then, InferFailed):
+            self._judge(sight, now_ns)  # the tape knows of no judgement
 
-    def _judge(self, part_id: int, now_ns: int) -> None:
+    def _sight(self, part_id: int, camera: str) -> Sight | None:
+        """The view that the tape tells of."""
         part = self._parts.get(part_id)
-        if part is None or part.scored is None or part.frame is None:
+        return None if part is None else part.sights.get(camera) if camera else part.only
+
+    def _judge(self, sight: Sight | None, now_ns: int) -> None:
+        if sight is None or sight.scored is None or sight.frame is None:
             return
-        if (part.frame.camera, part.frame.frame_id) in self._blind:
+        if (sight.camera, sight.frame.frame_id) in self._blind:
             return
-        size = part.frame.pixels.shape[0], part.frame.pixels.shape[1]
+        recipe, size = sight.part.recipe, sight.frame.pixels.shape[:2]
         try:
-            scorer = self._engines.scorer(part.recipe)
-            result = scorer.score(part.scored, self._memory, part.recipe, size)
+            scorer = self._engines.scorer(recipe, sight.camera)
+            result = scorer.score(sight.scored, self._memory, recipe, (size[0], size[1]))
         except PartError as err:
-            self._book.close(part, Word.ERROR, err.reason, now_ns, err.detail)
+            self._book.close(sight, Word.ERROR, err.reason, now_ns, err.detail)
         else:
-            self._book.judged(part, result, now_ns)
+            self._book.judged(sight, result, now_ns)
 
     def _pair(self, recorded: Verdict, seen: Seen | None) -> Pair:
         part_id = recorded.part_id
         part = self._parts.pop(part_id, None)
         replayed = self._made.pop(part_id, None)
-        key = recorded.camera, recorded.frame_id
-        deviation = self._deviations.pop(key, None)
+        keys = [(view.camera, view.frame_id) for view in recorded.by_view()]
+        found = [self._deviations.pop(key) for key in keys if key in self._deviations]
+        deviation = max(found, default=None)
         picture = None
         if seen is not None and seen.has_picture:
             picture = CAMERA + recorded.camera, seen.log_ns
         if part is None:
             return Pair(recorded, None, "cut", None, picture)
-        if key in self._blind:
-            self._blind.discard(key)
+        if not self._blind.isdisjoint(keys):
+            self._blind.difference_update(keys)
             by_score = self._by_recorded_score(recorded, part)
             return Pair(recorded, by_score, "no picture", None, picture)
         if replayed is None:
@@ -232,21 +246,26 @@ class Stage:
         return Pair(recorded, replayed, "", deviation, picture)
 
     def _by_recorded_score(self, recorded: Verdict, part: Part) -> Verdict | None:
-        """Other limits on the same set-up need no picture: the recorded margin is enough."""
+        """Other limits on the same set-up need no picture: the recorded margins are enough."""
         recipe = part.recipe
-        is_same = recipe.setup_hash == recorded.setup_hash
-        if not self._is_what_if or not is_same or recorded.margin is None:
+        if not self._is_what_if or recipe.setup_hash != recorded.setup_hash:
             return None
-        if recipe.recipe.decides != recorded.decides or recorded.word.name == "ERROR":
-            return None
-        limits = recipe.recipe.limits
-        word, reason = judge(recorded.margin, limits, recipe.recipe.decides)
+        views: list[ViewResult] = []
+        for view in recorded.views or (recorded,):
+            _, _, decides, limits = recipe.recipe.terms(view.camera)
+            if view.margin is None or decides != view.decides or view.word is Word.ERROR:
+                return None
+            word, reason = judge(view.margin, limits, decides)
+            judged = msgspec.structs.replace(
+                view, word=word, reason=reason, t1=limits.t1, t2=limits.t2
+            )
+            views.append(judged)
+        whole = as_whole(views)
+        of_view = {name: getattr(whole, name) for name in ViewResult.__struct_fields__}
         return msgspec.structs.replace(
             recorded,
-            word=word,
-            reason=reason,
-            t1=limits.t1,
-            t2=limits.t2,
+            **of_view,
+            views=tuple(views) if recorded.views else (),
             recipe=recipe.name,
             recipe_hash=recipe.hash,
         )

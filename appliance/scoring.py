@@ -58,9 +58,12 @@ class Scorer:
         )
         self._warm_up(labels.shape, len(manifest.detectors))
 
-    def check(self, recipe: LoadedRecipe) -> None:
-        """Raises ArtefactError where the recipe wants what this bundle does not have."""
-        if recipe.recipe.decides == "segad" and self._forest is None:
+    def check(self, recipe: LoadedRecipe, camera: str = "") -> None:
+        """Raises ArtefactError where the recipe wants what this bundle does not have.
+
+        camera: whose views are judged; "" = one without settings of its own.
+        """
+        if recipe.recipe.terms(camera).decides == "segad" and self._forest is None:
             raise ArtefactError(
                 f"{recipe.path}: decides",
                 f"map_max or classification (bundle {self.bundle.id[:12]}… has no forest)",
@@ -71,7 +74,7 @@ class Scorer:
     def score(
         self, scored: Scored, rings: Maps, recipe: LoadedRecipe, frame: tuple[int, int]
     ) -> Judgement:
-        """The margin of one part.
+        """The margin of one camera's view of a part.
 
         frame: height and width in pixels of the camera's frame, for the worst region.
         Raises PartError: FRAME_OVERWRITTEN, INFERENCE_ERROR, INVALID_NUMBER.
@@ -83,7 +86,7 @@ class Scorer:
         largest = float(features[-maps.shape[0]])  # of the first detector, which leads
         if self._with_classification:
             features = np.append(features, np.float32(scored.classification))
-        decides = recipe.recipe.decides
+        _, _, decides, limits = recipe.recipe.terms(scored.camera)
         reasons: tuple[str, ...] = ()
         if decides == "segad":
             if self._forest is None:
@@ -93,12 +96,11 @@ class Scorer:
             margin = largest if decides == "map_max" else scored.classification
         judged = time.monotonic_ns()
         region, defects = None, 0
-        if margin >= recipe.recipe.limits.t1:
+        if margin >= limits.t1:
             region, defects = worst_region(maps[0], self._is_seen, _covered(scored, recipe, frame))
             if self._forest is not None and decides == "segad":
                 reasons = self._forest.reasons(features)
             else:
-                limits = recipe.recipe.limits
                 what = "map maximum" if decides == "map_max" else "classification logit"
                 reasons = (
                     f"{what} {margin:.3g} (OK below {limits.t1:.3g}, NG from {limits.t2:.3g})",

@@ -32,7 +32,7 @@ from sqlalchemy.exc import (
 from appliance.codes import OfflineReason, Reason, Word
 from appliance.config import Config
 from appliance.errors import ArtefactError, DeviceError
-from appliance.messages import LateResult, Verdict
+from appliance.messages import LateResult, Verdict, ViewResult
 from appliance.migrations import REVISION, known_revisions, migrate, revision_of
 from appliance.migrations.tables import line_parts, outbox, parts
 
@@ -228,7 +228,8 @@ class Store:
     ) -> tuple[Margin, ...]:
         """Margins that may be compared with each other: of one bundle and one score, newest first.
 
-        Challenge parts and parts without a margin are left out. part_ids: of these parts alone.
+        Challenge parts and parts without a margin are left out, and parts with several views, whose
+        margin is that of the worst one. part_ids: of these parts alone.
         """
         columns = (
             parts.c.part_id, parts.c.part_text, parts.c.word, parts.c.margin, parts.c.recipe,
@@ -238,6 +239,7 @@ class Store:
             sa.select(*columns)
             .where(parts.c.bundle == bundle, parts.c.decides == decides)
             .where(parts.c.margin.is_not(None), sa.not_(parts.c.is_challenge))
+            .where(parts.c.views.is_(None))
             .order_by(parts.c.part_id.desc())
             .limit(count)
         )
@@ -535,34 +537,50 @@ def _connect(where: Where, is_reader: bool) -> sa.Engine:
 
 
 def _to_row(verdict: Verdict, now_utc_ns: int) -> dict[str, Any]:
-    fields = msgspec.structs.asdict(verdict)
+    row = _plain(verdict) | _OWN | {"stored_utc_ns": now_utc_ns}
+    row["expected_word"] = verdict.expected_word.name
+    row["views"] = [_plain(view) for view in verdict.views] or None
+    return row
+
+
+def _plain(of: ViewResult) -> dict[str, Any]:
+    """The fields that a row keeps, of a part or of one view of it."""
+    fields = msgspec.structs.asdict(of)
     row = {name: value for name, value in fields.items() if name not in TRANSIENT}
-    row.update({name: fields[name].name for name in ("word", "reason", "expected_word")})
+    row.update({name: fields[name].name for name in ("word", "reason")})
     # What one database keeps and the other does not: NUL in a text, NaN in a number.
     for name, value in row.items():
         if isinstance(value, str):
             row[name] = value.replace("\0", "\ufffd")
         elif isinstance(value, float) and math.isnan(value):
             row[name] = None
-    return row | _OWN | {"stored_utc_ns": now_utc_ns}
+    return row
 
 
 def _from_row(row: sa.RowMapping) -> PartRow:
     fields = {name: row[name] for name in Verdict.__struct_fields__ if name not in TRANSIENT}
-    fields["reason"] = Reason[row["reason"]]
-    fields["word"], fields["expected_word"] = Word[row["word"]], Word[row["expected_word"]]
-    fields["reasons"] = tuple(row["reasons"])
-    fields["region_px"] = tuple(row["region_px"]) if row["region_px"] else None
-    # JSON has no NaN: it is kept as null.
-    fields["features"] = tuple(math.nan if x is None else x for x in row["features"])
-    fields["gates"] = {name: math.nan if x is None else x for name, x in row["gates"].items()}
+    fields["expected_word"] = Word[row["expected_word"]]
+    fields["views"] = tuple(ViewResult(**_read_back(view)) for view in row["views"] or ())
     return PartRow(
-        verdict=Verdict(**fields),
+        verdict=Verdict(**_read_back(fields)),
         late_word=Word[row["late_word"]],
         late_margin=row["late_margin"],
         image=row["image"],
         stored_utc_ns=row["stored_utc_ns"],
     )
+
+
+def _read_back(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_plain` made, as fields again."""
+    return dict(row) | {
+        "reason": Reason[row["reason"]],
+        "word": Word[row["word"]],
+        "reasons": tuple(row["reasons"]),
+        "region_px": tuple(row["region_px"]) if row["region_px"] else None,
+        # JSON has no NaN: it is kept as null.
+        "features": tuple(math.nan if x is None else x for x in row["features"]),
+        "gates": {name: math.nan if x is None else x for name, x in row["gates"].items()},
+    }
 
 
 def _agrees(verdict: Verdict, word: str, opened_utc_ns: int) -> bool:

@@ -35,7 +35,7 @@ def summarise_verdicts(
         "ng": words[Word.NG],
         "uncertain": words[Word.UNCERTAIN],
         "error": words[Word.ERROR],
-        "late": sum(verdict.reason.name == "LATE" for verdict in verdicts),
+        "late": sum(verdict.is_late for verdict in verdicts),
         "frames_lost": None,
         "reasons": dict(Counter(verdict.reason.name for verdict in verdicts)),
         "escapes": _count(known, truth, Word.OK, True) if truth else None,

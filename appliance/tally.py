@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from appliance.codes import Reason, Word
+from appliance.codes import Word
 from appliance.messages import Verdict
 
 _WORDS = {Word.OK: "ok", Word.NG: "ng", Word.UNCERTAIN: "uncertain", Word.ERROR: "error_reject"}
@@ -42,24 +42,26 @@ class Tally:
         self._start = {name: restored.get(_SHIFT + name, 0) for name in NAMES}
         # How far each followed counter was taken over, by which life: survives our own restart.
         self._seen = {
-            name: (restored[_LIFE + name], restored.get(_TOTAL + name, 0))
-            for name in NAMES
-            if _LIFE + name in restored
+            (name := key.removeprefix(_LIFE)): (life, restored.get(_TOTAL + name, 0))
+            for key, life in restored.items()
+            if key.startswith(_LIFE)
         }
 
     def add(self, name: str, count: int = 1) -> None:
         """One more."""
         self._life[name] += count
 
-    def follow(self, name: str, life: int, total: int) -> None:
+    def follow(self, name: str, life: int, total: int, of: str = "") -> None:
         """Take over a counter that another process keeps: `total` since that process's start.
 
-        life: which life of the process counts (its pid); a new one counts from 0.
+        life: which life of the process counts (its pid); a new one counts from 0. of: which of
+        several processes that keep one of this name.
         """
-        old_life, old_total = self._seen.get(name, (life, 0))
+        key = f"{name}:{of}" if of else name
+        old_life, old_total = self._seen.get(key, (life, 0))
         if old_life != life:
             old_total = 0
-        self._seen[name] = (life, total)
+        self._seen[key] = (life, total)
         self._life[name] += max(0, total - old_total)
 
     def verdict(self, verdict: Verdict) -> None:
@@ -68,7 +70,7 @@ class Tally:
             self._life["challenges"] += 1
         elif verdict.word in _WORDS:
             self._life[_WORDS[verdict.word]] += 1
-        if verdict.reason == Reason.LATE:
+        if verdict.is_late:
             self._life["late"] += 1
 
     def reset_shift(self) -> None:

@@ -6,7 +6,7 @@ that is how replay works. A record that nobody takes leaves a gap in the count, 
 the recording sees; nothing here waits or fails.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
@@ -32,7 +32,7 @@ from appliance.messages import (
     UnpairedEnded,
     Verdict,
 )
-from appliance.parts import Judgement, Keeper, Part, PartBook
+from appliance.parts import Judgement, Keeper, Part, PartBook, Sight
 from appliance.recipe import LoadedRecipe
 from appliance.wire import encode
 from appliance.words import PlcInput
@@ -89,6 +89,7 @@ class TapedBook(PartBook):
         ledger: Ledger,
         software: str,
         on_verdict: Callable[[Part, Verdict], None],
+        cameras: Sequence[str],
         is_simulated: bool,
         tape: Tape,
     ) -> None:
@@ -96,7 +97,7 @@ class TapedBook(PartBook):
             tape.tell(part.zero_ns + verdict.latency_ns, "verdicts", verdict)
             on_verdict(part, verdict)
 
-        super().__init__(journal, ledger, software, told, is_simulated)
+        super().__init__(journal, ledger, software, told, cameras, is_simulated)
         self._keeper = journal
         self._tape = tape
         self._is_inside = False
@@ -119,7 +120,6 @@ class TapedBook(PartBook):
         zero_ns: int,
         deadline_ns: int,
         recipe: LoadedRecipe,
-        bundle: str,
         *,
         part_tag: int = 0,
         part_text: str = "",
@@ -133,7 +133,6 @@ class TapedBook(PartBook):
             zero_ns,
             deadline_ns,
             recipe,
-            bundle,
             part_tag=part_tag,
             part_text=part_text,
             lot=lot,
@@ -149,7 +148,7 @@ class TapedBook(PartBook):
             recipe=recipe.name,
             recipe_hash=recipe.hash,
             setup_hash=recipe.setup_hash,
-            bundle=bundle,
+            bundle=recipe.recipe.bundle,
             part_tag=part_tag,
             part_text=part_text,
             lot=lot,
@@ -161,7 +160,7 @@ class TapedBook(PartBook):
         self._tape.tell(zero_ns, "book", opened)
         return part
 
-    def opened_by_frame(self, message: FrameReady, part: Part, now_ns: int) -> Part | None:
+    def opened_by_frame(self, message: FrameReady, part: Part, now_ns: int) -> Sight | None:
         """See PartBook."""
         self._tape.tell(now_ns, "book", PartShown(part_id=part.part_id))
         with self._told(now_ns, "opened_by", message):
@@ -172,12 +171,12 @@ class TapedBook(PartBook):
         with self._told(now_ns, "ignored", message):
             super().ignore(message, now_ns)
 
-    def camera_restarted(self) -> None:
+    def camera_restarted(self, camera: str) -> None:
         """See PartBook."""
-        with self._told(0, "book", CameraRestarted()):
-            super().camera_restarted()
+        with self._told(0, "book", CameraRestarted(camera=camera)):
+            super().camera_restarted(camera)
 
-    def frame(self, message: FrameReady, now_ns: int) -> Part | None:
+    def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
         """See PartBook."""
         with self._told(now_ns, "seen", message):
             return super().frame(message, now_ns)
@@ -187,7 +186,7 @@ class TapedBook(PartBook):
         with self._told(now_ns, "seen", message):
             super().no_frame(message, now_ns)
 
-    def scored(self, message: Scored, now_ns: int) -> Part | None:
+    def scored(self, message: Scored, now_ns: int) -> Sight | None:
         """See PartBook."""
         with self._told(now_ns, "scored", message):
             return super().scored(message, now_ns)
@@ -197,10 +196,11 @@ class TapedBook(PartBook):
         with self._told(now_ns, "scored", message):
             super().failed(message, now_ns)
 
-    def judged(self, part: Part, result: Judgement, now_ns: int) -> LateResult | None:
+    def judged(self, sight: Sight, result: Judgement, now_ns: int) -> LateResult | None:
         """See PartBook."""
-        with self._told(now_ns, "book", PartJudged(part_id=part.part_id)):
-            return super().judged(part, result, now_ns)
+        judged = PartJudged(part_id=sight.part.part_id, camera=sight.camera)
+        with self._told(now_ns, "book", judged):
+            return super().judged(sight, result, now_ns)
 
     def paired(self, part: Part, now_ns: int) -> LateResult | None:
         """See PartBook."""
@@ -236,7 +236,7 @@ class TapedBook(PartBook):
 
     def close(
         self,
-        part: Part,
+        sight: Sight,
         word: Word,
         reason: Reason,
         now_ns: int,
@@ -245,6 +245,12 @@ class TapedBook(PartBook):
         stages_ns: dict[str, int] | None = None,
     ) -> None:
         """See PartBook."""
-        ended = PartEnded(part_id=part.part_id, word=word, reason=reason, detail=detail)
+        ended = PartEnded(
+            part_id=sight.part.part_id,
+            word=word,
+            reason=reason,
+            detail=detail,
+            camera=sight.camera,
+        )
         with self._told(now_ns, "book", ended):
-            super().close(part, word, reason, now_ns, detail, gates, stages_ns)
+            super().close(sight, word, reason, now_ns, detail, gates, stages_ns)

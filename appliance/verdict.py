@@ -1,11 +1,14 @@
-"""Margin and limits → verdict. Pure; the only place where a part can become OK."""
+"""Margin and limits → verdict, several views → one. Pure; only here can a part become OK."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from appliance.codes import Reason, Word
 from appliance.recipe import Decides, Limits
+
+_WORST_FIRST = (Word.NG, Word.ERROR, Word.UNCERTAIN, Word.OK)
 
 
 def judge(margin: float, limits: Limits, decides: Decides) -> tuple[Word, Reason]:
@@ -22,6 +25,15 @@ def judge(margin: float, limits: Limits, decides: Decides) -> tuple[Word, Reason
     if value >= t1:
         return Word.UNCERTAIN, Reason.UNCERTAIN_BAND
     return Word.OK, Reason.NONE
+
+
+def worst(words: Sequence[Word]) -> int:
+    """Which view decides about its part: the first NG, else ERROR, else UNCERTAIN, else OK.
+
+    What is known to be bad stays NG though another view failed; nothing is OK unless all are.
+    Raises ValueError where there is no view, or one without a word.
+    """
+    return min(range(len(words)), key=lambda index: _WORST_FIRST.index(words[index]))
 
 
 def display_score(margin: float | None) -> int:

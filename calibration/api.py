@@ -325,6 +325,9 @@ class _Routes:
         limits = float(np.float32(sent.t1)), float(np.float32(sent.t2))
         if limits[0] > limits[1] or not np.isfinite(limits).all():
             raise ConfigError("limits", "finite T1 <= T2", f"{sent.t1}, {sent.t2}")
+        if len(desk.config.camera) > 1:
+            got = f"{len(desk.config.camera)} cameras"
+            raise ConfigError("limits", "a line with one camera (docs/camera.md)", got)
         seen = outcome(gather(desk.store(), desk.opinions, recipe).calibrate, *limits, CONFIDENCE)
         evidence = summary(seen, sent.defect_rate)
         if any(one.state == "open" for one in desk.opinions.proposals(sent.recipe)):

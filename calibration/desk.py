@@ -74,9 +74,10 @@ class Desk:
 
     # ---- pictures --------------------------------------------------------------------------
 
-    async def images(self, part_id: int) -> Images | None:
-        """Of any part whose picture is kept."""
-        return self._pictures.get(part_id) or await self.run(lambda: self._make(part_id))
+    async def images(self, part_id: int, camera: str = "") -> Images | None:
+        """Of any part whose picture is kept. camera: of several; "" = whose view decided."""
+        known = self._pictures.get(part_id, camera)
+        return known or await self.run(lambda: self._make(part_id, camera))
 
     def map_of(self, part_id: int) -> npt.NDArray[np.float32] | None:
         """(h, w) raw logits of the first detector, where ring or recordings still hold them; in the
@@ -85,9 +86,9 @@ class Desk:
         found = self._pictures.map(verdict) if verdict else None
         return None if found is None else found[0]
 
-    def _make(self, part_id: int) -> Images | None:
+    def _make(self, part_id: int, camera: str) -> Images | None:
         verdict = self._verdict(part_id)
-        return self._pictures.make(verdict) if verdict else None
+        return self._pictures.make(verdict, camera) if verdict else None
 
     def _verdict(self, part_id: int) -> Verdict | None:
         """With its places in the rings while they may be good for something."""

@@ -2,8 +2,9 @@
 
 In: rows with an archived picture, and the newest label of each. Out: a folder in the MVTec layout,
 `train/good`, `train/DEFECT`, `test/good`, `test/DEFECT`, one lossless file per part, and
-`parts.csv`, which says where each came from. Whether a part is for training or for the test
-follows from its id, so that the same part is on the same side in every export.
+`parts.csv`, which says where each came from; on a line with several cameras, of one camera. Whether
+a part is for training or for the test follows from its id, so that the same part is on the same
+side in every export.
 """
 
 import csv
@@ -19,10 +20,12 @@ from typing import Annotated
 
 import typer
 
+from appliance.archive import view_path
 from appliance.audit import AuditJournal
 from appliance.config import Config, load_config
 from appliance.errors import ConfigError
-from appliance.store import PartRow, Store, where
+from appliance.messages import Verdict
+from appliance.store import Store, where
 from calibration.limits import GOOD
 from calibration.opinions import Opinions
 from calibration.people import People
@@ -41,6 +44,13 @@ def main(
         typer.Option(help="CSV with part_id and kind (good, or a defect) instead of people.db."),
     ] = None,
     test_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share for the test.")] = 0.3,
+    camera: Annotated[
+        str,
+        typer.Option(
+            help="Of several cameras: whose pictures. A label is of the whole part: leave out in "
+            "--labels what this camera cannot see."
+        ),
+    ] = "",
 ) -> None:
     """Labelled pictures as a data set for `inspectd train`.
 
@@ -48,6 +58,8 @@ def main(
     ones, too.
     """
     loaded = load_config(config)
+    if camera not in loaded.cameras and (camera or len(loaded.cameras) > 1):
+        raise ConfigError("--camera", f"one of {', '.join(loaded.cameras)}", repr(camera))
     if out.exists():
         raise ConfigError(out, "a folder that is not there yet", "an existing one")
     kinds = _from_csv(labels) if labels else _from_people(loaded)
@@ -55,7 +67,7 @@ def main(
         raise ConfigError("labels", "at least one labelled part", "none")
     store = Store(where(loaded), is_reader=True)
     try:
-        counts = export(loaded, store, kinds, out, recipe, test_share)
+        counts = export(loaded, store, kinds, out, recipe, test_share, camera)
     finally:
         store.close()
     for name, count in sorted(counts.items()):
@@ -69,8 +81,11 @@ def export(
     out: Path,
     recipe: str = "",
     test_share: float = 0.3,
+    camera: str = "",
 ) -> Counter[str]:
     """Part id → (kind, who said so) as folders; how many went where.
+
+    camera: of parts with several views, whose.
 
     The folder is there whole or not at all. "without a picture" and "without a row" are counted.
     """
@@ -89,7 +104,11 @@ def export(
                     continue
                 if recipe and row.verdict.recipe.partition("/")[0] != recipe:
                     continue
-                source = config.data_dir / row.image
+                views = {view.camera: view for view in row.verdict.by_view()}
+                verdict = views.get(camera, row.verdict)
+                is_other = verdict.camera != row.verdict.camera
+                path = view_path(row.image, verdict.camera) if is_other else row.image
+                source = config.data_dir / path
                 if not row.image or not source.is_file():
                     counts["without a picture"] += 1
                     continue
@@ -98,7 +117,7 @@ def export(
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
                 counts[f"{split}/{folder_of(kind)}"] += 1
-                table.writerow(_line(row, split, kind, target.relative_to(draft), by))
+                table.writerow(_line(verdict, split, kind, target.relative_to(draft), by))
         if not any("/" in name for name in counts):
             raise ConfigError("labels", "a labelled part with a picture", str(dict(counts)))
         draft.rename(out)
@@ -117,8 +136,7 @@ def folder_of(kind: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "_", kind.strip().lower()) or "unnamed"
 
 
-def _line(row: PartRow, split: str, kind: str, file: Path, by: str) -> tuple[object, ...]:
-    verdict = row.verdict
+def _line(verdict: Verdict, split: str, kind: str, file: Path, by: str) -> tuple[object, ...]:
     return (
         verdict.part_id, split, kind, file.as_posix(), verdict.word.name, verdict.margin,
         verdict.recipe, verdict.bundle, by,

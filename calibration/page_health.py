@@ -42,6 +42,9 @@ async def build(desk: Desk, visit: Visit) -> None:
                 table((), [(key, f"{value}") for key, value in figures.items()], "numbers")
         with ui.element("section").classes("panel"):
             ui.label(texts.DRIFT).classes("title")
+            if len(desk.config.camera) > 1:
+                ui.label(texts.SEVERAL_CAMERAS).classes("note")
+                return
             for recipe in (await desk.run(desk.in_force)).values():
                 of = recipe.recipe.bundle, recipe.recipe.decides
                 found = await desk.run(lambda of=of: desk.store().margins(*of, _HISTORY))

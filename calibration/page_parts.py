@@ -1,12 +1,14 @@
 """Parts: find one, see why, say what it really is."""
 
 import time
+from contextlib import nullcontext
 from functools import partial
 
 from nicegui import ui
 
 from appliance.codes import Word
 from appliance.hmi_page import Viewer
+from appliance.hmi_screen import Picture
 from appliance.hmi_view import part_view
 from appliance.store import PartRow
 from calibration import texts
@@ -109,8 +111,11 @@ class _Parts:
     async def _open(self, row: PartRow) -> None:
         self._chosen = row
         verdict = row.verdict
-        images = await self._desk.images(verdict.part_id)
-        view = part_view(verdict, images.picture if images else None)
+        pictures: dict[str, Picture] = {}
+        for camera in ("", *(one.camera for one in verdict.views if one.camera != verdict.camera)):
+            if images := await self._desk.images(verdict.part_id, camera):
+                pictures[camera] = images.picture
+        view = part_view(verdict, pictures)
         label = self._labels.get(verdict.part_id)
         kinds = await self._desk.run(self._desk.opinions.kinds)
         self._show_list()
@@ -131,7 +136,11 @@ class _Parts:
                         ui.label(name).classes("caps")
                         ui.label(value)
             with ui.element("div").classes("part-picture"):
-                Viewer().show(view.image)
+                viewer = Viewer()
+                viewer.show(view.image)
+            with ui.element("div").classes("bar") if view.views else nullcontext():
+                for one in view.views:
+                    button(f"{one.camera} {one.sign} {one.word}", partial(viewer.show, one.image))
             with ui.element("div").classes("part-why"):
                 if verdict.margin is not None:
                     ui.label(f"{view.margin}   ({view.t1}, {view.t2})").classes("margin-line")

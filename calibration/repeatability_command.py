@@ -121,6 +121,9 @@ def _presentation(config: Config, row: PartRow) -> Presentation:
     name = verdict.part_text or (str(verdict.part_tag) if verdict.part_tag else "")
     if not name:
         raise ConfigError(f"part {verdict.part_id}", "a PartText or PartTag", "neither")
+    if verdict.views:
+        expected = "a part of a line with one camera: of several, the margin is the worst view's"
+        raise ConfigError(f"part {verdict.part_id}", expected, f"{len(verdict.views)} views")
     if verdict.margin is None:
         raise ConfigError(f"part {verdict.part_id}", "a margin", verdict.reason.name)
     path = config.data_dir / row.image

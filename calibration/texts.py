@@ -21,6 +21,11 @@ NOT_YOURS = "This page needs the role {role} or above."
 THEME = "Light or dark"
 NO_ARCHIVE = "No parts yet: the archive cannot be read ({error})"
 NO_RECIPE = "No recipe in products.toml can be read."
+SEVERAL_CAMERAS = (
+    "This line has several cameras: the margin of a part is that of its worst view, and no "
+    "evidence for one of them. Set the limits of each view with `inspectd calibrate` on its own "
+    "pictures (docs/camera.md)."
+)
 
 # ---- parts
 SEARCH = "Part, tag, text, lot or recipe"

@@ -37,8 +37,9 @@ from appliance.messages import (
     Swap,
     Trigger,
     Verdict,
+    camera_label,
 )
-from appliance.parts import Judgement, Part
+from appliance.parts import Judgement, Part, Sight
 from appliance.recipe import Limits, LoadedRecipe, Recipe, setup_hash
 from appliance.words import Bank, decode_input
 
@@ -74,7 +75,7 @@ def pixels(sequence: int) -> PixelRef:
 
 @dataclass
 class Plan:
-    """What happens to one part between its trigger and its score; nothing by default."""
+    """What happens to one view of a part between trigger and score; nothing by default."""
 
     camera: str = "good"
     """good, silent, none, incomplete, queue_full, double, then_none, after_none, foreign."""
@@ -129,6 +130,9 @@ class World:
     deadline_ms: int = DEADLINE_MS
     challenge: ChallengePlan = field(default=ChallengePlan())
     plan: Callable[[int], Plan] = field(default=lambda part_id: Plan())
+    cameras: tuple[str, ...] = ("top",)
+    view: Callable[[int, str], Plan] | None = None
+    """On a line with several cameras, instead of `plan`."""
     now: int = 1_000_000 * MS
 
     def __post_init__(self) -> None:
@@ -138,18 +142,25 @@ class World:
             root=str(self.root),
             deadline_ms=self.deadline_ms,
             trigger=self.trigger,
-            camera=(Camera(name="top", kind="files", folder="x"),),
+            camera=tuple(Camera(name=name, kind="files", folder="x") for name in self.cameras),
             engine=Engine(kind="null"),
             plc=Plc(results=self.results),
             challenge=self.challenge,
         )
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
-        self.camera, self.infer, self.record = Process(100), Process(200), Process(300)
+        self.eyes = {name: Process(100 + 10_000 * i) for i, name in enumerate(self.cameras)}
+        self.camera, self.infer, self.record = (
+            self.eyes[self.cameras[0]],
+            Process(200),
+            Process(300),
+        )
         self.frame_id = 0
-        self.shows: dict[int, int] = {}
-        """Which part a frame shows."""
+        self.shows: dict[tuple[str, int], int] = {}
+        """Which part a camera's frame shows; frame ids of two cameras are alike."""
         self.plans: dict[int, Plan] = {}
+        """Of the first camera."""
+        self.views: dict[tuple[int, str], Plan] = {}
         self.triggers: list[Trigger] = []
         self.verdicts: dict[int, Shown] = {}
         self.newest: dict[int, Verdict] = {}
@@ -263,77 +274,89 @@ class World:
 
     # ---- camera
 
-    def _triggered(self, message: Trigger) -> bool:
-        if not self.camera.is_alive:
+    def _triggered(self, camera: str, message: Trigger) -> bool:
+        eye, part_id = self.eyes[camera], message.part_id
+        if not eye.is_alive:
             return False
         self.triggers.append(message)
-        pid = self.camera.pid
-        plan = self.plans[message.part_id] = self.plan(message.part_id)
-        self.after(self.camera, plan.camera_ms, lambda: self._exposed(message.part_id, plan, pid))
+        pid = eye.pid
+        plan = self.view(part_id, camera) if self.view else self.plan(part_id)
+        self.views[part_id, camera] = plan
+        if eye is self.camera:
+            self.plans[part_id] = plan
+        self.after(eye, plan.camera_ms, lambda: self._exposed(camera, part_id, plan, pid))
         return True
 
-    def frame(self, part_id: int, shows: int) -> FrameReady:
-        """A new picture."""
-        self.frame_id += 1
-        self.shows[self.frame_id] = shows
+    def frame(self, part_id: int, shows: int, camera: str = "") -> FrameReady:
+        """A new picture, of the first camera unless another is named."""
+        camera = camera or self.cameras[0]
+        if camera == self.cameras[0]:
+            self.frame_id += 1
+            frame_id = self.frame_id
+        else:
+            frame_id = 1 + max((f for name, f in self.shows if name == camera), default=0)
+        self.shows[camera, frame_id] = shows
         return FrameReady(
-            camera="top",
+            camera=camera,
             part_id=part_id,
-            frame_id=self.frame_id,
-            setup_hash=self.camera.setup,
-            pixels=pixels(self.frame_id),
+            frame_id=frame_id,
+            setup_hash=self.eyes[camera].setup,
+            pixels=pixels(frame_id),
             age_ns=5 * MS,
             is_simulated=True,
         )
 
-    def no_frame(self, part_id: int, reason: Reason) -> None:
+    def no_frame(self, part_id: int, reason: Reason, camera: str = "") -> None:
         """The camera's other answer."""
-        message = NoFrame(camera="top", part_id=part_id, reason=reason, detail="planned")
+        camera = camera or self.cameras[0]
+        message = NoFrame(camera=camera, part_id=part_id, reason=reason, detail="planned")
         self.line.no_frame(message, self.now)
 
-    def _exposed(self, part_id: int, plan: Plan, pid: int) -> None:
-        if not self.camera.is_alive or self.camera.pid != pid:
+    def _exposed(self, camera: str, part_id: int, plan: Plan, pid: int) -> None:
+        eye = self.eyes[camera]
+        if not eye.is_alive or eye.pid != pid:
             return
         match plan.camera:
             case "silent":
                 return
             case "none":
-                self.no_frame(part_id, Reason.NO_IMAGE)
+                self.no_frame(part_id, Reason.NO_IMAGE, camera)
             case "incomplete":
-                self.no_frame(part_id, Reason.INCOMPLETE_IMAGE)
+                self.no_frame(part_id, Reason.INCOMPLETE_IMAGE, camera)
             case "queue_full":
-                self.no_frame(part_id, Reason.QUEUE_FULL)
+                self.no_frame(part_id, Reason.QUEUE_FULL, camera)
             case _:
                 if plan.camera == "after_none":
-                    self.no_frame(part_id, Reason.NO_IMAGE)
+                    self.no_frame(part_id, Reason.NO_IMAGE, camera)
                 shows = part_id - 1 if plan.camera == "foreign" else part_id
-                message = self.frame(part_id, shows)
+                message = self.frame(part_id, shows, camera)
                 if plan.camera == "foreign":
                     message = msgspec.structs.replace(message, part_id=part_id + 1000)
                 self.send_frame(message, plan)
                 if plan.camera == "double":
                     self.seen(message)
                 if plan.camera == "then_none":
-                    self.no_frame(part_id, Reason.NO_IMAGE)
+                    self.no_frame(part_id, Reason.NO_IMAGE, camera)
 
     def send_frame(self, message: FrameReady, plan: Plan) -> None:
         """To infer and to decide, in either order."""
         pid = self.infer.pid
         if not self.infer.is_alive:
-            self.no_frame(message.part_id, Reason.QUEUE_FULL)
+            self.no_frame(message.part_id, Reason.QUEUE_FULL, message.camera)
         elif plan.is_infer_first:
             self._answer(message, plan, pid)
             # decide reads two sockets: what came last may be read first, but not much later.
-            self.after(self.camera, min(plan.infer_ms, 30), lambda: self.seen(message))
+            eye = self.eyes[message.camera]
+            self.after(eye, min(plan.infer_ms, 30), lambda: self.seen(message))
         else:
             self.seen(message)
             self.after(self.infer, plan.infer_ms, lambda: self._answer(message, plan, pid))
 
     def seen(self, message: FrameReady) -> None:
         """decide hears of a frame."""
-        part = self.line.frame(message, self.now)
-        if part is not None:
-            self._score(part)
+        sight = self.line.frame(message, self.now)
+        if sight is not None:
+            self._score(sight)
 
     # ---- infer
 
@@ -342,7 +365,7 @@ class World:
             return
         if plan.infer == "failed":
             failed = InferFailed(
-                camera="top",
+                camera=message.camera,
                 part_id=message.part_id,
                 frame_id=message.frame_id,
                 setup_hash=self.infer.setup,
@@ -363,7 +386,7 @@ class World:
     def score_of(self, message: FrameReady) -> Scored:
         """What infer answers to this frame."""
         return Scored(
-            camera="top",
+            camera=message.camera,
             part_id=message.part_id,
             frame_id=message.frame_id,
             setup_hash=self.infer.setup,
@@ -373,25 +396,29 @@ class World:
 
     def scored(self, message: Scored) -> None:
         """decide hears of a score."""
-        part = self.line.book.scored(message, self.now)
-        if part is not None:
-            self._score(part)
+        sight = self.line.book.scored(message, self.now)
+        if sight is not None:
+            self._score(sight)
 
-    def _score(self, part: Part) -> None:
+    def _planned(self, part_id: int, camera: str) -> Plan:
+        """A hardware trigger's parts are planned by their number, without a trigger to a camera."""
+        return self.views.get((part_id, camera)) or self.plans.get(part_id, Plan())
+
+    def _score(self, sight: Sight) -> None:
         """decide's scoring thread: the margin of what the frame really shows."""
-        scored = part.scored
+        scored = sight.scored
         assert scored is not None
-        plan = self.plans.get(part.part_id, Plan())
+        plan = self._planned(sight.part.part_id, sight.camera)
         line = self.line
         if plan.infer == "map_lost":
-            self.at(1, lambda: line.part_failed(part, Reason.FRAME_OVERWRITTEN, "", self.now))
+            self.at(1, lambda: line.part_failed(sight, Reason.FRAME_OVERWRITTEN, "", self.now))
             return
-        shown = self.shows[scored.frame_id] if scored.frame_id in self.shows else -1
-        margin = 5.0 if self.plans.get(shown, Plan()).is_bad else 0.0
+        shown = self.shows.get((sight.camera, scored.frame_id), -1)
+        margin = 5.0 if self._planned(shown, sight.camera).is_bad else 0.0
         if plan.infer == "nan":
             margin = math.nan
         made = Judgement(margin=margin, map_max=margin)
-        self.at(1, lambda: line.judged(part, made, self.now))
+        self.at(1, lambda: line.judged(sight, made, self.now))
 
     # ---- recorder
 
@@ -416,7 +443,7 @@ class World:
     # ---- set-ups and health
 
     def _setup(self, label: str, message: Prepare | Swap) -> bool:
-        process = self.camera if label.startswith("camera") else self.infer
+        process = self.eyes.get(label.removeprefix("camera:"), self.infer)
         if not process.is_alive:
             return False
         pid = process.pid
@@ -451,7 +478,7 @@ class World:
     def _beats(self) -> None:
         self.line.beat(self.now)
         for name, process in (
-            ("camera:top", self.camera),
+            *((camera_label(name), eye) for name, eye in self.eyes.items()),
             ("infer:0", self.infer),
             ("record", self.record),
         ):
@@ -502,15 +529,17 @@ class World:
         self.verdicts[part_id] = Shown(verdict, self.now)
         self.newest[verdict.acq_id] = verdict
         if verdict.word == Word.OK:
-            assert verdict.frame_id, "OK without a frame"
-            assert verdict.margin is not None
-            shown = self.shows[verdict.frame_id]
-            if self.trigger == "plc":
-                assert shown == part_id, "OK by another part's picture"
-                plan = self.plans[part_id]
-                assert not plan.is_bad, "a bad part is OK"
-                assert not plan.is_faulty, f"OK in spite of {plan}"
-            elif self.trigger == "hardware":
+            for view in verdict.by_view():
+                assert view.frame_id, "OK without a frame"
+                assert view.margin is not None
+                if self.trigger == "plc":
+                    shown = self.shows[view.camera, view.frame_id]
+                    assert shown == part_id, "OK by another part's picture"
+                    plan = self.views[part_id, view.camera]
+                    assert not plan.is_bad, "a bad part is OK"
+                    assert not plan.is_faulty, f"OK in spite of {plan}"
+            shown = self.shows[verdict.camera, verdict.frame_id]
+            if self.trigger == "hardware":
                 assert verdict.is_tag_known, "OK for a part that the PLC did not count"
                 assert shown == verdict.part_tag, "OK by another part's picture"
                 assert not self.plans[shown].is_bad, "a bad part is OK"

@@ -74,7 +74,11 @@ class Rig:
         size: tuple[int, int] = (SIDE_PX, SIDE_PX),
         view: View | None = None,
         picture: Callable[[int], np.ndarray] = numbered,
+        others: dict[str, Callable[[int], np.ndarray]] | None = None,
+        special: dict[str, dict[str, Any]] | None = None,
     ) -> None:
+        """others: further cameras beside "top", and what they show of the same parts. special:
+        settings of one camera alone."""
         self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
         self.port = free_port()
         settings: dict[str, Any] = {
@@ -82,13 +86,15 @@ class Rig:
             "deadline_ms": 200,
             "camera": [
                 {
-                    "name": "top",
+                    "name": name,
                     "kind": "files",
-                    "folder": "pictures",
+                    "folder": f"pictures-{name}" if name != "top" else "pictures",
                     "order": "tag",
                     "backoff_max_s": 0.2,
                     **(camera or {}),
+                    **(special or {}).get(name, {}),
                 }
+                for name in ("top", *(others or {}))
             ],
             "engine": {"kind": "null"},
             "plc": {"port": self.port},
@@ -104,10 +110,11 @@ class Rig:
         self._settings = settings
         self.config: Config = load_config(self.config_path)
         if settings["camera"][0]["kind"] == "files":
-            folder = self.root / "pictures"
-            folder.mkdir()
-            for number in range(pictures):
-                assert cv2.imwrite(str(folder / f"{number:04d}.png"), picture(number))
+            for each, show in {"top": picture, **(others or {})}.items():
+                folder = self.root / (f"pictures-{each}" if each != "top" else "pictures")
+                folder.mkdir()
+                for number in range(pictures):
+                    assert cv2.imwrite(str(folder / f"{number:04d}.png"), show(number))
         bundle = write_null_bundle(self.config.bundles_dir / "null", "null", *size)
         for recipe in ("cell", "other"):
             write_recipe(

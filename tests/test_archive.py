@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from appliance import archive as archive_module
-from appliance.archive import Archive, image_path, read_image
+from appliance.archive import Archive, image_path, read_image, view_path
 from appliance.codes import Reason, Word
 from appliance.config import Record
 from appliance.frames import RingReader, RingWriter
-from appliance.messages import PixelRef, Verdict
+from appliance.messages import PixelRef, Verdict, ViewResult
 from tests.waiting import until
 
 UTC_NS = 1_790_000_000_000_000_000  # 2026-09-21
@@ -41,7 +41,9 @@ def ring(rings: Path) -> Iterator[RingWriter]:
 def make(tmp_path: Path, rings: Path) -> Iterator[Callable[..., Archive]]:
     made: list[Archive] = []
 
-    def build(free_gb: list[float] | None = None, **policy: object) -> Archive:
+    def build(
+        free_gb: list[float] | None = None, cameras: Sequence[str] = (), **policy: object
+    ) -> Archive:
         settings = {"min_free_gb": 0.0, **policy}
         archive = Archive(
             tmp_path,
@@ -49,6 +51,7 @@ def make(tmp_path: Path, rings: Path) -> Iterator[Callable[..., Archive]]:
             RingReader(rings),
             time.monotonic_ns,
             **({} if free_gb is None else {"free_bytes": lambda _: int(free_gb[0] * 1e9)}),
+            cameras=cameras,
         )
         made.append(archive)
         return archive
@@ -344,3 +347,39 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(OSError, match=r"1\.png.*PNG"):
             read_image(path)
+
+
+def test_the_pictures_of_several_cameras_come_and_go_together(
+    make: Callable[..., Archive], ring: RingWriter, tmp_path: Path
+) -> None:
+    """The part's own picture is that of the view that decided; the others lie beside it."""
+    shown = {camera: noise(8, 8 + index) for index, camera in enumerate(("left", "right", "top"))}
+    views = tuple(
+        ViewResult(camera=camera, word=Word.NG, reason=Reason.SEGAD, pixels=ring.put(shown[camera]))
+        for camera in shown
+    )
+    verdict = part(1, pixels=views[1].pixels)
+    verdict = msgspec.structs.replace(verdict, camera="right", views=views)
+    archive = make(cameras=tuple(shown))
+    archive.offer(verdict)
+    archive.close()
+    path = image_path(1, UTC_NS)
+    assert archive.collect() == {1: path}
+    others = {camera: tmp_path / view_path(path, camera) for camera in ("left", "top")}
+    assert np.array_equal(read_image(tmp_path / path), shown["right"])
+    for camera, file in others.items():
+        assert np.array_equal(read_image(file), shown[camera])
+    assert make(cameras=tuple(shown)).kept() == {path: 1}, "a part counts once"
+    assert all(file.exists() for file in others.values())
+    assert archive.remove(path)
+    assert not any(file.exists() for file in (tmp_path / path, *others.values()))
+
+
+def test_a_view_whose_part_was_not_written_any_more_goes_at_the_next_start(
+    make: Callable[..., Archive], tmp_path: Path
+) -> None:
+    lonely = tmp_path / view_path(image_path(5, UTC_NS), "left")
+    lonely.parent.mkdir(parents=True)
+    lonely.write_bytes(b"")
+    make(cameras=("left", "right"))
+    assert not lonely.exists()

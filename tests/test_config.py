@@ -50,7 +50,7 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
         ("deadline_ms = 200\n" + CAMERA, "", "the key `root`", "no such key"),
         ('root = "."\n' + CAMERA, "", "the key `deadline_ms`", "no such key"),
         (GOOD, "", "the key `camera`", "no such key"),
-        (GOOD + "camera = []\n", "camera", "exactly one [[camera]]", "0"),
+        (GOOD + "camera = []\n", "camera", "at least one [[camera]]", "none"),
         (GOOD + "speed = 3\n" + CAMERA, "", "only known keys", "unknown field `speed`"),
         (GOOD + CAMERA + "zoom = 3\n", "camera[0]", "only known keys", "unknown field `zoom`"),
         (GOOD + CAMERA + "[plc]\nprot = 5\n", "plc", "only known keys", "unknown field `prot`"),
@@ -89,7 +89,16 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
             GOOD + 'trigger = "hardware"\n' + CAMERA,
             "camera.top.kind", 'a device with a trigger input: "genicam"', '"files"',
         ),
-        (GOOD + CAMERA + CAMERA, "camera", "exactly one [[camera]]", "2"),
+        (GOOD + CAMERA + CAMERA, "camera.name", "each name once", "'top' twice"),
+        (
+            GOOD + 'trigger = "free"\n' + CAMERA + CAMERA.replace("top", "side"),
+            "trigger", 'trigger "plc" with several cameras', '"free"',
+        ),
+        (
+            GOOD + CAMERA + CAMERA.replace("top", "side")
+            + '[wire.remote]\nframes = "tcp://box:1"\n',
+            "wire.remote", "an address for each camera, frames-top", "frames for all of them",
+        ),
         (
             GOOD + CAMERA.replace('"top"', '"top cam"'),
             "camera.name", "letters, digits and _", "'top cam'",

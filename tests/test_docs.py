@@ -12,7 +12,7 @@ from appliance.__main__ import COMMANDS
 from appliance.__main__ import app as command_line
 from appliance.codes import FaultCode, OfflineReason, Word
 from appliance.config import Products, load_config, read_toml
-from appliance.recipe import Recipe
+from appliance.recipe import Recipe, load_recipe
 from tools import timing_diagrams
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +104,19 @@ def test_the_snippets_of_the_first_line_load(tmp_path: Path) -> None:
     assert read_toml(tmp_path / "b.toml", Recipe).camera["top"].exposure_us == 800.0
     (tmp_path / "c.toml").write_text(f'root = "."\ndeadline_ms = 200\n{camera}')
     assert load_config(tmp_path / "c.toml").camera[0].faults.delay_ms == 300
+
+
+def test_the_snippets_about_several_cameras_load(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "camera.md").read_text(encoding="utf-8")
+    cameras, recipe = (body for kind, body in FENCE.findall(text) if kind == "toml")
+    (tmp_path / "config.toml").write_text(f'root = "."\ndeadline_ms = 200\n{cameras}')
+    config = load_config(tmp_path / "config.toml")
+    assert config.cameras == ("left", "right")
+    (tmp_path / "recipes" / "cap").mkdir(parents=True)
+    (tmp_path / "recipes" / "cap" / "1.toml").write_text(recipe)
+    loaded = load_recipe(config, "cap/1").recipe
+    assert loaded.bundles(config.cameras) == {"0f3c…": "cap-left", "77ab…": "cap-right"}
+    assert loaded.terms("right").limits.t2 == 3.0
 
 
 def test_the_manual_explains_every_code_and_the_word_of_ok() -> None:

@@ -87,7 +87,9 @@ class Belt:
         world = self.world
         if world.camera.is_alive and world.camera.pid == pid:
             real_ns = self.world.now - message.age_ns
-            self.world.send_frame(message, world.plans[world.shows[message.frame_id]])
+            self.world.send_frame(
+                message, world.plans[world.shows[message.camera, message.frame_id]]
+            )
             assert real_ns <= world.now
 
     # ---- parts
@@ -215,7 +217,7 @@ def test_a_failure_waits_for_the_step_and_is_confirmed_by_its_tag(belt: Belt, ho
     if how == "map_lost":
         world.run(8.5)
         part = max(world.line.book._open.values(), key=lambda part: part.part_id)
-        world.line.part_failed(part, Reason.FRAME_OVERWRITTEN, "", world.now)
+        world.line.part_failed(part.only, Reason.FRAME_OVERWRITTEN, "", world.now)
     world.run(30 if how != "map_lost" else 21.5)
     assert belt.verdict_of(0) is belt.verdict_of(number) is None
     world.run(30)
@@ -380,7 +382,7 @@ def test_the_same_frame_twice_is_one_part_and_shows_in_the_ledger(belt: Belt) ->
     world = ready(belt).world
     number = belt.part()
     world.run(50)
-    message = next(part.frame for part in world.line.book._closed.values())
+    message = next(part.only.frame for part in world.line.book._closed.values())
     assert message is not None
     world.seen(message)
     world.run(500)

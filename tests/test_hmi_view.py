@@ -10,7 +10,7 @@ from appliance import hmi_texts as texts
 from appliance.codes import FaultCode, OfflineReason, Reason, State, Status1, Status2, Word
 from appliance.hmi_screen import Picture
 from appliance.hmi_view import AGED_NS, PATIENCE_NS, SILENT_NS, STRIP, LiveView
-from appliance.messages import Health, PixelRef, Verdict, Words
+from appliance.messages import Health, PixelRef, Verdict, ViewResult, Words
 
 S = 1_000_000_000
 NOW = 1000 * S
@@ -134,6 +134,32 @@ def test_a_part_without_a_score_has_no_place_on_the_scale(
     part = view.screen(NOW).part
     assert part is not None
     assert part.place is None
+
+
+def test_every_view_has_its_words_and_its_own_picture(view: LiveView) -> None:
+    """The part itself is the view that decided; the page can show any other."""
+    views = (
+        ViewResult(camera="left", word=Word.OK, reason=Reason.NONE, frame_id=5),
+        ViewResult(camera="right", word=Word.NG, reason=Reason.SEGAD, frame_id=5, pixels=REF),
+        ViewResult(camera="top", word=Word.ERROR, reason=Reason.NO_IMAGE),
+    )
+    whole = verdict(1, Word.NG, camera="right", views=views, pixels=REF, epoch=7)
+    view.verdict(whole, NOW)
+    assert view.wanted() == ([whole], [whole])
+    # Once as the newest part, once in the strip; the view without a picture is not asked for.
+    assert view.wanted_views() == [(whole, "left")] * 2
+    view.pictured(1, PICTURE)
+    view.pictured(1, PICTURE, "left")
+    assert view.wanted_views() == []
+    part = view.screen(NOW).part
+    assert part is not None and part.image is not None
+    assert (part.camera, part.image.base) == ("right", "/part/1.jpg?e=7")
+    assert part.image.caption.endswith("right")
+    assert [(one.camera, one.word) for one in part.views] == [
+        ("left", "OK"), ("right", "NG"), ("top", "ERROR"),
+    ]  # fmt: skip
+    images = [one.image.base if one.image else "" for one in part.views]
+    assert images == ["/part/1/left.jpg?e=7", "/part/1.jpg?e=7", ""]
 
 
 def test_verdict_and_picture_appear_together(view: LiveView) -> None:

@@ -102,12 +102,12 @@ def test_a_score_at_the_deadline_itself_is_in_time_and_after_it_is_late(
     world.plan = lambda part_id: Plan(camera="good", infer_ms=10_000)
     part_id = world.until_ready().part()
     world.run(50)
-    part = world.line.book._open[part_id]
+    part = world.line.book._open[part_id].only
     assert part.frame is not None
     assert world.line.book.scored(world.score_of(part.frame), world.now) is part
     result = Judgement(margin=0.0, map_max=0.0)
     world.opened[part_id] += offset_ns
-    late = world.line.book.judged(part, result, part.deadline_ns + offset_ns)
+    late = world.line.book.judged(part, result, part.part.deadline_ns + offset_ns)
     assert world.verdicts[part_id].verdict.word == word
     assert (late is None) == (word == Word.OK)
 
@@ -167,7 +167,7 @@ def two_open(world: World) -> tuple[int, int]:
 
 def test_two_ids_swapped_between_scores(world: World) -> None:
     first, second = two_open(world)
-    frames = [world.line.book._open[part].frame for part in (first, second)]
+    frames = [world.line.book._open[part].only.frame for part in (first, second)]
     scores = [world.score_of(frame) for frame in frames if frame]
     for score, part_id in zip(scores, (second, first), strict=True):
         world.scored(msgspec.structs.replace(score, part_id=part_id))
@@ -205,7 +205,7 @@ def test_a_frame_before_its_elder_was_answered_is_not_believed(world: World) -> 
 
 def test_a_trigger_doubled_on_its_way(world: World) -> None:
     part_id = world.until_ready().part()
-    world._triggered(world.triggers[-1])
+    world._triggered("top", world.triggers[-1])
     world.idle(400)
     assert part_id in world.verdicts
     assert breach(world) > 0
@@ -632,9 +632,9 @@ def test_limits_alone_change_at_once_for_parts_opened_afterwards(world: World) -
 def test_a_stale_score_after_a_recipe_change_is_no_verdict(world: World) -> None:
     world.plan = lambda part_id: Plan(infer="silent")
     world.until_ready().part()
-    frame = world.line.book._open[1].frame
+    frame = world.line.book._open[1].only.frame
     world.run(20)
-    frame = world.line.book._open[1].frame
+    frame = world.line.book._open[1].only.frame
     assert frame is not None
     score = world.score_of(frame)
     world.read()

@@ -150,16 +150,16 @@ def test_a_first_start_proves_all_a_restart_two_and_a_new_runtime_all(
 
 def test_the_daily_proof_takes_one_frame_a_turn(installation: tuple[Config, str, str]) -> None:
     setup, _ = prepared(installation)
-    assert setup.golden is not None
+    (golden,) = setup.goldens
     now = time.monotonic_ns()
-    daily = DailyProof(setup.golden, now)
+    daily = DailyProof(golden, now)
     assert not daily.is_due(now + DAY_NS - 1)
     now += DAY_NS
     for calls in range(1, 6):
         assert daily.is_due(now)
-        before = setup.golden.engine.calls
+        before = golden.engine.calls
         daily.step(now)
-        assert setup.golden.engine.calls == before + 1, calls
+        assert golden.engine.calls == before + 1, calls
     assert not daily.is_due(now)
     assert daily.is_due(now + DAY_NS)
     setup.close()

@@ -75,7 +75,7 @@ class Desk(_Decide):
         write_recipe(self._config, recipe)
         return super()._read_recipe(name)[0]
 
-    def _read_recipe(self, name: str) -> tuple[LoadedRecipe, Scorer]:
+    def _read_recipe(self, name: str) -> tuple[LoadedRecipe, dict[str, Scorer]]:
         self.reads.set()
         assert self.may_read.wait(20)
         return super()._read_recipe(name)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from appliance import store as store_module
 from appliance.codes import Reason, Word
 from appliance.errors import ArtefactError, DeviceError
-from appliance.messages import LateResult, PixelRef, Verdict
+from appliance.messages import LateResult, PixelRef, Verdict, ViewResult
 from appliance.migrations import REVISION, known_revisions, migrate
 from appliance.migrations.tables import metadata, parts
 from appliance.store import TRANSIENT, PartRow, Store
@@ -79,6 +79,19 @@ def full(part_id: int) -> Verdict:
         is_kept=True,
         expected_word=Word.NG,
         is_rebuilt=False,
+        views=(
+            ViewResult(
+                camera="top",
+                word=Word.NG,
+                reason=Reason.SEGAD,
+                reasons=("cell p99 +2.10",),
+                region_px=(1, 2, 30, 40),
+                margin=2.5,
+                features=(0.5, 1.5, -2.0),
+                gates={"mean": 101.5},
+            ),
+            ViewResult(camera="side", word=Word.ERROR, reason=Reason.LATE, detail="no score"),
+        ),
     )
 
 
@@ -376,10 +389,10 @@ def test_parts_are_found_by_number_tag_and_the_beginning_of_a_name(store: Store)
 
 
 def test_margins_are_those_of_one_bundle_and_one_score(store: Store) -> None:
-    plain = msgspec.structs.replace(full(1), is_challenge=False)
+    plain = msgspec.structs.replace(full(1), is_challenge=False, views=())
     changes: list[dict[str, Any]] = [
         {}, {"bundle": "other"}, {"decides": "map_max"}, {"margin": None}, {"is_challenge": True},
-        {"margin": 9.5},
+        {"margin": 9.5}, {"views": full(1).views},
     ]  # fmt: skip
     store.add(
         [

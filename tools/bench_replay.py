@@ -57,7 +57,7 @@ def replay(seconds: float) -> list[Row]:
         engines = Engines(config)
         try:
             engines.setup(recipe)  # proved and warm, as for any recording but the first
-            engines.scorer(recipe)
+            engines.scorer(recipe, "top")
             begun, cpu = time.perf_counter(), time.process_time()
             report = play_one(path, Options(config=str(root / "config.toml")), config, engines)
             wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
@@ -105,7 +105,8 @@ def _engine_alone(
     engines = Engines(config)
     try:
         setup = engines.setup(recipe)
-        engine, amap = setup.cameras["top"].engine, np.empty(setup.map_shape, np.float32)
+        camera = setup.cameras["top"]
+        engine, amap = camera.engine, np.empty(camera.map_shape, np.float32)
         times: list[tuple[float, float]] = []
         end = time.perf_counter() + seconds
         while len(times) < _PICTURES or time.perf_counter() < end:

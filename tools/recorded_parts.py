@@ -46,11 +46,11 @@ def record_parts(
     memory, scorer = Memory(), Scorer(bundle)
     setup = prove(config, recipe, lambda: None)
     tape, is_of_files = Tape(reel.take), is_simulated(config)
-    book = TapedBook(_Ids(), Ledger(), "recorded", _nothing, is_of_files, tape)
+    book = TapedBook(_Ids(), Ledger(), "recorded", _nothing, config.cameras[:1], is_of_files, tape)
     try:
         for number, pixels in enumerate(pictures, 1):
             now_ns = number * _PERIOD_NS
-            part = book.open(now_ns, now_ns + _DEADLINE_NS, recipe, bundle.id)
+            part = book.open(now_ns, now_ns + _DEADLINE_NS, recipe)
             frame = FrameReady(
                 camera=config.camera[0].name,
                 part_id=part.part_id,
@@ -69,10 +69,11 @@ def record_parts(
                 continue
             scored = msgspec.structs.replace(said.scored, map=memory.put(said.map))
             reel.pixels = said.map[0]
-            if book.scored(scored, now_ns + 20_000_000) is not None:
+            sight = book.scored(scored, now_ns + 20_000_000)
+            if sight is not None:
                 size = pixels.shape[0], pixels.shape[1]
                 result = scorer.score(scored, memory, recipe, size)
-                book.judged(part, result, now_ns + 25_000_000)
+                book.judged(sight, result, now_ns + 25_000_000)
     finally:
         setup.close()
     reel.finish()

@@ -51,6 +51,7 @@ def _columns() -> list[sa.Column[Any]]:
         sa.Column("is_challenge", sa.Boolean, nullable=False),
         sa.Column("expected_word", sa.String(16), nullable=False),
         sa.Column("is_rebuilt", sa.Boolean, nullable=False),
+        sa.Column("views", sa.JSON(none_as_null=True)),  # NULL = one camera
         sa.Column("late_word", sa.String(16), nullable=False),
         sa.Column("late_margin", sa.Double),
         sa.Column("image", sa.Text, nullable=False),  # below the data directory; "" = not kept
