@@ -35,6 +35,7 @@ BENCHES: dict[str, str] = {
     "kill": "tools.bench_plc:kill",
     "handshake": "tools.bench_plc:handshake",
     "ring": "tools.bench_plc:ring",
+    "views": "tools.bench_views:views",
     "gentl": "tools.bench_gentl:gentl",
     "pixels": "tools.bench_pixels:pixels",
     "start": "tools.bench_start:start",

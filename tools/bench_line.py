@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,13 @@ class BenchLine:
         picture: Picture,
         pictures: int,
         gates: GateLimits | None = None,
+        cameras: Sequence[str] = ("top",),
         **changes: dict[str, Any] | str | int,
     ) -> None:
-        """`changes`: keys of config.toml; a table is merged, `camera` is the one camera."""
+        """`changes`: keys of config.toml; a table is merged, `camera` is what all cameras share."""
         self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
         self.port = free_port()
-        camera = {"name": "top", "kind": "files", "folder": "pictures", "backoff_max_s": 0.2}
+        camera = {"kind": "files", "folder": "pictures", "backoff_max_s": 0.2}
         settings: dict[str, Any] = {
             "root": ".",
             "deadline_ms": 200,
@@ -79,7 +80,7 @@ class BenchLine:
         }
         for key, value in changes.items():
             settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
-        settings["camera"] = [settings["camera"]]
+        settings["camera"] = [{"name": name, **settings["camera"]} for name in cameras]
         self.config_path = self.root / "config.toml"
         self.config_path.write_text(tomli_w.dumps(settings))
         self.config = load_config(self.config_path)

@@ -61,7 +61,7 @@ def free_run(seconds: float) -> list[Row]:
 
 
 def _five_megapixels(bench: str, rate_hz: float, seconds: float) -> list[Row]:
-    taken = measure(_five_megapixel_picture, 4, rate_hz, seconds)
+    taken = measure(five_megapixel_picture, 4, rate_hz, seconds)
     scored = [v for v in taken.verdicts if v.word is not Word.ERROR]
     if not scored:
         raise NotMeasuredError(f"no part of {len(taken.verdicts)} was scored: {taken.errors}")
@@ -205,7 +205,7 @@ def milliseconds(values_ns: Iterable[int]) -> dict[str, Value]:
     return quantiles([ns / 1e6 for ns in values_ns])
 
 
-def _five_megapixel_picture(number: int) -> npt.NDArray[np.uint8]:
-    """(2048, 2448): grey with the noise of a sensor."""
+def five_megapixel_picture(number: int) -> npt.NDArray[np.uint8]:
+    """(2048, 2448) uint8: grey with the noise of a sensor."""
     noise = np.random.default_rng(number)
     return noise.integers(90, 140, (2048, 2448), np.uint8)
