@@ -7,7 +7,8 @@ recorder, so that rows and pictures go on while the line runs. Rows stay.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from appliance.config import Record
 
 STEP = 20
 """Files that one step removes at most."""
+LOOK = 500
+"""Files that one step looks at: tens of thousands at once would keep rows and pictures waiting."""
 _LOOK_NS = 10_000_000_000
 _ROOM = 1.5
 """Deleting begins at so many times `min_free_gb`, where keeping would end."""
@@ -51,6 +54,8 @@ class Retention:
         self._words, self._clock, self._wall_s = words, clock, wall_s
         self._items: deque[_Item] = deque()
         self._looked_ns: int | None = None
+        self._looking: Iterator[_Item] | None = None
+        self._found: list[_Item] = []
         self.removed = 0
 
     def step(self) -> int:
@@ -89,44 +94,42 @@ class Retention:
         alone a list serves until it is empty: what came since is younger.
         """
         now_ns = self._clock()
-        if not (self._is_full() or (self._policy.max_age_days and not self._items)):
-            return
-        if self._looked_ns is not None and now_ns - self._looked_ns < _LOOK_NS:
-            return
-        self._looked_ns = now_ns
-        found = [*self._segments(), *self._images()]
-        self._items = deque(sorted(item for item in found if not is_protected(item.path)))
+        if self._looking is None:
+            if not (self._is_full() or (self._policy.max_age_days and not self._items)):
+                return
+            if self._looked_ns is not None and now_ns - self._looked_ns < _LOOK_NS:
+                return
+            self._looked_ns = now_ns
+            self._looking, self._found = chain(self._segments(), self._images()), []
+        some = list(islice(self._looking, LOOK))
+        self._found += [item for item in some if not is_protected(item.path)]
+        if len(some) < LOOK:
+            self._items, self._looking = deque(sorted(self._found)), None
 
-    def _segments(self) -> list[_Item]:
-        items: list[_Item] = []
+    def _segments(self) -> Iterator[_Item]:
         for path in (self._folder / "recordings").glob("*/*.mcap"):
             grade = path.name.split(".")[-2]
             known = _GRADES.index(grade) if grade in _GRADES else len(_GRADES)
             try:
-                items.append(_Item(known, path.stat().st_mtime, path, ""))
+                yield _Item(known, path.stat().st_mtime, path, "")
             except OSError:
                 continue  # the ring of the recordings took it
-        return items
 
-    def _images(self) -> list[_Item]:
-        kept = self._archive.kept()
-        words: dict[int, Word] = {}
-        ids = list(kept.values())
-        for first in range(0, len(ids), 500):
-            words.update(self._words(ids[first : first + 500]))
-        items: list[_Item] = []
-        for name, part_id in kept.items():
-            path = self._folder / name
-            word = words.get(part_id)
-            grade = len(_GRADES) if word is None else _GRADES.index(word.name.lower())
-            try:
-                items.append(_Item(grade, path.stat().st_mtime, path, name))
-            except OSError:
-                continue  # a person took it
-        return items
+    def _images(self) -> Iterator[_Item]:
+        kept = list(self._archive.kept().items())
+        for first in range(0, len(kept), LOOK):
+            block = kept[first : first + LOOK]
+            words = self._words([part_id for _, part_id in block])
+            for name, part_id in block:
+                path, word = self._folder / name, words.get(part_id)
+                grade = len(_GRADES) if word is None else _GRADES.index(word.name.lower())
+                try:
+                    yield _Item(grade, path.stat().st_mtime, path, name)
+                except OSError:
+                    continue  # a person took it
 
     def _remove(self, item: _Item) -> bool:
-        if is_protected(item.path):
+        if is_protected(item.path) or not item.path.exists():
             return False
         if item.image:
             return self._archive.remove(item.image)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import retention as retention_module
 from appliance.archive import Archive
 from appliance.codes import Word
 from appliance.config import Record
@@ -132,6 +133,21 @@ def test_good_parts_that_came_since_go_before_what_was_rejected(tmp_path: Path) 
     archive.check_disk(is_now=True)
     assert retention.step() == 1, "what the last look found goes without waiting for another"
     assert disk.left() == {"000003.ng.mcap", "000008.ng.mcap"}
+    archive.close()
+
+
+def test_many_files_are_looked_at_in_small_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention_module, "LOOK", 4)
+    disk = Disk(tmp_path, room=0)
+    for part_id in range(1, 10):
+        disk.image(part_id, Word.NG if part_id < 9 else Word.OK, 20 - part_id)
+    archive, retention = disk.open()
+    disk.room = 15 * MB + 8 * MB
+    archive.check_disk(is_now=True)
+    assert [retention.step() for _ in range(4)] == [0, 0, 1, 0]
+    assert "9.png" not in disk.left(), "nothing goes before all was looked at: the OK one is last"
     archive.close()
 
 

@@ -41,6 +41,7 @@ BENCHES: dict[str, str] = {
     "start": "tools.bench_start:start",
     "resize": "tools.bench_graph:resize",
     "replay": "tools.bench_replay:replay",
+    "rows": "tools.bench_rows:rows",
     "memory": "tools.bench_memory:memory",
     "model": "tools.bench_graph:model",
     "graphs": "tools.bench_graph:graphs",
@@ -48,7 +49,7 @@ BENCHES: dict[str, str] = {
     "peers": "tools.bench_peers:peers",
 }
 """Name → "module:function"; each is a `bench_row.Bench`."""
-_ASKED_FOR = frozenset({"graphs", "model", "engine-memory", "peers"})
+_ASKED_FOR = frozenset({"graphs", "model", "engine-memory", "peers", "rows"})
 """Minutes each, and torch or the package index is needed: only where they are named."""
 _LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pyzmq", "xgboost-cpu", "pymodbus")
 
