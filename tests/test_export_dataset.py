@@ -1,6 +1,7 @@
 """Labels and archived pictures become a data set that training loads."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.__main__ import app
+from appliance.archive import read_image
 from appliance.audit import AuditJournal
-from appliance.codes import Word
+from appliance.codes import Reason, Word
 from appliance.config import load_config
 from appliance.errors import ConfigError
+from appliance.messages import ViewResult
 from appliance.store import Store
 from calibration.export_dataset import share_of
 from calibration.opinions import Opinions
@@ -107,3 +110,30 @@ def test_nothing_to_export_leaves_nothing_behind(box: Path) -> None:
     with pytest.raises(ConfigError, match="line 2"):
         run(box)
     assert sorted(p.name for p in box.iterdir()) == ["config.toml", "data", "labels.csv"]
+
+
+def test_of_several_cameras_one_is_exported(box: Path) -> None:
+    """The archive keeps the deciding view's picture as the part's, the others beside it."""
+    text = (box / "config.toml").read_text()
+    other = '[[camera]]\nname = "side"\nkind = "files"\nfolder = "y"\n'
+    (box / "config.toml").write_text(text + other)
+    views = (
+        ViewResult(camera="top", word=Word.OK, reason=Reason.NONE, margin=1.0),
+        ViewResult(camera="side", word=Word.NG, reason=Reason.SEGAD, margin=5.0),
+    )
+    store = Store(box / "data" / "parts.db")
+    store.add([verdict(9, Word.NG, camera="side", margin=5.0, views=views)])
+    store.add([], images={9: "images/d/9.png"})
+    store.close()
+    for name, grey in (("9.png", 90), ("9.top.png", 91)):
+        cv2.imwrite(str(box / "data" / "images" / "d" / name), np.full((4, 4), grey, np.uint8))
+    with pytest.raises(ConfigError, match="--camera: expected one of top, side"):
+        run(box)
+    for camera, grey, margin in (("side", 90, 5.0), ("top", 91, 1.0)):
+        run(box, "--camera", camera)
+        (picture,) = (box / "set").rglob("9.png")
+        assert int(read_image(picture)[0, 0]) == grey
+        with (box / "set" / "parts.csv").open(newline="") as file:
+            (row,) = (row for row in csv.DictReader(file) if row["part_id"] == "9")
+        assert float(row["margin"]) == margin
+        shutil.rmtree(box / "set")

@@ -8,7 +8,15 @@ import pytest
 from appliance.codes import OfflineReason
 from appliance.config import Camera, Config
 from appliance.errors import ConfigError
-from appliance.recipe import Limits, Recipe, RecipeError, View, load_recipe, write_recipe
+from appliance.recipe import (
+    Limits,
+    Recipe,
+    RecipeError,
+    View,
+    load_recipe,
+    setup_hash,
+    write_recipe,
+)
 
 RECIPE = Recipe(
     id="cell",
@@ -112,3 +120,60 @@ def test_what_is_wrong_is_named(config: Config, old: str, new: str, message: str
 def test_a_missing_recipe(config: Config) -> None:
     with pytest.raises(RecipeError, match=r"3\.toml: expected a TOML file, got no such file"):
         load_recipe(config, "cell/3")
+
+
+TWO = ("top", "side")
+OWN = {"bundle": "cd" * 32, "bundle_dir": "side-0001", "limits": Limits(t1=1.0, t2=2.0)}
+
+
+def test_a_view_is_judged_by_its_own_terms_where_it_has_them() -> None:
+    side = View(**OWN, decides="map_max")
+    recipe = replaced(camera={**RECIPE.camera, "side": side})
+    assert recipe.terms("top") == ("ab" * 32, "cell-0001", "segad", RECIPE.limits)
+    assert recipe.terms("side") == ("cd" * 32, "side-0001", "map_max", OWN["limits"])
+    assert recipe.bundles(TWO) == {"ab" * 32: "cell-0001", "cd" * 32: "side-0001"}
+
+
+@pytest.mark.parametrize(
+    ("view", "is_same_set_up"),
+    [
+        ({**OWN, "limits": Limits(t1=0.0, t2=9.0)}, True),
+        ({**OWN, "decides": "classification"}, True),
+        ({**OWN, "bundle": "ef" * 32}, False),
+    ],
+)
+def test_the_set_up_hash_leaves_out_a_view_s_limits_too(
+    view: dict[str, object], is_same_set_up: bool
+) -> None:
+    hashes = {
+        setup_hash(replaced(camera={"side": View(**settings)}))  # pyright: ignore[reportArgumentType]
+        for settings in (OWN, view)
+    }
+    assert (len(hashes) == 1) == is_same_set_up
+
+
+@pytest.mark.parametrize(
+    ("view", "where", "got"),
+    [
+        ({"bundle": "cd" * 32, "limits": OWN["limits"]}, "camera.side", "bundle alone"),
+        ({"bundle_dir": "x", "limits": OWN["limits"]}, "camera.side", "bundle_dir alone"),
+        ({"bundle": "cd" * 32, "bundle_dir": "x"}, "camera.side.limits", "none"),
+        ({"decides": "map_max"}, "camera.side.limits", "none"),
+        ({"limits": Limits(t1=2.0, t2=1.0)}, "camera.side.limits", "t1 2.0, t2 1.0"),
+        (
+            {"limits": Limits(t1=1.0, t2=2.0, settings={"side": {"Gain": "3"}})},
+            "camera.side.limits.settings", "side",
+        ),
+    ],
+)  # fmt: skip
+def test_terms_of_a_view_that_prove_nothing_are_refused(
+    config: Config, view: dict[str, object], where: str, got: str
+) -> None:
+    """Limits belong to one bundle and one score."""
+    two = (*config.camera, Camera(name="side", kind="files", folder="x"))
+    config = msgspec.structs.replace(config, camera=two)
+    write_recipe(config, replaced(camera={"side": View(**view)}))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(config, "cell/3")
+    assert refused.value.where.endswith(f"3.toml: {where}")
+    assert got in refused.value.got
