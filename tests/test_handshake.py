@@ -1,5 +1,6 @@
 """Every timing rule of docs/plc.md on virtual time: a PLC writes registers, the bank answers."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -886,3 +887,73 @@ def test_warning_follows_the_conditions(desk: Desk) -> None:
     desk.wait(1)
     assert desk.has(Status1.WARNING)
     assert desk.has(Status1.TRIGGER_READY)
+
+
+# ---- TriggerReady, over everything that it hangs on
+
+
+def shown(
+    state: State,
+    offline: OfflineReason = OfflineReason.NONE,
+    fault: FaultCode = FaultCode.NONE,
+    *,
+    is_enabled: bool = True,
+    is_alive: bool = True,
+    is_maintenance: bool = False,
+    is_ordered: bool = False,
+    has_room: bool = True,
+) -> Desk:
+    """A box in this condition, after its PLC has spoken, and asked for a part while it could."""
+    desk = Desk()
+    control = ENABLE if is_enabled else Control(0)
+    desk.beat(control)
+    desk.beat()
+    conditions = desk.conditions
+    conditions.state, conditions.offline, conditions.fault = state, offline, fault
+    conditions.is_maintenance, conditions.recipe_orders = is_maintenance, int(is_ordered)
+    conditions.open_parts = 0 if has_room else 1
+    desk.wait(1 if is_alive else 600)
+    desk.write(control | TRIGGER)
+    return desk
+
+
+def takes_a_part(desk: Desk) -> bool:
+    """And all the bits say the same of it."""
+    is_taken = len(desk.accepted) == 1
+    assert desk.has(Status1.TRIGGER_ACK) == is_taken
+    assert desk.has(Status1.ACQ_ERROR) == (not is_taken)
+    assert desk.counted == ([] if is_taken else ["missed_triggers"])
+    return is_taken
+
+
+def test_every_state_with_every_offline_reason_and_fault() -> None:
+    for state, offline, fault in itertools.product(State, OfflineReason, FaultCode):
+        expected = (
+            state in (State.READY, State.CONTINUOUS_EXECUTION)
+            and offline == OfflineReason.NONE
+            and fault not in (5, 7, 8, 9)
+        )
+        assert takes_a_part(shown(state, offline, fault)) == expected, (state, offline, fault)
+
+
+def test_every_state_with_every_other_condition() -> None:
+    for state in State:
+        for bits in itertools.product((False, True), repeat=5):
+            is_enabled, is_alive, is_maintenance, is_ordered, has_room = bits
+            desk = shown(
+                state,
+                is_enabled=is_enabled,
+                is_alive=is_alive,
+                is_maintenance=is_maintenance,
+                is_ordered=is_ordered,
+                has_room=has_room,
+            )
+            expected = (
+                state in (State.READY, State.CONTINUOUS_EXECUTION)
+                and is_enabled
+                and is_alive
+                and not is_maintenance
+                and not is_ordered
+                and has_room
+            )
+            assert takes_a_part(desk) == expected, (state, bits)
