@@ -11,9 +11,12 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from asyncua import ua
+from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
 from asyncua.server.subscription_service import SubscriptionService
+
+_NOBODY = User(role=UserRole.Anonymous)
 
 
 class _Own(MutableMapping[int, Any]):
@@ -62,17 +65,20 @@ class Sessions(InternalServer):
     """A session belongs to the connection that it was created on, and so does what it subscribes.
 
     asyncua would hand a session to any connection that names its authentication token, before it
-    looks at signature and password, and counts these tokens up from 1000.
+    looks at signature and password, and counts these tokens up from 1000. What waits to be taken up
+    again (`external`) lives on for ten minutes after its connection, subscriptions and all: one
+    that hangs up a hundred times would leave no place for others. Here it ends with its connection.
     """
 
     def lookup_external_session(self, auth_token: ua.NodeId) -> InternalSession | None:
         """Nobody takes over a session: a client that was cut off logs in again."""
         return None
 
-    def create_session(self, *args: Any, **kwargs: Any) -> InternalSession:
+    def create_session(
+        self, name: str, user: User = _NOBODY, external: bool = False
+    ) -> InternalSession:
         """With a token that cannot be guessed."""
-        session = super().create_session(*args, **kwargs)
-        self.unregister_external_session(session)
+        session = super().create_session(name, user, external=False)
         token = secrets.token_bytes(32)
         session.auth_token = ua.NodeId(token, 0, ua.NodeIdType.ByteString)
         everyone = self.subscription_service

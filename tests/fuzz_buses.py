@@ -318,7 +318,7 @@ class Watch:
             pids = self._line.pids()
             self.ended += [name for name, pid in pids.items() if self._pids.get(name) != pid]
             self._pids = {**self._pids, **pids}
-            with suppress(OSError):
+            with suppress(OSError, KeyError):  # it may have ended just now
                 size = private_bytes(self._pids[self._process])
                 self.samples.append((time.monotonic() - begun, size))
 

@@ -198,9 +198,13 @@ def test_a_subscription_is_its_sessions_own(tmp_path: Path) -> None:
             await box.server._server.write_attribute_value(watched.nodeid, value)
             while await asyncio.wait_for(heard.values.get(), 30) != 77:
                 pass
-            assert len(box.server._server.iserver.subscription_service.subscriptions) == 1
+            everyone = box.server._server.iserver.subscription_service.subscriptions
+            assert list(everyone) == [theirs]
             await other.disconnect()
-            await mes.disconnect()
+            # It ends with its connection: else a hundred that hang up leave no place for others.
+            mes.disconnect_socket()
+            while everyone:
+                await asyncio.sleep(0.02)
 
     asyncio.run(meddle())
 
