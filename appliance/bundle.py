@@ -28,6 +28,7 @@ from onnx import TensorProto, compose, helper
 
 from appliance.config import Section, explain, write_atomically
 from appliance.errors import ArtefactError
+from appliance.tiles import Grid, Tiles, grid_of
 
 _OPSET = 18
 Sums = Literal["integer", "float"]
@@ -48,6 +49,26 @@ class InputContract(Section, frozen=True, kw_only=True):
     """"area": mean over whole cells, then bilinear; "authors": bilinear alone, as published."""
     smallest_defect_px: float
     """Side of the smallest defect, in source pixels, that still is 3 pixels at the network."""
+    tiles: Tiles | None = None
+    """How a large frame is cut before the network; None = it is seen as one."""
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(H, W) of the network's input and of the map that one call gives."""
+        return self.height_px, self.width_px
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(H, W) of the map of a training image, put together from its tiles. Raises
+        ArtefactError where tiles, network and training images do not fit."""
+        grid = self.grid(self.source_height_px, self.source_width_px)
+        return grid.map_size if grid else self.network_size
+
+    def grid(self, height_px: int, width_px: int) -> Grid | None:
+        """The tiles of frames of this size; None without tiles. Raises ArtefactError."""
+        if self.tiles is None:
+            return None
+        return grid_of(self.tiles, self.network_size, (height_px, width_px))
 
 
 class Golden(Section, frozen=True, kw_only=True):
@@ -218,7 +239,7 @@ def finish_bundle(draft: Path, target: Path, manifest: Manifest) -> Bundle:
 def _read_segments(folder: Path, manifest: Manifest) -> npt.NDArray[np.uint8]:
     path = folder / "segments.png"
     labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    size = (manifest.input.height_px, manifest.input.width_px)
+    size = manifest.input.map_size
     if labels is None or labels.dtype != np.uint8 or labels.ndim != 2:
         raise ArtefactError(path, "an 8-bit one-channel PNG", "something else")
     if labels.shape != size:
@@ -252,7 +273,7 @@ def head_model(
     sums: how the rows of a cell are added, with the same answer: "integer" as a product of bytes,
     a quarter of the memory traffic, where the runtime has such a product; "float" everywhere.
     """
-    net = (contract.height_px, contract.width_px)
+    net = contract.network_size
     size = (height_px, width_px)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []

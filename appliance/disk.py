@@ -4,6 +4,7 @@ Enters: the configuration and the bundles of its recipes. Leaves: bytes per seco
 per second that this disk wrote and synced. The measurement writes one file and removes it.
 """
 
+import math
 import os
 import tempfile
 import time
@@ -71,5 +72,5 @@ def _frame_bytes(config: Config, camera: Camera, recipe: Recipe, bundle: Bundle)
     pixels = pixels or contract.source_height_px * contract.source_width_px
     stated = (view.pixel_format if view else None) or ""
     is_deep = any(bits in stated for bits in ("10", "12", "14", "16"))
-    maps = 4 * contract.height_px * contract.width_px if config.record.maps else 0
+    maps = 4 * math.prod(contract.map_size) if config.record.maps else 0
     return pixels * contract.channels * (2 if is_deep else 1) + maps

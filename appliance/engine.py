@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -60,7 +61,7 @@ class Engine(ABC):
     precisions: ClassVar[tuple[str, ...]]
     sums: ClassVar[Sums] = "integer"
     """How the pre-processing head adds pixels here; see `bundle.head_model`."""
-    is_simulated: ClassVar[bool] = False
+    is_simulated: bool = False
     uses_threads: ClassVar[bool] = True
     """Computes on the processor: the number of threads is part of who it is."""
 
@@ -203,6 +204,27 @@ def open_engine(
             f"kind {manifest.kind}",
         )
     spec = spec_for(bundle, height_px, width_px, channels)
+    engine = _opened(settings, bundle, spec, cache)
+    grid = manifest.input.grid(height_px, width_px)
+    if grid is None:
+        return engine
+    from appliance.engine_tiled import TiledEngine
+
+    whole = msgspec.structs.replace(
+        spec,
+        height_px=height_px,
+        width_px=width_px,
+        map_shape=(len(manifest.detectors), *manifest.input.map_size),
+    )
+    try:
+        return TiledEngine(engine, whole, grid)
+    except ArtefactError:
+        engine.close()
+        raise
+
+
+def _opened(settings: config.Engine, bundle: Bundle, spec: Spec, cache: Path) -> Engine:
+    """What calls the runtime: for whole frames, or for one tile of them."""
     if settings.kind == "null":
         from appliance.engine_null import NullEngine
 
@@ -216,13 +238,16 @@ def open_engine(
 
 
 def spec_for(bundle: Bundle, height_px: int, width_px: int, channels: int) -> Spec:
-    """What a bundle's engine takes and gives for frames of this size."""
+    """What the runtime takes and gives for frames of this size: of one tile, where they are cut."""
     manifest = bundle.manifest
+    tiles = manifest.input.tiles
+    if tiles is not None:
+        height_px, width_px = tiles.height_px, tiles.width_px
     return Spec(
         height_px=height_px,
         width_px=width_px,
         channels=channels,
-        map_shape=(len(manifest.detectors), manifest.input.height_px, manifest.input.width_px),
+        map_shape=(len(manifest.detectors), *manifest.input.network_size),
     )
 
 

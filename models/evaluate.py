@@ -59,17 +59,15 @@ class Scorer:
         segments: npt.NDArray[np.uint8],
         n_segments: int,
     ) -> None:
+        size = contract.source_height_px, contract.source_width_px
+        self._grid = contract.grid(*size)
+        seen = self._grid.tile if self._grid else size
         self._session: onnxruntime.InferenceSession = session(
-            merged_network(
-                network,
-                contract,
-                contract.source_height_px,
-                contract.source_width_px,
-                contract.channels,
-            )
+            merged_network(network, contract, *seen, contract.channels)
         )
         self._index = SegmentIndex(segments, n_segments)
-        self._shape = (contract.source_height_px, contract.source_width_px, contract.channels)
+        self._shape = (*size, contract.channels)
+        self._map_size = contract.map_size
 
     def answer(self, frame: Frames) -> tuple[npt.NDArray[np.float32], np.float32]:
         """One frame (H, W, C) uint8 → map (K, h, w) and score, raw logits."""
@@ -77,9 +75,24 @@ class Scorer:
             raise ConfigError(
                 "frame", f"{self._shape} uint8 as in training", f"{frame.shape} {frame.dtype}"
             )
+        if self._grid is None:
+            return self._answer(frame)
+        whole = np.empty((self._detectors(), *self._map_size), np.float32)
+
+        def answer(tile: Frames, amap: npt.NDArray[np.float32]) -> float:
+            amap[:], score = self._answer(tile)
+            return float(score)
+
+        return whole, np.float32(self._grid.run(frame, whole, answer))
+
+    def _answer(self, frame: Frames) -> tuple[npt.NDArray[np.float32], np.float32]:
         answers = self._session.run(["map", "score"], {"frame": frame[None]})
         maps, scores = cast("list[npt.NDArray[np.float32]]", answers)
         return maps[0], scores[0]
+
+    def _detectors(self) -> int:
+        """Maps that the graph gives."""
+        return int(self._session.get_outputs()[0].shape[1])
 
     def score(
         self,

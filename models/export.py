@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from appliance.bundle import InputContract, head_model
+from appliance.errors import ConfigError
 from models.exact import ExactSuperSimpleNet
 from models.supersimplenet import SuperSimpleNet
 
@@ -92,7 +93,9 @@ class Preprocessor:
     """The head of the deployed graph alone, so that training sees exactly what the line sees."""
 
     def __init__(self, contract: InputContract) -> None:
-        """For frames of the training images' size."""
+        """For frames of the training images' size. Raises ConfigError where they are cut."""
+        if contract.tiles is not None:
+            raise ConfigError("tiles", "a bundle that sees frames whole", f"{contract.tiles}")
         self._session = session(
             head_model(
                 contract, contract.source_height_px, contract.source_width_px, contract.channels

@@ -89,7 +89,7 @@ def _write_draft(
 ) -> Manifest:
     old = bundle.manifest
     contract = old.input
-    size = (contract.height_px, contract.width_px)
+    size = contract.map_size
     labels, names = bundle.segment_map(), old.segments
     if wish.segments is not None:
         labels, names = read_segments(wish.segments, size)
@@ -164,7 +164,7 @@ def _with_detectors(
     bundle: Bundle, data: Dataset, model: onnx.ModelProto, wish: Wish, report: Report
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     contract = bundle.manifest.input
-    size = (contract.height_px, contract.width_px)
+    size = contract.network_size
     detectors = bundle.manifest.detectors
     added = [adapter.name for adapter in wish.detectors]
     added = [*([memory.NAME] if wish.memory else []), *added]

@@ -35,6 +35,7 @@ from appliance.bundle import (
 )
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
+from appliance.tiles import Tiles
 from models import backbones, bundle_files, progress, report, segad
 from models.checkpoints import HEADS, save_heads
 from models.classifier import Classifier, WithClassifier, fine_tune
@@ -44,6 +45,7 @@ from models.export import Preprocessor, export_exact, to_onnx
 from models.network_training import Trained, Wishes, train_network
 from models.pictures import Shape
 from models.targets import defect_sides
+from models.tiles import tiled
 
 Resize = Literal["area", "authors"]
 DETECTORS = ("supersimplenet",)
@@ -66,6 +68,7 @@ def train_bundle(
     product: str = "",
     wishes: Wishes | None = None,
     resize: Resize = "area",
+    tiles: Tiles | None = None,
     classifier: bool = False,
     segments: tuple[npt.NDArray[np.uint8], tuple[str, ...]] | None = None,
     progress: progress.Report = progress.ignore,
@@ -73,7 +76,8 @@ def train_bundle(
     """Train and write the bundle directory `out`; returns `out`.
 
     size: network input (H, W), at least 32 each. product: "" = the data's name. wishes: all that
-    may be asked of the network's training, in place of backbone, epochs and seed. classifier: fine-
+    may be asked of the network's training, in place of backbone, epochs and seed. tiles: how large
+    images are cut for the network, with `size` the input for one tile. classifier: fine-
     tune a backbone on good and bad images as the score, which the forest reads too. segments: the
     map (H, W) and its names; None = a grid of 3x3. A training that was killed goes on where it was,
     from `.NAME.training` beside `out`. Raises ConfigError on unusable images or settings,
@@ -86,7 +90,9 @@ def train_bundle(
         raise ConfigError(
             "size and epochs", "32x32 or more, 1 or more", f"{size} and {wishes.epochs}"
         )
-    contract = contract_of(data, size, resize)
+    contract = contract_of(data, size, resize, tiles)
+    if tiles is not None and classifier:
+        raise ConfigError("--classifier", "images that are not cut into tiles", f"{tiles}")
     lost = small_defects(data, contract)
     if lost:
         sys.stderr.write(f"inspectd: {lost}\n")
@@ -95,7 +101,7 @@ def train_bundle(
         draft = work / "draft"
         draft.mkdir(mode=0o755)  # the bundle's mode from now on: the line runs as another user
         trained = train_network(
-            data, contract, wishes, checkpoint=work / "checkpoint.pt", progress=stages
+            *tiled(data, contract), wishes, checkpoint=work / "checkpoint.pt", progress=stages
         )
         supervised = _classifier(data, contract, wishes, trained, stages) if classifier else None
         manifest = write_draft(
@@ -134,18 +140,27 @@ def workplace(out: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def contract_of(data: Dataset, size: tuple[int, int], resize: Resize) -> InputContract:
-    """How images of this data become inputs of `size`; says where small defects would be lost."""
+def contract_of(
+    data: Dataset, size: tuple[int, int], resize: Resize, tiles: Tiles | None = None
+) -> InputContract:
+    """How images of this data become inputs of `size`; says where small defects would be lost.
+
+    Raises ConfigError where tiles, size and images do not fit.
+    """
     height, width, channels = data.source
-    return InputContract(
+    seen = (height, width) if tiles is None else (tiles.height_px, tiles.width_px)
+    contract = InputContract(
         height_px=size[0],
         width_px=size[1],
         source_height_px=height,
         source_width_px=width,
         channels=3 if channels == 3 else 1,
         resize=resize,
-        smallest_defect_px=smallest_defect_px(size, (height, width)),
+        smallest_defect_px=smallest_defect_px(size, seen),
+        tiles=tiles,
     )
+    contract.grid(height, width)
+    return contract
 
 
 class Stages:
@@ -181,7 +196,7 @@ def small_defects(data: Dataset, contract: InputContract) -> str:
     return (
         f"{len(small)} of {len(sides)} known defects are smaller than "
         f"{contract.smallest_defect_px:.0f} pixels (the smallest {min(small):.0f}), which is 3 "
-        f"pixels of the network's input: a larger --size would show them"
+        f"pixels of the network's input: a larger --size or --tile would show them"
     )
 
 
@@ -213,7 +228,7 @@ def write_draft(
     segments: tuple[npt.NDArray[np.uint8], tuple[str, ...]] | None = None,
 ) -> Manifest:
     """All files of a bundle but its manifest, which is returned; `draft` is an empty directory."""
-    network, size = trained.network, (contract.height_px, contract.width_px)
+    network, size = trained.network, contract.network_size
     stages("export", 0.0)
     if classifier is None:
         model = export_exact(network, size)
@@ -223,7 +238,7 @@ def write_draft(
     save_heads(network, draft / HEADS)
     stages("export", 1.0)
 
-    labels, names = segments or segad.grid_segments(size)
+    labels, names = segments or segad.grid_segments(contract.map_size)
     columns = column_names(names, DETECTORS, classification=classifier is not None)
     bundle_files.write_segments(draft, labels, names)
     scorer = Scorer(model, contract, labels, len(names))

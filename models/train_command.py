@@ -11,6 +11,7 @@ import typer
 
 from appliance.bundle import load_bundle
 from appliance.errors import ConfigError
+from appliance.tiles import Tiles
 from models import progress
 from models.dataset import ENOUGH_BAD, open_dataset
 from models.learn import PLANS
@@ -36,6 +37,13 @@ def main(
         256,
         256,
     ),
+    tile: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Cut large images into square tiles of so many pixels; 0 = see them whole."
+        ),
+    ] = 0,
+    overlap: Annotated[int, typer.Option(min=0, help="Of two tiles, in pixels, at least.")] = 64,
     grid: Annotated[
         int | None,
         typer.Option(min=1, max=2, help="Feature grid per 8 pixels; 2 = the papers', 4x the cost."),
@@ -105,6 +113,7 @@ def main(
     with progress.shown() as shown:
         train_bundle(
             dataset, out, size=size, product=product, wishes=wishes, resize=resizing,
+            tiles=Tiles(height_px=tile, width_px=tile, overlap_px=overlap) if tile else None,
             classifier=classifier, progress=shown,
         )  # fmt: skip
     bundle = load_bundle(out)

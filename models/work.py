@@ -211,7 +211,7 @@ def frame_of(path: Path) -> npt.NDArray[np.uint8]:
 def _look(bench: _Bench, report: Report) -> None:
     """Maps of the parts, and the mean of the good ones at the size of the network's input."""
     contract = bench.bundle.manifest.input
-    size = contract.width_px, contract.height_px
+    size = contract.map_size[::-1]
     pictures = bench.collect(report, 0.3)
     maps: list[npt.NDArray[np.float32]] = []
     total, good = np.zeros((size[1], size[0], 3)), 0
@@ -305,7 +305,7 @@ def _teach(bench: _Bench, report: Report) -> None:
         wishes = Wishes(backbone=backbone, epochs=bench.job.epochs)
     out = bench.config.bundles_dir / _name(bench.job)
     train_bundle(
-        data, out, size=(old.input.height_px, old.input.width_px), product=old.product,
+        data, out, size=old.input.network_size, tiles=old.input.tiles, product=old.product,
         wishes=wishes, segments=(bench.bundle.segment_map(), old.segments),
         progress=lambda stage, done: report(stage, 0.05 + 0.85 * done),
     )  # fmt: skip

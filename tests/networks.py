@@ -5,6 +5,7 @@ it misbehave: a black one gives NaN, a white one keeps it busy for ever.
 """
 
 import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from appliance.bundle import (
 )
 from appliance.half import to_half
 from appliance.segments import column_names
+from appliance.tiles import Tiles
 
 NET = (16, 24)
 """Network input, height and width."""
@@ -110,6 +112,7 @@ def write_network_bundle(
     net: tuple[int, int] = NET,
     size: tuple[int, int] = (64, 96),
     network: onnx.ModelProto | None = None,
+    tiles: Tiles | None = None,
     change: dict[str, Any] | None = None,
 ) -> Bundle:
     """A bundle for frames of `size` with two segments. `change`: further fields of the manifest.
@@ -126,22 +129,22 @@ def write_network_bundle(
         source_width_px=size[1],
         channels=channels,
         smallest_defect_px=12,
+        tiles=tiles,
     )
     network = network or network_model(bias, net)
     onnx.save(network, str(draft / "network.onnx"))
-    labels = np.zeros(net, np.uint8)
+    labels = np.zeros(contract.map_size, np.uint8)
     labels[8:] = 1
     cv2.imwrite(str(draft / "segments.png"), labels)
     if mean_image is not None:
         cv2.imwrite(str(draft / "gates.png"), mean_image)
-    merged = merged_network(network, contract, *size, channels)
-    session = ort.InferenceSession(merged.SerializeToString(), providers=["CPUExecutionProvider"])
+    answer = _answers(network, contract, size)
     written: list[Golden] = []
     for seed in range(golden):
         frame = np.repeat(picture(seed, *size)[:, :, None], channels, axis=2)
-        amap, score = session.run(["map", "score"], {"frame": frame[None]})
+        amap, score = answer(frame)
         cv2.imwrite(str(draft / f"golden/{seed}.png"), frame)
-        np.savez(draft / f"golden/{seed}.npz", map=np.asarray(amap)[0], score=np.asarray(score)[0])
+        np.savez(draft / f"golden/{seed}.npz", map=amap, score=np.float32(score))
         written.append(Golden(image=f"golden/{seed}.png", outputs=f"golden/{seed}.npz"))
     manifest = Manifest(
         kind="supersimplenet",
@@ -155,6 +158,31 @@ def write_network_bundle(
         golden=tuple(written),
     )
     return finish_bundle(draft, folder, msgspec.structs.replace(manifest, **(change or {})))
+
+
+def _answers(
+    network: onnx.ModelProto, contract: InputContract, size: tuple[int, int]
+) -> Callable[[np.ndarray], tuple[np.ndarray, float]]:
+    """What the merged graph says of a frame, tile by tile where it is cut."""
+    grid = contract.grid(*size)
+    merged = merged_network(network, contract, *(grid.tile if grid else size), contract.channels)
+    session = ort.InferenceSession(merged.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def one(frame: np.ndarray) -> tuple[np.ndarray, float]:
+        amap, score = session.run(["map", "score"], {"frame": frame[None]})
+        return np.asarray(amap)[0], float(np.asarray(score)[0])
+
+    def whole(frame: np.ndarray) -> tuple[np.ndarray, float]:
+        assert grid is not None
+        out = np.empty((1, *grid.map_size), np.float32)
+
+        def tile(pixels: np.ndarray, amap: np.ndarray) -> float:
+            amap[:], score = one(pixels)
+            return score
+
+        return out, grid.run(frame, out, tile)
+
+    return whole if grid else one
 
 
 EXACT = (64, 96)
