@@ -8,12 +8,13 @@ front of opening.
 """
 
 import os
+from collections.abc import Callable
 
 import msgspec
 
 from appliance.backoff import Backoff
 from appliance.camera_files import FolderSource
-from appliance.camera_settings import Found, Settings, write_found
+from appliance.camera_settings import Found, Settings, write_features, write_found
 from appliance.codes import Reason
 from appliance.config import Camera, Config
 from appliance.errors import ArtefactError, ConfigError, DeviceError, DeviceTimeout
@@ -23,7 +24,7 @@ from appliance.recipe import View
 from appliance.service import Service
 from appliance.source import Frame, Incomplete, Source
 from appliance.triggers import Triggers
-from appliance.views import Setup, Views, refusal
+from appliance.views import Views, refusal
 from appliance.wire import Inbox, Wiring
 
 _MS = 1_000_000
@@ -137,12 +138,14 @@ class CameraProcess:
             self._service.turn()
 
     def _open(self) -> None:
+        config, camera = self._config, self._camera.name
         self._report(is_now=True)
         self._service.extend(60)
         self._source.open()
         self._is_open, self._note = True, ""
         self._opened_ns = self._clock()
         self._log.info("camera open")
+        self._leave_word(lambda: write_features(config, camera, self._source.features()))
         held, self._held = self._held, None
         if held is not None:
             self._prepare(held)
@@ -287,7 +290,8 @@ class CameraProcess:
                 self._held = message
                 return
             found = self._views.try_on(setup)
-            self._leave_word(setup, found)
+            word = Found(recipe=setup.recipe, settings=dict(found))
+            self._leave_word(lambda: write_found(self._config, self._camera.name, word))
             self._views.prepared(setup, found)
         except ArtefactError as err:
             self._outlet.tell(refusal(self._label, message, err))
@@ -300,14 +304,12 @@ class CameraProcess:
             )
         )
 
-    def _leave_word(self, setup: Setup, found: Settings) -> None:
-        """For the person who approves the limits for these settings; no reason to stop a line."""
+    def _leave_word(self, write: Callable[[], None]) -> None:
+        """For people: what the device has, beside the sockets. No reason to stop a line."""
         try:
-            write_found(
-                self._config, self._camera.name, Found(recipe=setup.recipe, settings=dict(found))
-            )
+            write()
         except OSError as err:
-            self._log.warning("the camera's settings cannot be written down", why=str(err))
+            self._log.warning("what the device has cannot be written down", why=str(err))
 
     # ---- health ----------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def show(
             _say(category)
         value = "" if feature.value is None else f" = {feature.value}"
         unit = f" {feature.unit}" if feature.unit and value else ""
-        _say(f"  {feature.name}{value}{unit}  [{feature.access}]{_range(feature)}")
+        _say(f"  {feature.name}{value}{unit}  [{feature.access}]  {feature.allowed()}".rstrip())
 
 
 @app.command("set")
@@ -302,15 +302,6 @@ def _started(camera: Camera, is_triggered: bool, view: View) -> "Generator[Genic
         source.configure(view)
         source.start()
         yield source
-
-
-def _range(feature: Any) -> str:
-    if feature.entries:
-        return "  " + " | ".join(feature.entries)
-    if feature.least is None or feature.most is None or feature.access != "RW":
-        return ""
-    step = f" step {feature.step}" if feature.step not in (None, 1) else ""
-    return f"  {feature.least:g} … {feature.most:g}{step}"
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from appliance.camera_recorded import RecordedPictures
-from appliance.camera_settings import Settings
+from appliance.camera_settings import Feature, Settings
 from appliance.config import Camera
 from appliance.errors import DeviceError
 from appliance.pixels import Pixels
@@ -155,6 +155,10 @@ class FolderSource:
     def remark(self) -> str:
         """Nothing."""
         return ""
+
+    def features(self) -> list[Feature]:
+        """A folder has none."""
+        return []
 
     def open(self) -> None:
         """Read the pictures. Raises DeviceError, naming the file that is none."""

@@ -9,6 +9,7 @@ not reopened in this process: harvesters cannot be trusted to recover; the owner
 
 import contextlib
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from appliance.camera_genicam_nodes import (
     translated,
 )
 from appliance.camera_genicam_setup import apply, set_up, settings_of
-from appliance.camera_settings import Settings
+from appliance.camera_genicam_tree import features
+from appliance.camera_settings import Feature, Settings
 from appliance.codes import OfflineReason
 from appliance.config import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError, PartError
@@ -36,7 +38,10 @@ from appliance.source import Choice, Counts, Frame, FrameIds, Incomplete, Mode
 _LOOK_S = 0.0002
 """Shortest patience of `try_fetch`: 0 would wait for ever."""
 _PROBE_NS = 1_000_000_000
+_DESCRIBE_NS = 1_000_000_000
 _HANDLING = "StreamBufferHandlingMode"
+_SIMULATORS = ("viky", "TLSimu")
+"""Producers that wheels of genicam bring: they show no real part."""
 _OWN_VENDOR = "inspectd"
 """Of the cameras of tools/gentl."""
 
@@ -73,7 +78,7 @@ class GenicamSource:
         self._is_software_triggered = False
         self._has_timestamps = False
         self._underruns_before = 0
-        self._is_invented = Path(camera.producer).stem == "viky"
+        self._is_invented = Path(camera.producer).stem in _SIMULATORS
         self._probed_ns = 0
         self._identity = ""
         self._settings: Settings = {}
@@ -81,7 +86,7 @@ class GenicamSource:
 
     @property
     def is_simulated(self) -> bool:
-        """The producer that comes with genicam and ours of tools/gentl show no real part."""
+        """The producers that come with genicam and ours of tools/gentl show no real part."""
         return self._is_invented
 
     @property
@@ -111,6 +116,11 @@ class GenicamSource:
     def node_map(self) -> Any:
         """The opened device's own features, for commissioning."""
         return self._acquirer.remote_device.node_map
+
+    def features(self) -> list[Feature]:
+        """Category by category, as far as a second goes: a line waits for it."""
+        until_ns = self._clock() + _DESCRIBE_NS
+        return list(takewhile(lambda _: self._clock() < until_ns, features(self.node_map)))
 
     def open(self) -> None:
         """Load the producer, find the device, write the nodes of `config.toml`.

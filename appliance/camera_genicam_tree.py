@@ -9,10 +9,10 @@ exceptions become ours here.
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from genicam import genapi
 
 from appliance.camera_genicam_nodes import SDK_ERRORS, Nodes
+from appliance.camera_settings import Feature
 from appliance.errors import ConfigError
 
 _ACCESS = {
@@ -20,26 +20,6 @@ _ACCESS = {
     genapi.EAccessMode.RO: "RO",
     genapi.EAccessMode.WO: "WO",
 }
-
-
-class Feature(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature as the device describes it."""
-
-    category: str
-    """Path of categories from the root, with "/"."""
-    name: str
-    kind: str
-    """integer, float, enumeration, boolean, string, command or register."""
-    access: str
-    """RW, RO or WO just now; "NA" where it is not available."""
-    value: int | float | bool | str | None = None
-    """None where it cannot be read."""
-    least: int | float | None = None
-    most: int | float | None = None
-    step: int | float | None = None
-    unit: str = ""
-    entries: tuple[str, ...] = ()
-    tooltip: str = ""
 
 
 _KINDS = {

@@ -1,4 +1,4 @@
-"""Which settings a camera's limits were set with: kept with the limits, compared at every set-up.
+"""What a camera's process says of its device, and whether limits were approved for just that.
 
 Settings are what the device read back, by the names of its features. Limits judge what a camera
 shows with its settings; with others, or another camera, nobody has shown that they hold. So a
@@ -7,6 +7,7 @@ recipe whose limits were approved for other settings is refused until a person a
 
 import hashlib
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -14,13 +15,43 @@ from appliance.codes import OfflineReason
 from appliance.config import Config, write_atomically
 from appliance.errors import ArtefactError
 
+T = TypeVar("T")
 Settings = Mapping[str, str]
 """Feature → value as text; empty for a source that has none (a folder of pictures)."""
 _SHOWN = 3
 
 
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature as the device describes it."""
+
+    category: str
+    """Path of categories from the root, with "/"."""
+    name: str
+    kind: str
+    """integer, float, enumeration, boolean, string, command or register."""
+    access: str
+    """RW, RO or WO just now; "NA" where it is not available."""
+    value: int | float | bool | str | None = None
+    """None where it cannot be read."""
+    least: int | float | None = None
+    most: int | float | None = None
+    step: int | float | None = None
+    unit: str = ""
+    entries: tuple[str, ...] = ()
+    tooltip: str = ""
+
+    def allowed(self) -> str:
+        """Range or entries in words; "" where the device tells none, or takes nothing now."""
+        if self.entries:
+            return " | ".join(self.entries)
+        if self.least is None or self.most is None or self.access != "RW":
+            return ""
+        step = f" step {self.step}" if self.step not in (None, 1) else ""
+        return f"{self.least:g} … {self.most:g}{step}"
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What a camera last read back, for people who approve it: `run/camera-NAME.json`."""
+    """What a camera last read back, for people who approve it: `run/NAME.settings.json`."""
 
     recipe: str
     """"ID/VERSION" that was tried on."""
@@ -55,20 +86,38 @@ def check_approved(where: str, camera: str, approved: Settings, found: Settings)
 
 def write_found(config: Config, camera: str, found: Found) -> None:
     """Leave word of what the device has. Raises OSError."""
-    path = config.runtime_dir / f"camera-{camera}.json"
-    write_atomically(path, msgspec.json.encode(found, order="sorted"), 0o600)
+    _leave(config, f"{camera}.settings.json", found)
 
 
 def read_found(config: Config, camera: str) -> Found:
     """What the camera process last left. Raises ArtefactError where there is nothing of it."""
-    path = config.runtime_dir / f"camera-{camera}.json"
+    return _left(config, f"{camera}.settings.json", Found)
+
+
+def write_features(config: Config, camera: str, features: list[Feature]) -> None:
+    """Leave word of all that the device says of itself. Raises OSError."""
+    _leave(config, f"{camera}.features.json", features)
+
+
+def read_features(config: Config, camera: str) -> list[Feature]:
+    """As the camera process last left it. Raises ArtefactError where there is nothing of it."""
+    return _left(config, f"{camera}.features.json", list[Feature])
+
+
+def _leave(config: Config, name: str, word: Found | list[Feature]) -> None:
+    path = config.runtime_dir / f"camera-{name}"
+    write_atomically(path, msgspec.json.encode(word, order="sorted"), 0o600)
+
+
+def _left(config: Config, name: str, kind: type[T]) -> T:
+    path = config.runtime_dir / f"camera-{name}"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Found)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as err:
-        expected = "settings of a camera that was set up for a recipe since the box was started"
+        expected = "the word of a camera process that has opened its device"
         raise ArtefactError(path, expected, err.strerror or str(err)) from err
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
-        raise ArtefactError(path, "settings of a camera", str(err)) from err
+        raise ArtefactError(path, "the word of a camera process", str(err)) from err
 
 
 def _told(names: list[str], settings: Settings) -> str:

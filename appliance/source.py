@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from appliance.camera_settings import Settings
+from appliance.camera_settings import Feature, Settings
 from appliance.pixels import Pixels
 from appliance.recipe import View
 
@@ -90,6 +90,13 @@ class Source(Protocol):
     @property
     def remark(self) -> str:
         """What people should know though pictures come, as of a clock that is not locked."""
+        ...
+
+    def features(self) -> list[Feature]:
+        """All that the device says of itself, for people; of a slow one what takes a second.
+
+        Not while it acquires. Empty where there is no device.
+        """
         ...
 
     def open(self) -> None:

@@ -1,10 +1,14 @@
 """Our own GenTL producer, built once per run; and pictures that say which they are."""
 
+import ctypes
 import functools
+import platform
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +35,39 @@ def producer(folder: Path, **cameras: "list[np.ndarray]") -> Path:
     path = folder / "folder.cti"
     shutil.copy(_built(), path)
     return path
+
+
+_TLSIMU = ("TLSimu.cti", "libVirtualFG.so")
+
+
+@functools.cache
+def tlsimu() -> Path:
+    """The GenTL simulator that the wheel of genicam 1.5.0 brought, fetched for these tests alone.
+
+    Skips the test where the wheel cannot be had: another processor, no network.
+    """
+    if platform.machine() != "x86_64":
+        pytest.skip("the wheel of genicam 1.5.0 is for x86_64")
+    folder = Path(tempfile.mkdtemp(prefix="tlsimu"))
+    fetch = [
+        sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
+        "--only-binary", ":all:", "--python-version", "3.11", "--implementation", "cp", "--abi",
+        "cp311", "--platform", "manylinux2014_x86_64", "-d", str(folder), "genicam==1.5.0",
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(fetch, capture_output=True, text=True, timeout=90)
+    except subprocess.TimeoutExpired:
+        pytest.skip("the wheel of genicam 1.5.0 did not come within 90 s")
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        pytest.skip(f"the wheel of genicam 1.5.0 cannot be had: {done.stderr.strip()[-200:]}")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        for name in wheel.namelist():
+            if Path(name).name in _TLSIMU:
+                (folder / Path(name).name).write_bytes(wheel.read(name))
+    # The producer does not say where its own library lies.
+    ctypes.CDLL(str(folder / "libVirtualFG.so"), mode=ctypes.RTLD_GLOBAL)
+    return folder / "TLSimu.cti"
 
 
 def write_pgm(path: Path, picture: np.ndarray) -> None:

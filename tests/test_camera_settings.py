@@ -86,7 +86,7 @@ def box(tmp_path: Path) -> Config:
 def test_a_person_approves_what_the_camera_has(
     box: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ArtefactError, match="expected settings of a camera that was set up"):
+    with pytest.raises(ArtefactError, match="expected the word of a camera process"):
         to_approve(box)
     write_found(box, "top", Found(recipe="cell/1", settings=NOW))
     main("eva", "new lamp, 50 parts seen", box.root_dir / "config.toml")

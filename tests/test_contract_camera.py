@@ -18,7 +18,7 @@ from appliance.recipe import View
 from appliance.recording import Entry, SegmentWriter
 from appliance.source import Frame, Source
 from appliance.wire import encode
-from tests.gentl import producer
+from tests.gentl import producer, tlsimu
 
 PICTURES = 5
 
@@ -71,6 +71,16 @@ def of_producer(mode, folder):
     return genicam.GenicamSource(camera, mode, time.monotonic_ns)
 
 
+def of_tlsimu(mode, _):
+    genicam = pytest.importorskip("appliance.camera_genicam")
+    nodes: dict[str, int | float | str | bool] = {"Width": 64, "Height": 48}
+    camera = Camera(
+        name="top", kind="genicam", producer=str(tlsimu()), nodes=nodes, buffers=6,
+        device={"serial_number": "SN_InterfaceA_0"},
+    )  # fmt: skip
+    return genicam.GenicamSource(camera, mode, time.monotonic_ns)
+
+
 def of_device(mode, _):
     producer = os.environ.get("INSPECTD_TEST_PRODUCER", "")
     if not producer:
@@ -86,6 +96,7 @@ KINDS = [
     pytest.param(of_recording, id="recording"),
     pytest.param(of_viky, id="viky"),
     pytest.param(of_producer, id="producer"),
+    pytest.param(of_tlsimu, id="tlsimu"),
     pytest.param(of_device, id="device", marks=pytest.mark.hardware),
 ]
 
