@@ -14,6 +14,7 @@ import msgspec
 
 from appliance.backoff import Backoff
 from appliance.camera_files import FolderSource
+from appliance.camera_lines import LineSource
 from appliance.camera_settings import Found, Settings, write_features, write_found
 from appliance.codes import Reason
 from appliance.config import Camera, Config
@@ -53,7 +54,13 @@ def main(service: Service, config: Config, name: str) -> None:
 
 
 def make_source(config: Config, camera: Camera, service: Service) -> Source:
-    """The adapter that `kind` names. Raises ConfigError where its packages are not installed."""
+    """What `kind` names, its blocks of lines put together. Raises ConfigError where packages are
+    not installed."""
+    source = _device_source(config, camera, service)
+    return LineSource(source, camera.blocks) if camera.blocks > 1 else source
+
+
+def _device_source(config: Config, camera: Camera, service: Service) -> Source:
     if camera.kind == "files":
         folder = str(config.root_dir / camera.folder)
         return FolderSource(

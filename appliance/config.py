@@ -101,6 +101,9 @@ class Camera(Section, frozen=True, kw_only=True):
     """Switch the device's PTP clock on; it takes some ten seconds to lock."""
     buffers: int = 4
     """Announced buffers: more of them means older pictures, not fewer losses."""
+    blocks: int = 1
+    """Line-scan: so many successive pictures of the device, one below the other, are one frame.
+    With trigger "free" alone; otherwise the device's own `Height` is the frame."""
     frame_timeout_ms: int = 1000
     """Longest wait for a picture in free run before the device counts as lost."""
     folder: str = ""
@@ -442,6 +445,11 @@ def load_config(path: Path) -> Config:
     if config.hmi.is_enabled and config.hmi.port == config.plc.port:
         expected = f"another port than plc.port = {config.plc.port}"
         raise ConfigError(f"{path}: hmi.port", expected, str(config.hmi.port))
+    for camera in config.camera:
+        if camera.blocks < 1 or (camera.blocks > 1 and config.trigger != "free"):
+            where = f"{path}: camera.{camera.name}.blocks"
+            expected = '1, or more with trigger "free" (else the Height of the device)'
+            raise ConfigError(where, expected, f"{camera.blocks} with {config.trigger}")
     if config.trigger == "hardware":
         _check_hardware(config, path)
     io, rate_hz = config.io, max(camera.rate_hz for camera in config.camera)
