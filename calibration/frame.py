@@ -24,6 +24,7 @@ PAGES: tuple[tuple[str, str, Role], ...] = (
     ("/segments", texts.SEGMENTS, Role.ENGINEER),
     ("/teach", texts.TEACH, Role.ENGINEER),
     ("/recipes", texts.RECIPES, Role.OPERATOR),
+    ("/camera", texts.CAMERA, Role.TECHNICIAN),
     ("/health", texts.HEALTH, Role.OPERATOR),
     ("/report", texts.REPORT, Role.OPERATOR),
     ("/tokens", texts.API, Role.OPERATOR),

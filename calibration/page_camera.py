@@ -1,0 +1,231 @@
+"""Camera: its features as a tree, a picture, and whether limits were approved for its settings.
+
+Read only while the line runs, which owns the device.
+"""
+
+import base64
+from functools import partial
+from itertools import groupby
+
+import cv2
+import msgspec
+import numpy as np
+from nicegui import ui
+
+from appliance.camera_settings import Feature, read_features, read_found
+from appliance.config import Camera
+from appliance.errors import ArtefactError, ConfigError
+from appliance.recipe import load_recipe
+from calibration import camera_device, texts
+from calibration.approve import WHAT, approved, to_approve
+from calibration.desk import Desk
+from calibration.frame import READ_S, Visit, button, table
+from calibration.people import Role, User
+
+_PREVIEW_PX = 960
+
+
+async def build(desk: Desk, visit: Visit) -> None:
+    """One block per camera."""
+    for camera in desk.config.camera:
+        if camera.kind == "files":
+            ui.label(texts.NO_DEVICE.format(name=camera.name)).classes("note")
+            continue
+        await _Device(desk, visit, camera).build()
+
+
+class _Device:
+    """One camera in one browser."""
+
+    def __init__(self, desk: Desk, visit: Visit, camera: Camera) -> None:
+        self._desk, self._visit, self._camera = desk, visit, camera
+        self._features: list[Feature] = []
+        self._is_open = False
+
+    async def build(self) -> None:
+        config, name = self._desk.config, self._camera.name
+        is_running = await self._desk.run(lambda: camera_device.has_line(config, name))
+        self._is_open = not is_running
+        with ui.element("div").classes("camera"):
+            with ui.element("section").classes("panel"):
+                ui.label(f"{texts.CAMERA} {name}").classes("title")
+                ui.label(texts.RUNS if is_running else texts.STOPPED).classes("note")
+                with ui.element("div").classes("bar"):
+                    self._find = ui.input(placeholder=texts.FIND, on_change=self._show)
+                    self._find.props(f'dense outlined aria-label="{texts.FIND}"')
+                    if self._is_open:
+                        button(texts.LOOK, self._visit.tried(self._look))
+                if self._is_open and self._visit.user().role >= Role.ENGINEER:
+                    self._setting()
+                self._tree = ui.element("div")
+                try:
+                    self._features = await self._desk.run(lambda: read_features(config, name))
+                except ArtefactError:
+                    with self._tree:
+                        ui.label(texts.NO_WORD).classes("note")
+                else:
+                    self._show()
+            with ui.element("div").classes("camera-right"):
+                with ui.element("section").classes("panel"):
+                    await self._picture(is_running)
+                with ui.element("section").classes("panel"):
+                    await self._settings()
+
+    # ---- features --------------------------------------------------------------------------
+
+    def _setting(self) -> None:
+        with ui.element("div").classes("bar"):
+            self._name = ui.input(placeholder=texts.FEATURE)
+            self._name.props(f'dense outlined aria-label="{texts.FEATURE}"')
+            self._value = ui.input(placeholder=texts.VALUE)
+            self._value.props(f'dense outlined aria-label="{texts.VALUE}"')
+            button(texts.SET, self._visit.tried(self._set), "is-main")
+        ui.label(texts.SET_NOTE).classes("note")
+
+    def _show(self) -> None:
+        wanted = (self._find.value or "").lower()
+        shown = [f for f in self._features if wanted in f"{f.category}/{f.name}".lower()]
+        can_set = self._is_open and self._visit.user().role >= Role.ENGINEER
+        self._tree.clear()
+        with self._tree:
+            for category, members in groupby(shown, key=lambda feature: feature.category):
+                with ui.element("details").classes("feature-group").props("open" * bool(wanted)):
+                    with ui.element("summary"):
+                        ui.label(category.replace("/", " / "))
+                    for feature in members:
+                        is_open = can_set and feature.access in ("RW", "WO")
+                        row = ui.element("button" if is_open else "div").classes("feature")
+                        if is_open:
+                            row.props('type="button"').on("click", partial(self._choose, feature))
+                        with row:
+                            ui.label(feature.name)
+                            ui.label(_value(feature))
+                            ui.label(feature.access).classes("is-dim")
+                            ui.label(feature.allowed()).classes("is-dim")
+
+    def _choose(self, feature: Feature) -> None:
+        self._name.value = feature.name
+        self._value.value = "" if feature.value is None else f"{feature.value}"
+
+    async def _look(self) -> None:
+        call = partial(camera_device.features, self._desk.config, self._camera)
+        self._features = await self._desk.run(call)
+        self._show()
+
+    async def _set(self) -> None:
+        user = _engineer(self._visit)
+        name, value = (self._name.value or "").strip(), (self._value.value or "").strip()
+        if not name:
+            raise ConfigError(texts.FEATURE, "a name", "nothing")
+        before = next((f.value for f in self._features if f.name == name), None)
+        feature = await self._desk.run(
+            partial(camera_device.change, self._desk.config, self._camera, name, value)
+        )
+        self._desk.journal.append(
+            user.name, "camera.set", subject=f"{self._camera.name}: {name}", old=before,
+            new=feature.value, role=user.role.name, source="page",
+        )  # fmt: skip
+        self._features = [
+            msgspec.structs.replace(feature, category=old.category) if old.name == name else old
+            for old in self._features
+        ]
+        self._show()
+        ui.notify(texts.SET_DONE.format(name=name, value=feature.value), type="positive")
+
+    # ---- picture ---------------------------------------------------------------------------
+
+    async def _picture(self, is_running: bool) -> None:
+        if not is_running:
+            button(texts.SNAP, self._visit.tried(self._snap), "is-main")
+            self._shown = ui.element("div")
+            return
+        rows = await self._desk.run(lambda: self._desk.store().last(1))
+        for row in rows:
+            part = row.verdict.part_id
+            ui.label(texts.LAST_PART.format(part=part)).classes("title")
+            ui.element("img").props(f'src="/part/{part}.jpg" alt="{part}"')
+
+    async def _snap(self) -> None:
+        data, figures = await self._desk.run(
+            partial(camera_device.snap, self._desk.config, self._camera)
+        )
+        self._shown.clear()
+        with self._shown:
+            ui.element("img").props(f'src="{preview(data)}" alt="{self._camera.name}"')
+            table((), [(key, _figure(value)) for key, value in figures.items()], "numbers")
+
+    # ---- approval --------------------------------------------------------------------------
+
+    async def _settings(self) -> None:
+        config, name = self._desk.config, self._camera.name
+        try:
+            found = await self._desk.run(lambda: read_found(config, name))
+            recipe = await self._desk.run(lambda: load_recipe(config, found.recipe))
+        except ConfigError:
+            ui.label(texts.NO_WORD).classes("note")
+            return
+        known = recipe.recipe.limits.settings.get(name, {})
+        ui.label(texts.SETTINGS_OF.format(recipe=recipe.name)).classes("title")
+        state = texts.OTHER_SETTINGS if known else texts.NEVER_APPROVED
+        is_same = known == found.settings
+        ui.label(texts.ALL_APPROVED if is_same else state).classes(
+            "note" if is_same else "note is-warn"
+        )
+        rows = [
+            (key, known.get(key, "–"), found.settings.get(key, "–"))
+            for key in sorted(
+                known.keys() | found.settings.keys(),
+                key=lambda key: (known.get(key) == found.settings.get(key), key),
+            )
+        ]
+        with ui.element("div").classes("scroll"):
+            table((texts.FEATURE, texts.APPROVED_ONE, texts.NOW), rows)
+        if is_same or self._visit.user().role < Role.ENGINEER:
+            return
+        with ui.element("div").classes("bar"):
+            why = ui.input(placeholder=texts.REASON)
+            why.props(f'dense outlined aria-label="{texts.REASON}"').classes("grow")
+            button(
+                texts.APPROVE_SETTINGS, self._visit.tried(lambda: self._approve(why.value or ""))
+            )
+
+    async def _approve(self, reason: str) -> None:
+        user = _engineer(self._visit)
+        base, found = await self._desk.run(lambda: to_approve(self._desk.config))
+        new, answer = await self._desk.put_in_force(
+            base, approved(base, found), user, reason, WHAT, {}
+        )
+        text = texts.APPROVED.format(recipe=new.name, answer=answer)
+        ui.notify(text, type="positive", multi_line=True)
+        ui.timer(READ_S, ui.navigate.reload, once=True)
+
+
+def preview(png: bytes) -> str:
+    """A picture of any depth as a small JPEG in a data URL."""
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ConfigError("picture", "a PNG", f"{len(png)} bytes that are none")
+    if image.dtype != np.uint8:
+        image = cv2.convertScaleAbs(image, alpha=255 / max(1, int(image.max())))
+    scale = min(1.0, _PREVIEW_PX / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", small)[1].tobytes()
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def _value(feature: Feature) -> str:
+    if feature.value is None:
+        return ""
+    shown = f"{feature.value:g}" if isinstance(feature.value, float) else f"{feature.value}"
+    return f"{shown} {feature.unit}".rstrip()
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value}"
+
+
+def _engineer(visit: Visit) -> User:
+    user = visit.user()
+    if user.role < Role.ENGINEER:
+        raise ConfigError("role", texts.ROLES[Role.ENGINEER], texts.ROLES[user.role])
+    return user
