@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tools import bench
 from tools.bench_line import NUMBERS, number_of, numbered
+from tools.bench_plot import svg
 from tools.bench_row import NotMeasuredError, Row, quantiles
 
 KEYS = {
@@ -115,6 +117,24 @@ def test_a_budget_is_met_or_not(
     assert row.is_met is is_met
 
 
+def test_the_plot_shows_shares_of_budgets_that_there_are() -> None:
+    def bar(**row: Any) -> list[float]:
+        drawn = svg([Row(**{"bench": "b", "what": "w", "unit": "ms", **row})])
+        return [float(width) for width in re.findall(r'<rect class="m.*width="([\d.]+)"', drawn)]
+
+    assert bar(value=3.0, must=None) == bar(value=None, must=2.0) == []
+    within, just, beyond = (
+        bar(value=1.0, must=2.0),
+        bar(value=2.0, must=2.0),
+        bar(value=3, must=2.0),
+    )
+    assert within < just < beyond
+    assert (
+        bar(value=1000.0, must=500.0, is_floor=True) == within
+    )  # twice the floor, half the ceiling
+    assert bar(value=1e9, must=1.0) == bar(value=1e6, must=1.0)  # the axis ends somewhere
+
+
 def test_no_values_are_no_figures() -> None:
     assert quantiles([]) == {"p50": None, "p99": None, "max": None}
     assert quantiles(np.arange(101.0)) == {"p50": 50.0, "p99": 99.0, "max": 100.0}
@@ -151,6 +171,9 @@ def test_a_missed_budget_is_exit_1_unless_told_otherwise(
     text = document.read_text()
     assert "| slow | 3 ms | ≤ 2 |  | NO |  |" in text
     assert str(tmp_path) not in text
+    assert "](benchmarks.svg)" in text
+    plot = document.with_suffix(".svg").read_text()
+    assert plot.count('<rect class="missed"') == 1 and "3 ms" in plot
 
 
 def test_an_unknown_name_is_wrong_usage() -> None:
