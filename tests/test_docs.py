@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 from appliance.__main__ import COMMANDS
 from appliance.__main__ import app as command_line
 from appliance.codes import FaultCode, OfflineReason, Word
+from appliance.commands import unit_name
 from appliance.config import Products, load_config, read_toml
 from appliance.recipe import Recipe, load_recipe
+from appliance.supervise import process_table
 from tools import timing_diagrams
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +114,10 @@ def test_the_snippets_about_several_cameras_load(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'root = "."\ndeadline_ms = 200\n{cameras}')
     config = load_config(tmp_path / "config.toml")
     assert config.cameras == ("left", "right")
+    units = [unit_name(*row) for row in process_table(config)]
+    assert units[:3] == [
+        f"inspectd@{name}.service" for name in ("camera-left", "camera-right", "infer-0")
+    ]
     (tmp_path / "recipes" / "cap").mkdir(parents=True)
     (tmp_path / "recipes" / "cap" / "1.toml").write_text(recipe)
     loaded = load_recipe(config, "cap/1").recipe
