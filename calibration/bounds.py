@@ -128,3 +128,9 @@ def _check(count: int, total: int, confidence: float) -> None:
 def _check_rate(rate: float) -> None:
     if not 0 < rate < 1:
         raise ValueError(f"expected a rate between 0 and 1, got {rate}")
+
+
+def confidence_of(look: int) -> float:
+    """Of the bounds of opening number `look`: 95 % for all openings together, however many there
+    will be (each takes half of the doubt that is left)."""
+    return 1 - (1 - CONFIDENCE) / 2**look

@@ -13,7 +13,7 @@ from nicegui import ui
 from appliance.errors import ConfigError
 from appliance.recipe import Limits, LoadedRecipe
 from calibration import texts
-from calibration.bounds import CONFIDENCE, percent
+from calibration.bounds import confidence_of, percent
 from calibration.desk import Desk
 from calibration.frame import READ_S, Visit, button, field
 from calibration.limits import Outcome, outcome, parts_of, summary
@@ -135,12 +135,6 @@ class Proposals:
             lambda: self._desk.opinions.decide(one.id, "rejected", why.value or "", user)
         )
         self.show()
-
-
-def confidence_of(look: int) -> float:
-    """Of the bounds of opening number `look`: 95 % for all openings together, however many there
-    will be (each takes half of the doubt that is left)."""
-    return 1 - (1 - CONFIDENCE) / 2**look
 
 
 def lines(seen: Outcome, defect_rate: float) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ than on another, and a sticker at the top right, brightest of all; bad parts hav
 the top left: a map's maximum cannot tell them apart, statistics of a region can.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -53,14 +53,17 @@ class School:
         kinds: Sequence[str],
         settings: str = "",
         net: tuple[int, int] = NET,
+        size: tuple[int, int] = SIZE,
+        picture: Callable[[int, str], np.ndarray] | None = None,
     ) -> None:
         self.root, self.kinds = root, kinds
+        self._picture = picture or (lambda part_id, kind: part_picture(part_id, _is_bad(kind)))
         (root / "config.toml").write_text(
             f'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\n'
             f'folder = "x"\n{settings}'
         )
         self.config: Config = load_config(root / "config.toml")
-        self.bundle = write_network_bundle(self.config.bundles_dir / "cell-1", net=net, size=SIZE)
+        self.bundle = write_network_bundle(self.config.bundles_dir / "cell-1", net=net, size=size)
         recipe = Recipe(
             id="cell", version=1, bundle=self.bundle.id, bundle_dir="cell-1", decides="map_max",
             limits=Limits(t1=200.0, t2=250.0, set_by="training", reason="first proposal"),
@@ -92,7 +95,7 @@ class School:
             images[part_id] = image_path(part_id, opened)
             path = self.config.data_dir / images[part_id]
             path.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(path), part_picture(part_id, kind not in ("good", "")))
+            assert cv2.imwrite(str(path), self._picture(part_id, kind))
             if kind:
                 self.opinions.label(part_id, kind, self.users["eva"])
         store = Store(self.config.data_dir / "parts.db")
@@ -103,6 +106,10 @@ class School:
     def store(self) -> Store:
         """For reading."""
         return Store(self.config.data_dir / "parts.db", is_reader=True)
+
+
+def _is_bad(kind: str) -> bool:
+    return kind not in ("good", "")
 
 
 def quick_people(config: Config) -> People:

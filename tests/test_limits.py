@@ -1,14 +1,11 @@
 """Limits with a guarantee: their definition, their words, and the truth of what they promise.
 
-The simulations draw parts from known distributions, choose limits with the functions under test,
-and ask the distribution itself how many parts would escape. 10,000 runs each; a stated 95 % bound
-has to hold in at least 94.3 % (three standard errors below 95 %).
+The simulations are those of `tests/limits_truth.py`: a stated 95 % bound has to hold in at least
+94.3 % of 10,000 runs (three standard errors below 95 %), and as far below it as fewer runs allow.
 """
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from scipy.special import ndtr
 
 from calibration.bounds import upper_bound
 from calibration.cost import cost_svg
@@ -25,31 +22,11 @@ from calibration.limits import (
     summary,
 )
 from calibration.tradeoff import Costs, cost_of, cost_per_1000, curve, false_alarms_at, flips
+from tests import limits_truth as truth
+from tests.limits_truth import RUNS, TYPES, draw, least
 
-RUNS = 10_000
-LEAST = 0.943
-
-TYPES = {"scratch": (3.0, 1.0), "dent": (2.0, 1.5), "stain": (4.0, 2.0)}
-"""Type of defect → mean and spread of its normal margins; good parts are N(0, 1)."""
-
-
-def draw(
-    rng: np.random.Generator, good: int, each: int, types: tuple[str, ...] = tuple(TYPES)
-) -> Parts:
-    bad = [rng.normal(*TYPES[name], each) for name in types]
-    kinds = ("good",) * good + tuple(name for name in types for _ in range(each))
-    return Parts(np.concatenate([rng.normal(0, 1, good), *bad]).astype(np.float32), kinds)
-
-
-def below(limit: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
-    """True share of a type below a limit."""
-    mean, spread = TYPES[name]
-    return ndtr((np.asarray(limit, np.float64) - mean) / spread)
-
-
-def above(limit: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """True share of the good at or above a limit."""
-    return ndtr(-np.asarray(limit, np.float64))
+FEW = 2_000
+"""Runs of what is drawn part by part; `python -m tests.limits_truth` makes 10,000 of all."""
 
 
 # ---- truth ---------------------------------------------------------------------------------
@@ -57,75 +34,42 @@ def above(limit: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize(("count", "rate"), [(59, 0.05), (60, 0.05), (150, 0.05), (300, 0.01)])
 def test_the_escape_limit_keeps_its_promise(count: int, rate: float) -> None:
-    bad = np.random.default_rng(1).normal(*TYPES["dent"], (RUNS, count)).astype(np.float32)
-    limit = escape_limit(bad, rate, 0.95)
-    assert limit is not None and limit.shape == (RUNS,)
-    assert (below(limit, "dent") <= rate).mean() >= LEAST
+    assert truth.escape(RUNS, count, rate) >= least(RUNS)
 
 
 @pytest.mark.parametrize(("count", "rate"), [(59, 0.05), (200, 0.05), (1000, 0.01)])
 def test_the_overkill_limit_keeps_its_promise(count: int, rate: float) -> None:
-    good = np.random.default_rng(2).normal(0, 1, (RUNS, count)).astype(np.float32)
-    limit = overkill_limit(good, rate, 0.95)
-    assert limit is not None
-    assert (above(limit) <= rate).mean() >= LEAST
+    assert truth.overkill(RUNS, count, rate) >= least(RUNS)
 
 
 @pytest.mark.parametrize(("count", "rate"), [(19, 0.05), (50, 0.05), (333, 0.01)])
 def test_the_conformal_limit_rejects_no_more_good_parts_than_it_says(
     count: int, rate: float
 ) -> None:
-    good = np.random.default_rng(3).normal(0, 1, (RUNS, count)).astype(np.float32)
-    limit = conformal_limit(good, rate)
-    assert limit is not None
-    rejected = above(limit)
-    three_errors = 3 * rejected.std() / np.sqrt(RUNS)
-    assert rejected.mean() <= rate + three_errors
+    rejected, three_errors = truth.conformal(RUNS, count, rate)
+    assert rejected <= rate + three_errors
     # The guarantee is tight: at most 1/(n + 1) is given away.
-    assert rejected.mean() >= rate - 1 / (count + 1) - three_errors
+    assert rejected >= rate - 1 / (count + 1) - three_errors
 
 
-def test_a_proposal_keeps_all_it_states_choice_of_limits_included() -> None:
-    """Three types of defect, T1 the lowest of their limits, guard band on: all at once."""
-    rng = np.random.default_rng(4)
-    target = Target(max_escape=0.1, max_overkill=0.05)
-    escapes_hold = overkill_holds = 0
-    for _ in range(RUNS):
-        proposal = propose(draw(rng, 80, 60), target, guard_band=0.5)
-        assert proposal.t1 is not None and proposal.t2 is not None
-        assert proposal.proved_overkill is not None
-        escapes_hold += all(
-            below(proposal.t1, name) <= bound for name, bound in proposal.proved_escape.items()
-        )
-        overkill_holds += bool(above(proposal.t2) <= proposal.proved_overkill)
-    assert escapes_hold / RUNS >= LEAST
-    assert overkill_holds / RUNS >= LEAST
+@pytest.mark.parametrize("per_type", [True, False])
+def test_a_proposal_keeps_all_it_states_choice_of_limits_included(per_type: bool) -> None:
+    covered = truth.proposal(FEW, per_type=per_type)
+    assert {name: share for name, share in covered.items() if share < least(FEW)} == {}
 
 
 @pytest.mark.parametrize("looks", [1, 3])
 def test_fresh_parts_bound_any_limit_however_it_was_chosen(looks: int) -> None:
-    """Limits picked by eye from few calibrate parts, judged by the verify parts. With several
-    planned looks (each another score of the same parts) the best-looking outcome is taken, as an
-    impatient person would."""
-    rng = np.random.default_rng(5)
-    holds = dict.fromkeys(("escapes", "types", "overkill", "ppm", "review"), 0)
-    for _ in range(RUNS):
-        tried = []
-        for _ in range(looks):
-            bad = np.sort(rng.normal(*TYPES["dent"], 20)).astype(np.float32)
-            t1, t2 = float(bad[rng.integers(0, 4)]), float(bad[rng.integers(4, 12)])
-            tried.append((outcome(draw(rng, 60, 30), t1, t2, 0.95, looks), t1, t2))
-        seen, t1, t2 = min(tried, key=lambda one: one[0].escapes_all.upper)
-        true = {name: float(below(t1, name)) for name in TYPES}
-        mix = float(np.mean(list(true.values())))
-        holds["escapes"] += mix <= seen.escapes_all.upper
-        holds["types"] += all(true[name] <= seen.escapes[name].upper for name in TYPES)
-        holds["overkill"] += bool(above(t2) <= seen.overkill.upper)
-        holds["ppm"] += 1e6 * 0.01 * mix / (1 - 0.01 * (1 - mix)) <= seen.escape_ppm(0.01)[1]
-        good_band = float(above(t1) - above(t2))
-        bad_band = float(np.mean([below(t2, name) - below(t1, name) for name in TYPES]))
-        holds["review"] += 0.9 * good_band + 0.1 * bad_band <= seen.review_load(0.1)[1]
-    assert {name: count for name, count in holds.items() if count / RUNS < LEAST} == {}
+    covered = truth.fresh(FEW, looks)
+    assert {name: share for name, share in covered.items() if share < least(FEW)} == {}
+
+
+def test_every_opening_of_the_same_verify_parts_keeps_its_bound() -> None:
+    assert truth.opened_again(FEW) >= least(FEW)
+
+
+def test_three_standard_errors_of_ten_thousand_runs() -> None:
+    assert least(RUNS) == pytest.approx(0.943, abs=5e-4)
 
 
 @pytest.mark.parametrize(("looks", "is_honest"), [(5, True), (1, False)])
@@ -136,7 +80,7 @@ def test_the_best_of_five_looks_keeps_its_bound_only_where_five_were_planned(
     missed = np.random.default_rng(6).binomial(59, 0.05, (RUNS, 5)).min(axis=1)
     bound_of = [outcome(_missing(k), 0.0, 0.0, 0.95, looks).escapes_all.upper for k in range(60)]
     covered = (np.array(bound_of)[missed] >= 0.05).mean()
-    assert (covered >= LEAST) == is_honest
+    assert (covered >= least(RUNS)) == is_honest
 
 
 def _missing(count: int) -> Parts:
