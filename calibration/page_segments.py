@@ -25,6 +25,7 @@ from calibration.region_map import (
     coloured,
     data_url,
     hidden,
+    painted,
     received,
     region_scores,
 )
@@ -33,14 +34,19 @@ from calibration.region_map import (
 class Painter(ui.element, component="segment_painter.js"):
     """Regions over a picture; tells of every stroke."""
 
-    def __init__(self, made: RegionMap, picture: bytes, painted: Any) -> None:
+    def __init__(self, made: RegionMap, force: RegionMap, told: Any) -> None:
         super().__init__()
         height, width = made.labels.shape
         self.props["width"], self.props["height"] = width, height
-        self.props["image"] = data_url(picture) if picture else ""
+        self.props["image"] = ""
         self.props["runs"], self.props["regions"] = made.runs(), made.regions()
+        self.props["force"] = force.runs(made)
         self.props["texts"] = texts.PAINT
-        self.on("painted", painted)
+        self.on("painted", told)
+
+    def show(self, picture: bytes) -> None:
+        """What lies below the regions."""
+        self.props["image"] = data_url(picture) if picture else ""
 
 
 async def build(desk: Desk, visit: Visit) -> None:
@@ -75,12 +81,12 @@ class _Segments:
     def __init__(self, desk: Desk, visit: Visit, recipe: LoadedRecipe, bundle: Bundle) -> None:
         self._desk, self._visit, self._recipe, self._bundle = desk, visit, recipe, bundle
         self._old = coloured(bundle.segment_map(), bundle.manifest.segments)
-        self._made = self._old
+        self._made = self._fitted_last()
         self._parts: list[tuple[int, str]] = []
         self._maps: npt.NDArray[np.float32] | None = None
         with ui.element("div").classes("segments-left"):
             with ui.element("section").classes("panel"):
-                self._place = ui.element("div")
+                self._painter = Painter(self._made, self._old, visit.tried_with(self._painted))
                 self._ignored = ui.label("").classes("caps")
                 ui.label(texts.PAINT_NOTE).classes("note")
             with ui.element("section").classes("panel"):
@@ -102,13 +108,18 @@ class _Segments:
     async def load(self) -> None:
         """What is on the disk: the mean picture, maps of an earlier look, jobs."""
         look = await self._desk.run(self._last_look)
-        with self._place:
-            Painter(self._made, await self._desk.run(lambda: self._picture(look)),
-                    self._visit.tried_with(self._painted))  # fmt: skip
+        self._painter.show(await self._desk.run(lambda: self._picture(look)))
         await self._take(look)
         await self._warn()
         await self._looking.look()
         await self._fitting.look()
+
+    def _fitted_last(self) -> RegionMap:
+        """What was painted last over this bundle, else its own map."""
+        folder = self._desk.workers.jobs.newest("regions", self._recipe.recipe.id)
+        if folder is None or folder.job.bundle != self._bundle.id:
+            return self._old
+        return painted(folder.path)
 
     # ---- painting --------------------------------------------------------------------------
 
@@ -155,10 +166,7 @@ class _Segments:
     async def _looked(self, state: State) -> None:
         look = await self._desk.run(self._last_look)
         if state.state == "done" and look is not None:
-            self._place.clear()
-            with self._place:
-                picture = await self._desk.run(lambda: self._picture(look))
-                Painter(self._made, picture, self._visit.tried_with(self._painted))
+            self._painter.show(await self._desk.run(lambda: self._picture(look)))
             await self._take(look)
 
     def _last_look(self) -> JobFolder | None:

@@ -7,6 +7,7 @@ wish, and is taken for a map only when every pixel of it is accounted for.
 import base64
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,6 +25,8 @@ PALETTE = (
     "#e6194b", "#3cb44b", "#0082c8", "#f58230", "#911eb4", "#46f0f0", "#f032e6", "#d2f53c",
     "#aa6e28",
 )  # fmt: skip
+KEEP = 254
+"""In what is sent to a browser: no label of this map."""
 _MOST_REGIONS = 32
 _LONGEST_NAME = 40
 _QUANTILE = STATISTICS.index("q99.5")
@@ -42,9 +45,17 @@ class RegionMap(NamedTuple):
         """Share of the picture that nothing looks at."""
         return float((self.labels == IGNORED).mean())
 
-    def runs(self) -> list[int]:
-        """As a browser wants it."""
+    def runs(self, numbers_of: "RegionMap | None" = None) -> list[int]:
+        """As a browser wants it; in the numbers of another map's regions of the same names, KEEP
+        where that map has none."""
         flat = self.labels.reshape(-1)
+        if numbers_of is not None:
+            number = np.full(256, KEEP, np.uint8)
+            number[IGNORED] = IGNORED
+            for place, name in enumerate(self.names):
+                if name in numbers_of.names:
+                    number[place] = numbers_of.names.index(name)
+            flat = number[flat]
         starts = np.concatenate([[0], np.flatnonzero(np.diff(flat.astype(np.int16))) + 1])
         counts = np.diff(np.append(starts, len(flat)))
         return np.stack([flat[starts], counts], axis=1).reshape(-1).tolist()
@@ -78,6 +89,21 @@ def coloured(labels: Labels, names: Sequence[str]) -> RegionMap:
     """A map of a bundle, in our colours."""
     colours = tuple(PALETTE[place % len(PALETTE)] for place in range(len(names)))
     return RegionMap(labels, tuple(names), colours)
+
+
+def painted(folder: Path) -> RegionMap:
+    """As `files` wrote it. Raises ConfigError."""
+    try:
+        regions = msgspec.json.decode((folder / "segments.json").read_bytes(), type=list[_Region])
+    except (OSError, msgspec.DecodeError) as err:
+        raise ConfigError(folder / "segments.json", "names and colours", str(err)) from err
+    labels = cv2.imread(str(folder / "segments.png"), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ConfigError(folder / "segments.png", "an 8-bit one-channel PNG", "something else")
+    return RegionMap(
+        labels.astype(np.uint8, copy=False), tuple(region.name for region in regions),
+        tuple(region.colour for region in regions),
+    )  # fmt: skip
 
 
 def received(message: Any, size: tuple[int, int]) -> RegionMap:

@@ -1,7 +1,7 @@
 // A picture of the part with its regions over it, to be painted with a finger: brush, rectangle,
 // polygon, erase, undo. Holds one number per pixel of the network's input; tells the page after every
 // stroke what is there now, as runs of equal labels.
-const IGNORED = 255, UNDO = 40, LEAST_SIDE = 420;
+const IGNORED = 255, KEEP = 254, UNDO = 40, LEAST_SIDE = 420;
 const COLOURS = ["#e6194b", "#3cb44b", "#0082c8", "#f58230", "#911eb4", "#46f0f0", "#f032e6", "#d2f53c", "#aa6e28"];
 
 export default {
@@ -43,7 +43,7 @@ export default {
       </div>
     </div>
   `,
-  props: { width: Number, height: Number, image: String, runs: Array, regions: Array, texts: Object },
+  props: { width: Number, height: Number, image: String, runs: Array, force: Array, regions: Array, texts: Object },
   emits: ["painted"],
   data() {
     return {
@@ -63,11 +63,17 @@ export default {
       return Math.max(4, Math.round(Math.min(this.width, this.height) / 2));
     },
   },
-  watch: { opacity: "draw" },
+  watch: {
+    opacity: "draw",
+    image(next) {
+      this.below.src = next;
+    },
+  },
   created() {
     // Not reactive: a proxy around every pixel would be slow.
-    this.base = unpacked(this.runs, this.width * this.height);
-    this.labels = this.base.slice();
+    this.labels = unpacked(this.runs, this.width * this.height);
+    // The map in force in the same numbers; KEEP where its region is not there any more.
+    this.base = unpacked(this.force, this.width * this.height);
     this.into = {};
     this.count();
   },
@@ -205,7 +211,8 @@ export default {
     put(column, row) {
       if (column < 0 || row < 0 || column >= this.width || row >= this.height) return;
       const i = row * this.width + column;
-      this.labels[i] = this.tool === "erase" ? this.erased(this.base[i]) : this.held;
+      if (this.tool !== "erase") this.labels[i] = this.held;
+      else if (this.base[i] !== KEEP) this.labels[i] = this.erased(this.base[i]);
     },
     erased(id) {
       while (id in this.into) id = this.into[id];

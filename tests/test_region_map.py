@@ -1,12 +1,21 @@
 """Segment maps between browser and file, and what their regions say of parts."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from appliance.errors import ConfigError
-from calibration.region_map import apart, coloured, hidden, received, region_scores
+from calibration.region_map import (
+    KEEP,
+    apart,
+    coloured,
+    hidden,
+    painted,
+    received,
+    region_scores,
+)
 from calibration.region_view import region_rows
 
 SIZE = (4, 6)
@@ -22,6 +31,18 @@ def labels() -> np.ndarray:
 def sent(**changes: Any) -> dict[str, Any]:
     made = coloured(labels(), ("top", "bottom"))
     return {"runs": made.runs(), "regions": made.regions()} | changes
+
+
+def test_a_map_in_the_numbers_of_another_one_and_from_its_files(tmp_path: Path) -> None:
+    made = coloured(labels(), ("top", "bottom"))
+    other = coloured(labels(), ("bottom", "third"))
+    assert made.runs(other) == [KEEP, 12, 0, 11, 255, 1]
+    for name, data in made.files().items():
+        (tmp_path / name).write_bytes(data)
+    assert painted(tmp_path).equals(made) and painted(tmp_path).colours == made.colours
+    (tmp_path / "segments.png").write_bytes(b"")
+    with pytest.raises(ConfigError, match="8-bit one-channel PNG"):
+        painted(tmp_path)
 
 
 def test_a_map_comes_back_as_it_went() -> None:
