@@ -29,7 +29,7 @@ import typer
 
 from appliance.archive import read_image
 from appliance.bundle import Bundle, hash_file, load_bundle
-from appliance.config import Config, load_config, write_atomically
+from appliance.config import Config, Engine, load_config, write_atomically
 from appliance.errors import ConfigError, DeviceError, PartError
 from appliance.jobs import Job, JobFolder, JobPart, Jobs, Result, Sealed, State, write
 from appliance.pictures_judged import PictureJudge
@@ -144,18 +144,21 @@ class _Picture(NamedTuple):
 class _Bench:
     """What every kind of job works with."""
 
-    def __init__(self, config: Config, job: Job, folder: JobFolder) -> None:
-        self.config, self.job, self.folder = config, job, folder
-        self.recipe: LoadedRecipe = load_recipe(config, job.recipe)
+    def __init__(self, settings: Config, job: Job, folder: JobFolder) -> None:
+        self.config, self.job, self.folder = settings, job, folder
+        self.recipe: LoadedRecipe = load_recipe(settings, job.recipe)
         recipe = self.recipe.recipe
-        self.bundle = load_bundle(config.bundles_dir / recipe.bundle_dir, recipe.bundle)
+        self.bundle = load_bundle(settings.bundles_dir / recipe.bundle_dir, recipe.bundle)
         self.counts: Counter[str] = Counter()
         if not job.parts:
             raise ConfigError("job", "at least one part with a picture", "none")
 
     def judge(self, bundle: Bundle, camera: str) -> PictureJudge:
-        """The engine of the line with another number of threads, on parts of this camera."""
+        """For parts of this camera: the engine of the line where it runs on the processor, with
+        fewer threads; else ONNX Runtime in fp32, since a job has no GPU and builds no engine."""
         settings = msgspec.structs.replace(self.config.engine, threads=_THREADS)
+        if settings.kind in ("tensorrt", "onnx-cuda"):
+            settings = Engine(kind="onnx", threads=_THREADS)
         view = self.recipe.recipe.camera.get(camera)
         where = f"recipe {self.recipe.name}: camera.{camera}"
         return PictureJudge(bundle, settings, self.config.engines_dir, view, where)
