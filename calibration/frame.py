@@ -68,6 +68,14 @@ class Visit:
 
         return run
 
+    def glanced(self, call: Callable[[], Any]) -> Callable[[], Awaitable[None]]:
+        """The same for what a page does by itself: no action of the person, whose session ends."""
+
+        async def run() -> None:
+            await self._try(call, is_action=False)
+
+        return run
+
     def tried_with(self, call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[None]]:
         """The same for a handler that takes the event."""
 
@@ -76,9 +84,10 @@ class Visit:
 
         return run
 
-    async def _try(self, call: Callable[[], Any]) -> None:
+    async def _try(self, call: Callable[[], Any], is_action: bool = True) -> None:
         try:
-            self.user()
+            if self._desk.sessions.user(self._token, is_action=is_action) is None:
+                raise Gone
             result = call()
             if inspect.isawaitable(result):
                 await result

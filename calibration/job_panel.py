@@ -1,5 +1,6 @@
 """How a job is getting on, what came of it, and the step from a bundle to a proposal."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,15 +36,20 @@ class JobPanel:
         self._over, self._proposed = over, proposed
         self._body = ui.element("div").classes("job")
         self._shown: State | None = None
-        ui.timer(_LOOK_S, visit.tried(self.look), immediate=False)
+        self._is_lost = False
+        ui.timer(_LOOK_S, visit.glanced(self.look), immediate=False)
 
     async def look(self) -> None:
         """Show it where anything has changed."""
         folder, state = await self._desk.run(self._newest)
-        if folder is None or state is None or state == self._shown:
+        if folder is None or state is None:
+            return
+        waited_ns = time.time_ns() - state.at_utc_ns
+        is_lost = state.state == "waiting" and waited_ns > _LOST_NS
+        if (state, is_lost) == (self._shown, self._is_lost):
             return
         ended = self._shown is not None and not self._shown.is_over and state.is_over
-        self._shown = state
+        self._shown, self._is_lost = state, is_lost
         self._show(folder, state)
         if ended:
             await self._over(state)
@@ -59,7 +65,9 @@ class JobPanel:
         with self._body:
             if not state.is_over:
                 text = texts.JOB_RUNS.format(stage=state.stage, done=state.done)
-                ui.label(texts.JOB_WAITS if state.state == "waiting" else text).classes("caps")
+                if state.state == "waiting":
+                    text = texts.JOB_LOST if self._is_lost else texts.JOB_WAITS
+                ui.label(text).classes("note is-warn" if self._is_lost else "caps")
                 with ui.element("div").classes("job-bar"):
                     ui.element("div").style(f"width: {state.done:.1%}")
                 button(texts.STOP_JOB, self._visit.tried(self._stop))

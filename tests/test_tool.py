@@ -131,7 +131,18 @@ def form(**fields: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "path", ["/parts", "/calibrate", "/recipes", "/health", "/report", "/users", "/audit"]
+    "path",
+    [
+        "/parts",
+        "/calibrate",
+        "/segments",
+        "/teach",
+        "/recipes",
+        "/health",
+        "/report",
+        "/users",
+        "/audit",
+    ],
 )
 def test_every_page_asks_who_is_there(shop: Shop, path: str) -> None:
     status, _ = ask(shop, path)
