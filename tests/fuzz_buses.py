@@ -38,6 +38,9 @@ STRANGER = "127.0.0.2"
 """The address that the noise comes from: the PLC's is 127.0.0.1, and no other may write."""
 _PATIENCE_S = 30.0
 """For the answer to a good request, also on a machine that does other things."""
+_RATE_HZ = 5
+_FILL_S = 240.0
+"""What is remembered on purpose fills up first: 1000 results in the process `bus`."""
 CHECK_EVERY = 200
 """Inputs between two good requests, each of which must be answered."""
 
@@ -350,7 +353,7 @@ def campaign(bus: str, seconds: float, seed: int) -> dict[str, Any]:
         line.start()
         ear.await_ready(120)
         parts_file = line.root / "parts.jsonl"
-        line.start_plc("--forever", "--rate", "5", "--parts-file", str(parts_file))
+        line.start_plc("--forever", "--rate", str(_RATE_HZ), "--parts-file", str(parts_file))
         ear.await_parts(5, 120)
         if bus == "opcua":
             _await_port(port)
@@ -372,7 +375,8 @@ def campaign(bus: str, seconds: float, seed: int) -> dict[str, Any]:
         if watch.ended:
             sys.stderr.write((line.root / "log").read_text(errors="replace"))
         unaccounted = ear.figure("unaccounted")
-    kept = [s for s in watch.samples if s[0] > watch.samples[-1][0] / 5] or watch.samples
+    filled_s = min(_FILL_S, watch.samples[-1][0] / 2)
+    kept = [sample for sample in watch.samples if sample[0] >= filled_s]
     per_second, bound = slope([s[0] for s in kept], [s[1] for s in kept])
     return {
         "bus": bus,
