@@ -140,6 +140,14 @@ def test_no_values_are_no_figures() -> None:
     assert quantiles(np.arange(101.0)) == {"p50": 50.0, "p99": 99.0, "max": 100.0}
 
 
+def test_a_row_is_an_object_with_every_key() -> None:
+    row = Row(bench="b", what="w", value=3.0, unit="ms", must=2.0, spread={"p50": 1.0}, note="n")
+    assert row.as_object() == {
+        "bench": "b", "what": "w", "value": 3.0, "unit": "ms", "must": 2.0, "ambition": None,
+        "is_floor": False, "is_met": False, "spread": {"p50": 1.0}, "note": "n",
+    }  # fmt: skip
+
+
 def test_what_cannot_be_measured_is_a_row_that_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

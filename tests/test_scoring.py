@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from appliance.bundle import Bundle, load_bundle
+from appliance.bundle import Bundle, finish_bundle, load_bundle
 from appliance.codes import OfflineReason, Reason
 from appliance.engine_null import write_null_bundle
 from appliance.errors import ArtefactError, PartError
+from appliance.forest import fit
 from appliance.frames import FrameOverwritten, RingReader, RingWriter
 from appliance.messages import PixelRef, Scored
 from appliance.recipe import Decides, LoadedRecipe, View
@@ -224,3 +225,32 @@ def test_worst_region_where_nothing_is_seen() -> None:
     amap = np.zeros((SIDE, SIDE), np.float32)
     box, count = worst_region(amap, np.zeros((SIDE, SIDE), bool), (0, 0, 10, 10))
     assert (box, count) == ((0, 0, 10, 10), 0)
+
+
+def test_the_forest_decides_where_the_recipe_says_so_and_gives_its_reasons(
+    bundle: Bundle, maps: Maps, tmp_path: Path
+) -> None:
+    """The bundle of the null engine, with a forest that takes the maximum of a map for bad."""
+    columns = bundle.manifest.columns
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 0.1, (80, len(columns))).astype(np.float32)
+    labels = np.arange(80) % 2
+    features[labels == 1] += 3
+    path = tmp_path / "segad.ubj"
+    fit(features, labels, columns, seed=0).save(path)
+    manifest = msgspec.structs.replace(bundle.manifest, forest=path.name, files={})
+    draft = tmp_path / "draft"
+    shutil.copytree(bundle.folder, draft)
+    shutil.copy(path, draft)
+    scorer = Scorer(finish_bundle(draft, tmp_path / "bundle", manifest))
+    good = scorer.score(maps.scored(flat()), maps.reader, recipe("segad"), FRAME)
+    bad = scorer.score(maps.scored(flat(3.0)), maps.reader, recipe("segad"), FRAME)
+    assert good.margin < 0 < bad.margin and good.reasons == ()
+    assert bad.map_max == 3.0 and bad.reasons == (), "below T1 nobody asks why"
+    limits = msgspec.structs.replace(recipe("segad").recipe.limits, t1=0.0, t2=bad.margin)
+    strict = msgspec.structs.replace(
+        recipe("segad"), recipe=msgspec.structs.replace(recipe("segad").recipe, limits=limits)
+    )
+    told = scorer.score(maps.scored(flat(3.0)), maps.reader, strict, FRAME)
+    assert told.margin == bad.margin and told.region_px is not None
+    assert "segment all: q99.5 of null is high" in "; ".join(told.reasons)
