@@ -106,6 +106,7 @@ COUNTERS = (
 READY = "Ready for parts"
 NOT_READY = "Not ready"
 FAULT = "Fault"
+IN_CONTROL = "{owner} has control"
 SIMULATED = "SIMULATED – pictures or model are not real. No part may be released."
 SILENT = "DECISION SILENT"
 SILENT_DETAIL = "No verdict counts until it answers again. The PLC rejects every part."

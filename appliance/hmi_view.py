@@ -186,7 +186,10 @@ class LiveView:
         return _meaning(texts.STATES, State, self._register(104)), ""
 
     def _notice(self) -> str:
-        return " · ".join(self._words.notes) if self._words else ""
+        if self._words is None:
+            return ""
+        owner = texts.IN_CONTROL.format(owner=self._words.owner) if self._words.owner else ""
+        return " · ".join(filter(None, (owner, *self._words.notes)))
 
     def _ledger(self) -> tuple[str, str, tuple[str, ...]]:
         figures = self._words.ledger if self._words else {}

@@ -86,6 +86,17 @@ class Kept(NamedTuple):
     image: str
 
 
+class Delivered(NamedTuple):
+    """A part that left the line as good, and what it is found by."""
+
+    part_id: int
+    part_tag: int
+    part_text: str
+    lot: str
+    recipe: str
+    opened_utc_ns: int
+
+
 class Added(msgspec.Struct, frozen=True, kw_only=True):
     """What one write did."""
 
@@ -189,6 +200,17 @@ class Store:
             query = query.where(parts.c.word.in_([word.name for word in words]))
         return self._read(query)
 
+    def first(self, bundle: str, decides: str, count: int) -> tuple[PartRow, ...]:
+        """The oldest production parts of one bundle and score, newest of them first."""
+        query = (
+            sa.select(parts)
+            .where(parts.c.bundle == bundle, parts.c.decides == decides)
+            .where(sa.not_(parts.c.is_challenge))
+            .order_by(parts.c.part_id)
+            .limit(count)
+        )
+        return self._read(query)[::-1]
+
     def find(
         self,
         text: str = "",
@@ -197,17 +219,20 @@ class Store:
         count: int = 50,
         opened_utc_ns: tuple[int | None, int | None] = (None, None),
         is_challenge: bool | None = None,
+        after: int = 0,
     ) -> tuple[PartRow, ...]:
         """Parts whose id, tag, text, lot or recipe is `text` or begins with it, newest first.
 
-        before: ids below this one only, for the next page. opened_utc_ns: from the first time on
-        and before the second, None = open. is_challenge: challenge parts alone, or none of them.
+        before, after: ids below and above these only, for pages. opened_utc_ns: from the first
+        time on and before the second, None = open. is_challenge: challenge parts alone, or none.
         """
         query = sa.select(parts).order_by(parts.c.part_id.desc()).limit(count)
         if words:
             query = query.where(parts.c.word.in_([word.name for word in words]))
         if before is not None:
             query = query.where(parts.c.part_id < before)
+        if after:
+            query = query.where(parts.c.part_id > after)
         since_ns, until_ns = opened_utc_ns
         if since_ns is not None:
             query = query.where(parts.c.opened_utc_ns >= since_ns)
@@ -283,6 +308,19 @@ class Store:
                 for part_id, row in connection.execute(query)
                 if row
             }
+
+    def delivered(self, after: int) -> tuple[Delivered, ...]:
+        """Production parts with OK and an id above this one, oldest first."""
+        columns = [parts.c[name] for name in Delivered._fields]
+        query = sa.select(*columns).where(*_delivered(after)).order_by(parts.c.part_id)
+        with self._translated(), self._engine.connect() as connection:
+            return tuple(Delivered(*row) for row in connection.execute(query))
+
+    def delivered_count(self, after: int) -> int:
+        """How many `delivered` would give."""
+        query = sa.select(sa.func.count()).select_from(parts).where(*_delivered(after))
+        with self._translated(), self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def words(self, part_ids: Sequence[int]) -> dict[int, Word]:
         """Part → its word, for those that have a row."""
@@ -534,6 +572,11 @@ def _connect(where: Where, is_reader: bool) -> sa.Engine:
         connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _delivered(after: int) -> tuple[sa.ColumnElement[bool], ...]:
+    is_later = parts.c.part_id > after
+    return parts.c.word == Word.OK.name, is_later, sa.not_(parts.c.is_challenge)
 
 
 def _to_row(verdict: Verdict, now_utc_ns: int) -> dict[str, Any]:

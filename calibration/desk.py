@@ -1,6 +1,8 @@
 """What every page of the tool shares: the box's files, its people, the line's last words."""
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,22 +19,26 @@ from appliance.codes import CommandError
 from appliance.config import Config, load_products
 from appliance.errors import ConfigError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
-from appliance.messages import Verdict, Words
+from appliance.messages import Health, Verdict, Words
 from appliance.recipe import LoadedRecipe, Recipe, load_recipe
 from appliance.store import Store, where
 from appliance.wire import AsyncReceiver
 from calibration import texts
+from calibration.baselines import Baselines
+from calibration.challenges import Challenges
 from calibration.opinions import Opinions
 from calibration.people import People, User
 from calibration.publish import order, publish, use
 from calibration.recorded import recorded_map
 from calibration.sessions import Sessions
+from calibration.study_log import StudyLog
 from calibration.tokens import Tokens
 from calibration.workers import Workers
 
 T = TypeVar("T")
 _RECENT = 100
 """Verdicts whose pixels may still lie in the rings."""
+_SILENT_S = 2.0
 
 
 class Desk:
@@ -46,7 +52,14 @@ class Desk:
         self.sessions = Sessions(self.people)
         self.tokens = Tokens(self.people)
         self.workers = Workers(config, config_path)
+        self.challenges = Challenges(self.people)
+        self.studies = StudyLog(self.people)
+        self.baselines = Baselines(self.people)
+        self.columns: dict[str, tuple[str, ...]] = {}
+        """Bundle → names of its features, as they were read once."""
+        self.health: dict[str, Health] = {}
         self.words: Words | None = None
+        self._heard_s = -math.inf
         self._recent: OrderedDict[int, Verdict] = OrderedDict()
         self._pictures = Pictures(config, partial(recorded_map, config.recordings_dir))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tool")
@@ -66,11 +79,54 @@ class Desk:
     def heard(self, message: object) -> None:
         """What decide says to everybody."""
         if isinstance(message, Words):
-            self.words = message
+            self.words, self._heard_s = message, time.monotonic()
+        elif isinstance(message, Health):
+            self.health[message.process] = message
         elif isinstance(message, Verdict):
             self._recent[message.part_id] = message
             if len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
+
+    @property
+    def is_heard(self) -> bool:
+        """The line spoke within the last seconds: what it said last is how it is."""
+        return time.monotonic() - self._heard_s < _SILENT_S
+
+    # ---- orders ----------------------------------------------------------------------------
+
+    async def order(self, name: str, by: str, argument: str = "") -> tuple[CommandError, str]:
+        """Tell the line something; its answer and one sentence. One order at a time."""
+        async with self._ordering:
+            answer = await order(self._commands, name, by, argument)
+        return CommandError(answer.code), answer.detail
+
+    async def ordered(
+        self,
+        name: str,
+        what: str,
+        by: User,
+        reason: str,
+        *,
+        argument: str | None = None,
+        old: object = None,
+    ) -> None:
+        """An order of a person: in the journal first, then to the line; a refusal is journalled,
+        too, and raises ConfigError. argument: the reason, where nothing else is said."""
+
+        def note(what: str, reason: str) -> None:
+            self.journal.append(
+                by.name, what, subject="line", old=old, reason=reason,
+                role=by.role.name, source="page",
+            )  # fmt: skip
+
+        await self.run(lambda: note(what, reason.strip()))
+        code, detail = await self.order(
+            name, by.name, reason.strip() if argument is None else argument
+        )
+        if code != CommandError.DONE:
+            said = f"{code.name.lower().replace('_', ' ')}: {detail}"
+            await self.run(lambda: note(f"{what}.refused", said))
+            raise ConfigError(name, "the line to obey", said)
 
     # ---- pictures --------------------------------------------------------------------------
 

@@ -6,20 +6,23 @@ What is posted is never longer than a form: the tool takes no uploads.
 from collections.abc import Awaitable, Callable
 from html import escape
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from appliance.errors import ConfigError, DeviceError
 from calibration import texts
 from calibration.api import WHERE, make_api
 from calibration.desk import Desk
 from calibration.frame import PAGES
 from calibration.people import LogInError
+from calibration.quarantine import as_csv, as_page, find_last_good
 from calibration.sessions import COOKIE
 
 _LONGEST_FORM = 4096
-_CLOSED = ("/part/", "/regions/")
+_CLOSED = ("/part/", "/regions/", "/challenge/", "/msa/")
 _HERE = Path(__file__).parent
 
 
@@ -53,6 +56,24 @@ def add_door(app: FastAPI, desk: Desk) -> None:
         return await follow(request)
 
     app.mount(WHERE, make_api(desk))
+
+    @app.get("/challenge/quarantine.{kind}")
+    async def quarantine(kind: Literal["csv", "html"]) -> Response:
+        def made() -> str:
+            good = find_last_good(desk.store(), desk.challenges)
+            parts = desk.store().delivered(good.after_part_id)
+            return as_csv(parts) if kind == "csv" else as_page(parts, good)
+
+        media = {"csv": "text/csv; charset=utf-8", "html": "text/html"}[kind]
+        try:
+            return Response(await desk.run(made), media_type=media)
+        except (ConfigError, DeviceError) as err:
+            return Response(str(err), 503, media_type="text/plain")
+
+    @app.get("/msa/{identity}.html")
+    async def study(identity: int) -> Response:
+        page = await desk.run(lambda: desk.studies.page(identity)) if identity < 1 << 31 else None
+        return HTMLResponse(page) if page else Response("no such study", 404)
 
     @app.get("/")
     async def home() -> Response:

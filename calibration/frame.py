@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from appliance.errors import ConfigError, DeviceError
-from calibration import texts
+from calibration import control, texts
 from calibration.desk import Desk
 from calibration.people import Role, User
 from calibration.sessions import COOKIE
@@ -23,6 +23,8 @@ PAGES: tuple[tuple[str, str, Role], ...] = (
     ("/calibrate", texts.CALIBRATE, Role.OPERATOR),
     ("/segments", texts.SEGMENTS, Role.ENGINEER),
     ("/teach", texts.TEACH, Role.ENGINEER),
+    ("/challenge", texts.CHALLENGE, Role.OPERATOR),
+    ("/msa", texts.MSA, Role.OPERATOR),
     ("/recipes", texts.RECIPES, Role.OPERATOR),
     ("/camera", texts.CAMERA, Role.TECHNICIAN),
     ("/health", texts.HEALTH, Role.OPERATOR),
@@ -114,7 +116,10 @@ def register(desk: Desk, address: str, build: Build) -> None:
             return RedirectResponse(f"/login?next={address}", status_code=303)
         visit = Visit(desk, token)
         with ui.element("div").classes("desk"):
-            _top(desk, address, user)
+            ask = _top(desk, address, user)
+            bar = ControlBar(desk, visit, user)
+            if ask is not None:
+                ask.on("click", bar.ask)
             with ui.element("main").classes("desk-body"):
                 if user.role < least:
                     ui.label(texts.NOT_YOURS.format(role=texts.ROLES[least])).classes("note")
@@ -127,7 +132,9 @@ def register(desk: Desk, address: str, build: Build) -> None:
         return None
 
 
-def _top(desk: Desk, here: str, user: User) -> None:
+def _top(desk: Desk, here: str, user: User) -> ui.element | None:
+    """Where to go, and who is there; the button that asks for control, for those who may."""
+    ask = None
     with ui.element("header").classes("top"):
         ui.label(texts.TITLE).classes("brand")
         with ui.element("nav").classes("nav"):
@@ -144,6 +151,9 @@ def _top(desk: Desk, here: str, user: User) -> None:
                     js_handler="(e) => { e.preventDefault(); "
                     f"location.href = `http://${{location.hostname}}:{port}/`; }}",
                 )
+        if user.role >= Role.TECHNICIAN:
+            with ui.element("button").classes("plain").props('type="button"') as ask:
+                ui.label(texts.CONTROL)
         ui.label(f"{user.name} · {texts.ROLES[user.role]}").classes("who")
         with ui.element("form").props('method="post" action="/logout"').classes("out"):
             with ui.element("button").props('type="submit"').classes("plain"):
@@ -151,6 +161,63 @@ def _top(desk: Desk, here: str, user: User) -> None:
         with ui.element("button").classes("theme").props(f'aria-label="{texts.THEME}"') as theme:
             ui.label("◐")
         theme.on("click", js_handler="() => window.inspectdTheme()")
+    return ask
+
+
+class ControlBar:
+    """Who has control, on every page; and for those who may, the way to change it."""
+
+    def __init__(self, desk: Desk, visit: Visit, user: User) -> None:
+        self._desk, self._visit = desk, visit
+        self._may = user.role >= Role.TECHNICIAN
+        self._is_asked = False
+        self._bar = ui.element("div").classes("control").props('role="status"')
+        with self._bar:
+            self._says = ui.label("").classes("control-says")
+            with ui.element("div").classes("control-form") as self._form:
+                self._reason = field(texts.CONTROL_REASON)
+                self._take = button(texts.TAKE_CONTROL, visit.tried(self._taken), "is-main")
+                self._release = button(
+                    texts.RELEASE_CONTROL, visit.tried(self._released), "is-main"
+                )
+        self.update()
+        ui.timer(control.LOOK_S, self.update)
+
+    def ask(self) -> None:
+        """Show the form, or put it away."""
+        self._is_asked = not self._is_asked
+        self.update()
+
+    def update(self) -> None:
+        """As the line says."""
+        words = self._desk.words
+        owner = words.owner if words else ""
+        says = texts.IN_CONTROL.format(owner=owner) if owner else texts.PLC_IN_CONTROL
+        if not self._desk.is_heard:
+            says = texts.SILENT
+        if says != self._says.text:
+            self._says.text = says
+        self._show(self._bar, bool(owner) or self._is_asked or not self._desk.is_heard)
+        self._show(self._form, self._may and (bool(owner) or self._is_asked))
+        self._show(self._take, not owner)
+        self._show(self._release, bool(owner))
+        self._bar.classes(**{"add" if owner else "remove": "is-held"})
+
+    async def _taken(self) -> None:
+        await self._ordered(control.take)
+
+    async def _released(self) -> None:
+        await self._ordered(control.give_back)
+
+    async def _ordered(self, hand_over: Callable[[Desk, User, str], Awaitable[None]]) -> None:
+        await hand_over(self._desk, self._visit.user(), self._reason.value or "")
+        self._reason.value, self._is_asked = "", False
+        ui.notify(texts.DONE, type="positive")
+
+    @staticmethod
+    def _show(element: ui.element, is_shown: bool) -> None:
+        if element.visible != is_shown:
+            element.set_visibility(is_shown)
 
 
 def button(text: str, call: Callable[[], Any], tone: str = "") -> ui.element:

@@ -1,14 +1,14 @@
 """API: tokens for programs, each shown once, and what they can ask for."""
 
 import time
-from functools import partial
+from functools import lru_cache, partial
 
 from nicegui import ui
 
 from calibration import texts
 from calibration.api import WHERE, make_api
 from calibration.desk import Desk
-from calibration.frame import Visit, button, table
+from calibration.frame import Visit, button, field, table
 from calibration.people import Role
 from calibration.tokens import Token
 
@@ -22,9 +22,7 @@ async def build(desk: Desk, visit: Visit) -> None:
         ui.label(texts.TOKENS).classes("title")
         ui.label(texts.TOKENS_NOTE).classes("note")
         with ui.element("div").classes("bar"):
-            name = ui.input(placeholder=texts.TOKEN_NAME).props(
-                f'dense outlined aria-label="{texts.TOKEN_NAME}"'
-            )
+            name = field(texts.TOKEN_NAME)
             days = ui.number(label=texts.DAYS, value=_DAYS, min=1, precision=0).props(
                 "dense outlined"
             )
@@ -82,6 +80,7 @@ async def build(desk: Desk, visit: Visit) -> None:
         table(texts.OPERATION_COLUMNS, operations(desk))
 
 
+@lru_cache(maxsize=1)
 def operations(desk: Desk) -> list[tuple[str, ...]]:
     """Request and first sentence of every operation, as OpenAPI describes them."""
     described = make_api(desk).openapi()

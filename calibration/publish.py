@@ -22,7 +22,7 @@ from appliance.messages import Command, CommandResult
 from appliance.recipe import Limits, LoadedRecipe, Recipe, load_recipe, write_recipe
 from appliance.wire import AsyncReceiver
 
-_LEAST_REASON = 8
+LEAST_REASON = 8
 _ANSWER_S = 65.0
 """A change that moves camera or engine may take 60 s."""
 
@@ -74,8 +74,8 @@ def publish(
     one is 1. Raises ConfigError on limits or a reason that
     cannot be, OSError where the journal or the file cannot be written.
     """
-    if len(reason.strip()) < _LEAST_REASON:
-        raise ConfigError("reason", f"at least {_LEAST_REASON} letters", repr(reason))
+    if len(reason.strip()) < LEAST_REASON:
+        raise ConfigError("reason", f"at least {LEAST_REASON} letters", repr(reason))
     if not who.strip():
         raise ConfigError("by", "a name", "nothing")
     base = newest(config, recipe.id)

@@ -1,29 +1,21 @@
 """`inspectd repeatability`: a study of parts that went past the line again and again.
 
-Enters: rows and pictures of `parts.db`, the truth of the parts if somebody knows it. Leaves: the
-figures of `repeatability.py` and a page that prints.
+Enters: what the command line says. Leaves: what `studies.py` makes of it, on paper and in print.
 """
 
 import csv
-import hashlib
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from appliance.archive import read_image
-from appliance.config import Config, load_config, write_atomically
-from appliance.errors import ConfigError, DeviceError
-from appliance.store import PartRow, Store, where
+from appliance.config import load_config, write_atomically
+from appliance.errors import ConfigError
 from calibration.bounds import percent
 from calibration.limits import GOOD
-from calibration.repeatability import Agreement, Presentation, Repeatability, agreement, study
-from calibration.repeatability_report import html
-
-_MOST = 5000
+from calibration.studies import make_study
 
 
 def main(
@@ -44,98 +36,14 @@ def main(
     six sigma, or AIAG calls a figure unacceptable.
     """
     loaded = load_config(config)
-    rows = _rows(loaded, first, last)
-    known = {(r.verdict.recipe_hash, r.verdict.t1, r.verdict.t2) for r in rows}
-    if len(known) != 1:
-        raise ConfigError("parts of the study", "one recipe for all of them", f"{len(known)}")
-    verdict = rows[0].verdict
-    if verdict.t1 is None or verdict.t2 is None:
-        raise ConfigError("parts of the study", "judged by two limits", "no limits")
-    found = study((_presentation(loaded, row) for row in rows), (verdict.t1, verdict.t2))
-    agreements = agreement(found.parts, read_truth(truth)) if truth is not None else ()
-    facts = {
-        "Recipe": f"{verdict.recipe} ({verdict.recipe_hash[:12]})",
-        "Bundle": verdict.bundle[:12],
-        "Score": verdict.decides,
-        "Engine": verdict.passport,
-        "Software": verdict.software,
-        "Parts": f"{len(found.parts)}, ids {first} to {last}",
-        "Report of": time.strftime("%Y-%m-%d %H:%M"),
-        "By": by or "–",
-    }
-    page = html(found, agreements, f"Repeatability of {verdict.recipe}", facts)
-    write_atomically(out, page.encode())
-    answer = told(found, agreements)
+    made = make_study(loaded, first, last, read_truth(truth) if truth is not None else {}, by)
+    write_atomically(out, made.page.encode())
+    answer = made.told
     if json:
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     else:
         _print(answer, out)
     raise typer.Exit(0 if answer["is_acceptable"] else 1)
-
-
-def told(found: Repeatability, agreements: tuple[Agreement, ...]) -> dict[str, Any]:
-    """The figures as plain numbers."""
-    return {
-        "parts": len(found.parts),
-        "presentations": sum(len(part.margins) for part in found.parts),
-        "sigma": found.sigma,
-        "sigma_upper": found.sigma_upper,
-        "guard_band": found.guard_band,
-        "limits": found.limits,
-        "is_wide_enough": found.is_wide_enough,
-        "flips": [part.part for part in found.parts if part.flips],
-        "notes": found.notes,
-        "is_simulated": found.is_simulated,
-        "agreement": {
-            one.name: {
-                "decisions": one.decisions._asdict(),
-                "parts": one.parts._asdict(),
-                "rating": one.rating,
-            }
-            for one in agreements
-        },
-        "is_acceptable": found.is_wide_enough
-        and all(one.rating != "unacceptable" for one in agreements),
-    }
-
-
-def _rows(config: Config, first: int, last: int) -> list[PartRow]:
-    if not first < last < first + _MOST:
-        raise ConfigError("--first, --last", f"2 to {_MOST} parts", f"{first} to {last}")
-    try:
-        store = Store(where(config), is_reader=True)
-    except DeviceError as err:
-        raise ConfigError("parts of the study", "a readable database", str(err)) from err
-    try:
-        rows = [store.part(part_id) for part_id in range(first, last + 1)]
-    finally:
-        store.close()
-    found = [row for row in rows if row is not None]
-    if len(found) < 2:
-        raise ConfigError("parts of the study", f"rows from {first} to {last}", f"{len(found)}")
-    return found
-
-
-def _presentation(config: Config, row: PartRow) -> Presentation:
-    verdict = row.verdict
-    name = verdict.part_text or (str(verdict.part_tag) if verdict.part_tag else "")
-    if not name:
-        raise ConfigError(f"part {verdict.part_id}", "a PartText or PartTag", "neither")
-    if verdict.views:
-        expected = "a part of a line with one camera: of several, the margin is the worst view's"
-        raise ConfigError(f"part {verdict.part_id}", expected, f"{len(verdict.views)} views")
-    if verdict.margin is None:
-        raise ConfigError(f"part {verdict.part_id}", "a margin", verdict.reason.name)
-    path = config.data_dir / row.image
-    try:
-        if not row.image:
-            raise OSError("none was kept")
-        pixels = read_image(path)
-    except OSError as err:
-        expected = 'its picture: [record] images = "all"'
-        raise ConfigError(f"part {verdict.part_id}", expected, str(err)) from err
-    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-    return Presentation(name, digest, verdict.margin, verdict.word, verdict.is_simulated)
 
 
 def read_truth(path: Path) -> dict[str, bool]:

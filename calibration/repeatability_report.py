@@ -8,21 +8,9 @@ from html import escape
 
 from calibration.bounds import percent
 from calibration.repeatability import AIAG, Agreement, PartStudy, Repeatability
+from calibration.report_page import page
 
 _WIDTH, _ROW, _LEFT = 720, 18, 150
-
-_STYLE = """
-body { font: 13px/1.45 "DejaVu Sans", Arial, sans-serif; color: #111; margin: 24px auto;
-       max-width: 900px; background: #fff; }
-h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 22px 0 6px; }
-table { border-collapse: collapse; width: 100%; page-break-inside: auto; }
-th, td { border-bottom: 1px solid #bbb; padding: 3px 8px; text-align: left; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-tr { page-break-inside: avoid; } .flips { font-weight: bold; }
-.simulated { border: 3px solid #b30; color: #b30; font-weight: bold; padding: 8px 12px; }
-.sign { display: flex; gap: 40px; margin-top: 44px; } .sign div { flex: 1; border-top: 1px solid; }
-@page { size: A4; margin: 14mm; }
-"""
 
 
 def html(
@@ -40,10 +28,9 @@ def html(
     notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in study.notes)
     band = study.limits[1] - study.limits[0]
     says = "wide enough" if study.is_wide_enough else "TOO NARROW"
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
-<style>{_STYLE}</style></head><body>
-<h1>{escape(title)}</h1>{simulated}
+    return page(
+        title,
+        f"""{simulated}
 <table>{rows}</table>
 <h2>Repeatability of the score</h2>
 <p>σ = {study.sigma:.4g} (95 % bound {study.sigma_upper:.4g}), from
@@ -51,10 +38,8 @@ def html(
 T2 − T1 = {band:.4g}: <b>{says}</b>.</p>{notes}
 {_plot(study)}
 {_table(study.parts)}
-{_agreement(agreements)}
-<div class="sign"><div>Date</div><div>Engineer</div><div>Quality</div></div>
-</body></html>
-"""
+{_agreement(agreements)}""",
+    )
 
 
 def _plot(study: Repeatability) -> str:

@@ -52,6 +52,14 @@ class Sessions:
             session.seen_s = now_s
         return user
 
+    def names(self) -> set[str]:
+        """Everybody who is logged in."""
+        return {
+            user.name
+            for token in tuple(self._open)
+            if (user := self.user(token, is_action=False)) is not None
+        }
+
     def close(self, token: str) -> None:
         """Log out; an unknown token is none."""
         self._open.pop(token, None)

@@ -14,6 +14,7 @@ ROLES = {
 LIVE, PARTS, CALIBRATE, RECIPES, HEALTH, REPORT, API, USERS, AUDIT = (
     "Live", "Parts", "Calibrate", "Recipes", "Health", "Report", "API", "Users", "Audit",
 )  # fmt: skip
+CHALLENGE, MSA = "Challenge", "MSA"
 LOG_IN, LOG_OUT, NAME, PASSWORD = "Log in", "Log out", "Name", "Password"
 NO_USERS = "There is no user yet. On the box: inspectd users add NAME --role admin"
 EXPIRED = "Your session has ended. Please log in again."
@@ -26,6 +27,16 @@ SEVERAL_CAMERAS = (
     "evidence for one of them. Set the limits of each view with `inspectd calibrate` on its own "
     "pictures (docs/camera.md)."
 )
+
+DONE = "Done."
+
+# ---- control
+CONTROL = "Control"
+TAKE_CONTROL, RELEASE_CONTROL = "Take control", "Give control back to the PLC"
+CONTROL_REASON = "Reason for the change of control"
+IN_CONTROL = "MAINTENANCE: {owner} has control. The line takes no part."
+PLC_IN_CONTROL = "The PLC has control."
+SESSION_ENDED = "the session of the one who had it ended"
 
 # ---- parts
 SEARCH = "Part, tag, text, lot or recipe"
@@ -88,6 +99,66 @@ STATES = {"open": "open", "approved": "approved by {by}", "rejected": "rejected 
 NEEDS_VERIFY = "the verify parts opened first"
 TAKEN, NOT_TAKEN = "has taken it, from the next part on.", "has not taken it: {detail}"
 LINE, AT_NEXT_START = "The line", "No line runs: it is taken at the next start."
+
+# ---- challenge
+CHALLENGE_STATE = "State"
+CHALLENGE_CALM = "Nothing is due, nothing is locked."
+CHALLENGE_DUE = "DUE since {since}"
+CHALLENGE_FAILED = "FAILED: the line is locked until a test is passed, or somebody unlocks it."
+LAST_GOOD = "Last test that was passed: {said}"
+NEVER_PASSED = "none ever"
+PASSED_TEST = "number {id}, {kind}, {by}, {when}"
+PASSED_PLC = "run by the PLC, {when}"
+LOCK, UNLOCK_LINE, LOCK_REASON = "Lock the line", "Unlock", "Reason to lock or unlock"
+CHALLENGE_TEST = "Test"
+KIND_NAMES = {"consecutive": "Consecutive", "memory": "Memory", "fail-safe": "Fail-safe"}
+KINDS = {
+    "consecutive": "Consecutive: all parts of the list in a row, at the speed of the line.",
+    "memory": "Memory: bad, good, bad. It does not reject everything, and takes out the right one.",
+    "fail-safe": "Fail-safe: the gate made useless must stop the line.",
+}
+BEGIN = "Begin: {kind}"
+RUNNING = "{kind}, begun by {by}, {when}. Every part is a challenge part now."
+SHOWN_COLUMNS = ("Part", "Name", "Must be", "Was")
+AS_IT_MUST, NOT_AS_IT_MUST = "✓", "✕"
+CHECKS = {
+    "confirm": "Sensor of the reject gate covered, a bad part sent",
+    "bin": "Bin full, a bad part sent",
+    "air": "Air shut off, a bad part sent",
+}
+STOPPED, WENT_ON = "The line stopped", "The line went on"
+END_TEST, BREAK_OFF = "End and judge", "Break off"
+TEST_SAID = "Test {id}: {state}."
+CHALLENGE_PARTS = "Challenge parts"
+NO_CHALLENGE_PARTS = "None yet. A name is what the PLC sends as PartText, or the PartTag."
+PART_NAME, EXPECTED, NOTE, ADD_PART, REMOVE = "Name", "Must be", "Note", "Add", "Remove"
+USE_BY, OUT_OF_DATE = "use by {when}", "OUT OF DATE since {when}"
+CHALLENGE_HISTORY = "Tests"
+NO_TESTS = "None yet."
+QUARANTINE = "Since the last test that was passed"
+QUARANTINE_COUNT = "{count} parts were delivered as OK since then ({good})."
+QUARANTINE_MORE = "The first {count} follow; the CSV of the page holds all of them."
+PRINT, AS_CSV = "Print", "CSV"
+
+# ---- MSA
+MSA_TITLE = "Repeatability and attribute agreement"
+MSA_HOW = (
+    "Send every part past the camera ten times or more, some of them near the limits, each with "
+    'its name (PartText or PartTag), and keep all pictures: [record] images = "all".',
+    "What a part really is comes from the list of challenge parts, else from people's verdicts.",
+)
+FIRST_PART, LAST_PART, MAKE_STUDY = "First part", "Last part", "Make the study"
+NO_STUDIES = "No study yet."
+STUDY_LINE = "Parts {first} to {last}, {by}, {when}"
+STUDY_SIMULATED = "SIMULATED PICTURES: this study proves nothing about a camera."
+GUARD = (
+    "σ {sigma:.4g} (at most {upper:.4g}), guard band 6 σ = {guard:.4g}, T2 − T1 {band:.4g}: {says}"
+)
+WIDE_ENOUGH, TOO_NARROW = "wide enough", "TOO NARROW"
+FLIPPED = "Not always the same verdict: {names}"
+NONE = "none"
+NO_TRUTH = "No attribute agreement: nobody said of every part whether it is good or bad."
+AGREEMENT_COLUMNS = ("", "Decisions", "Share", "95 % bound, by parts", "Rating (AIAG)")
 
 # ---- recipes
 VERSION, LIMITS, DECIDES, BUNDLE, SET_BY, WHY = (
@@ -214,11 +285,28 @@ STAGE, P50, P99, P999, MAX = "Stage", "p50", "p99", "p99.9", "max"
 TOTAL = "trigger → verdict"
 LEDGER, DROPS = "Ledger", "Counters"
 DRIFT = "Drift of accepted parts"
-DRIFT_NOTE = "The newest {recent} against the first {baseline} of this bundle."
+DRIFT_FIRST = (
+    "The newest {recent} against the first {baseline} of this bundle. Nobody approved a baseline: "
+    "this is told here and ordered nowhere."
+)
+DRIFT_APPROVED = "Against {baseline} parts that {by} approved, {when}: {reason}"
+LEVELS = {0: "CALM", 1: "WARN", 2: "CHALLENGE DUE", 3: "HOLD: the line waits for a challenge"}
+APPROVE_BASELINE = "The newest {count} are right: baseline"
+CALM_DOWN = "Looked into: calm"
+BASELINE_REASON = "Reason for the baseline or the calm"
+DRIFT_ANSWERED = "a challenge was passed"
 DRIFT_CALM = "No finding."
 DRIFT_FEW = "Too few parts yet: {count} of {needed} accepted ones."
 FINDING = "{what}: {value:.3g}, limit {limit:.3g}"
 SILENT = "The line says nothing."
+MACHINE = "Machine"
+FREE = "{free:.1f} of {total:.0f} GB free"
+DISK_LOW = "below {least:.1f} GB: pictures are not kept any more"
+CELSIUS = "{value:.0f} °C"
+NO_SENSORS = "The kernel names no temperature."
+PROCESSES = "Processes"
+LOST = "Lost, dropped, failed"
+NOTHING_LOST = "Nothing since the processes started."
 
 # ---- report of a shift
 EARLIER, LATER, SHOW, CSV = "Shift before", "Shift after", "Show", "CSV"

@@ -13,15 +13,19 @@ from nicegui import ui
 
 from appliance.config import Config
 from appliance.errors import ConfigError, DeviceError
+from appliance.hmi import expected_processes
 from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.service import Service
-from appliance.wire import Wiring
+from appliance.wire import AsyncReceiver, Wiring
 from calibration import (
+    control,
     frame,
     page_audit,
     page_calibrate,
     page_camera,
+    page_challenge,
     page_health,
+    page_msa,
     page_parts,
     page_recipes,
     page_report,
@@ -32,6 +36,7 @@ from calibration import (
 )
 from calibration.desk import Desk
 from calibration.door import add_door
+from calibration.drift_watch import Watch
 
 _HERE = Path(__file__).parent
 _TICK_S = 0.25
@@ -55,11 +60,11 @@ async def _serve(service: Service, config: Config, wiring: Wiring, listener: soc
         raise ConfigError(config.data_dir / "people.db", "a usable database", str(err)) from err
     build(desk)
     server = make_server(make_app(desk.images, desk.outline, lambda app: add_door(app, desk)))
-    live = wiring.async_receiver("live")
+    processes = wiring.async_receiver("health", *expected_processes(config))
 
-    async def follow() -> None:
+    async def follow(heard: AsyncReceiver) -> None:
         while True:
-            _, message = await live.receive()
+            _, message = await heard.receive()
             desk.heard(message)
 
     async def tick() -> None:
@@ -71,7 +76,16 @@ async def _serve(service: Service, config: Config, wiring: Wiring, listener: soc
             await asyncio.sleep(_TICK_S)
 
     serving = asyncio.create_task(server.serve([listener]))
-    tasks = [asyncio.create_task(task) for task in (follow(), tick())]
+    tasks = [
+        asyncio.create_task(task)
+        for task in (
+            follow(wiring.async_receiver("live")),
+            follow(processes),
+            tick(),
+            control.watch(desk),
+            Watch(desk).run(),
+        )
+    ]
     stopping = asyncio.create_task(stop.wait())
     if service.is_stopping:
         stop.set()
@@ -96,6 +110,8 @@ def build(desk: Desk) -> None:
         ("/calibrate", page_calibrate.build),
         ("/segments", page_segments.build),
         ("/teach", page_teach.build),
+        ("/challenge", page_challenge.build),
+        ("/msa", page_msa.build),
         ("/recipes", page_recipes.build),
         ("/camera", page_camera.build),
         ("/health", page_health.build),

@@ -404,3 +404,30 @@ def test_margins_are_those_of_one_bundle_and_one_score(store: Store) -> None:
     assert [(row.part_id, row.margin) for row in found] == [(6, 9.5), (1, plain.margin)]
     assert [row.part_id for row in store.margins(plain.bundle, plain.decides, 10, [1, 2])] == [1]
     assert len(store.margins(plain.bundle, plain.decides, 1)) == 1
+
+
+def test_parts_are_found_by_time_and_by_being_challenge_parts(store: Store) -> None:
+    plain = msgspec.structs.replace(full(1), is_challenge=False, word=Word.OK)
+    store.add(
+        [
+            msgspec.structs.replace(
+                plain, part_id=number, opened_utc_ns=1000 * number, is_challenge=number in (3, 4),
+                word=Word.NG if number == 5 else Word.OK, bundle="old" if number < 3 else "new",
+            )
+            for number in range(1, 7)
+        ]
+    )  # fmt: skip
+
+    def found(**asked: Any) -> list[int]:
+        return [row.verdict.part_id for row in store.find(**asked)]
+
+    assert found(opened_utc_ns=(2000, 5000)) == [4, 3, 2]
+    assert found(opened_utc_ns=(5000, None)) == [6, 5]
+    assert found(opened_utc_ns=(None, 2000)) == [1]
+    assert found(is_challenge=True) == [4, 3] and found(is_challenge=False) == [6, 5, 2, 1]
+    assert found(after=3, before=6) == [5, 4]
+    assert [part.part_id for part in store.delivered(1)] == [2, 6]
+    assert store.delivered_count(1) == 2 and store.delivered_count(0) == 3
+    of_new = store.first("new", plain.decides, 5)
+    assert [row.verdict.part_id for row in of_new] == [6, 5]
+    assert [row.verdict.part_id for row in store.first("old", plain.decides, 1)] == [1]

@@ -25,7 +25,7 @@ from appliance.archive import image_path
 from appliance.audit import AuditJournal
 from appliance.codes import CommandError, Reason, Word
 from appliance.config import Config, load_config
-from appliance.messages import Command, CommandResult, Verdict
+from appliance.messages import Command, CommandResult, Verdict, Words
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
 from appliance.store import Store
 from appliance.wire import Wiring
@@ -39,6 +39,7 @@ BUNDLE = "ab" * 32
 SECRET = "correct horse battery"
 PEOPLE = {
     "eva": Role.ENGINEER, "max": Role.ENGINEER, "ole": Role.OPERATOR, "ada": Role.ADMIN,
+    "tim": Role.TECHNICIAN,
 }  # fmt: skip
 FIRST_NS = 1_790_000_000_000_000_000
 
@@ -82,7 +83,10 @@ class Shop:
         folder.mkdir(parents=True)
         rows, columns = np.mgrid[0:64, 0:64]
         cv2.imwrite(str(folder / "segments.png"), (rows // 22 * 3 + columns // 22).astype(np.uint8))
-        self.kinds = self._write_parts(parts, pictures)
+        self.kinds: dict[int, str] = {}
+        self._rng = np.random.default_rng(0)
+        self._next = 1
+        self.produce(parts, pictures)
         quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
         self.people = People(self.config, AuditJournal(self.config), hasher=quick)
         self.opinions = Opinions(self.people)
@@ -92,24 +96,29 @@ class Shop:
         self.process: subprocess.Popen[str] | None = None
         self.orders: list[Command] = []
         self.answer = CommandError.DONE
+        self.owner = ""
+        self.said: dict[str, Any] = {}
+        """Fields of the Words that decide says ten times a second; "is_silent": it says nothing."""
         self._stopping = threading.Event()
         self._decide = threading.Thread(target=self._play_decide)
         self._decide.start()
 
-    def _write_parts(self, count: int, pictures: int) -> dict[int, str]:
-        rng = np.random.default_rng(0)
+    def produce(self, count: int, pictures: int = 0, shift: float = 0.0) -> None:
+        """So many more parts; the last ones with pictures. shift: of all margins."""
+        rng = self._rng
         names = ("good", *DEFECTS)
-        kinds: dict[int, str] = {}
         verdicts: list[Verdict] = []
         images: dict[int, str] = {}
-        for part_id in range(1, count + 1):
+        begins = self._next
+        self._next += count
+        for part_id in range(begins, begins + count):
             kind = names[rng.choice(5, p=[0.8, 0.05, 0.05, 0.05, 0.05])]
             margin = float(
-                np.float32(rng.normal(-3, 1) if kind == "good" else rng.normal(2.4, 1.3))
+                np.float32(shift + (rng.normal(-3, 1) if kind == "good" else rng.normal(2.4, 1.3)))
             )
             word = Word.OK if margin < T1 else Word.UNCERTAIN if margin < T2 else Word.NG
             reasons = () if word is Word.OK else ("top left q99.5 +2.41", "centre mean +0.63")
-            kinds[part_id] = kind
+            self.kinds[part_id] = kind
             opened = FIRST_NS + part_id * 200_000_000
             verdicts.append(
                 Verdict(
@@ -126,7 +135,7 @@ class Shop:
                     bundle=BUNDLE, recipe="plate/1", recipe_hash="cd" * 32, software="0.1.0",
                 )
             )  # fmt: skip
-            if part_id > count - pictures:
+            if part_id >= begins + count - pictures:
                 images[part_id] = image_path(part_id, opened)
                 path = self.config.data_dir / images[part_id]
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +145,32 @@ class Shop:
             store.add(verdicts[start : start + 5000])
         store.add((), images=images)
         store.close()
-        return kinds
+
+    def passes(
+        self, name: str, word: Word, *, is_challenge: bool = True, picture: Any = None
+    ) -> int:
+        """One more part of this name, as the test wants it; its id."""
+        part_id = self._next
+        self._next += 1
+        opened = FIRST_NS + part_id * 200_000_000
+        margin = {Word.OK: -3.0, Word.NG: 3.0}[word] + float(self._rng.normal(0, 0.05))
+        verdict = Verdict(
+            part_id=part_id, acq_id=part_id, epoch=1, word=word, part_text=name, camera="top",
+            reason=Reason.NONE if word is Word.OK else Reason.SEGAD, decides="segad",
+            margin=margin, t1=T1, t2=T2, opened_utc_ns=opened, deadline_ns=200_000_000,
+            latency_ns=20_000_000, bundle=BUNDLE, recipe="plate/1", recipe_hash="cd" * 32,
+            is_challenge=is_challenge,
+        )  # fmt: skip
+        images: dict[int, str] = {}
+        if picture is not None:
+            images[part_id] = image_path(part_id, opened)
+            path = self.config.data_dir / images[part_id]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture)
+        store = Store(self.config.data_dir / "parts.db")
+        store.add([verdict], images=images)
+        store.close()
+        return part_id
 
     def judge(self, first: int, last: int, by: str = "ole") -> None:
         """Label parts as what they are."""
@@ -184,18 +218,31 @@ class Shop:
 
         async def play() -> None:
             with Wiring(self.config.runtime_dir) as wiring:
-                commands = wiring.async_receiver("command")
+                commands, live = wiring.async_receiver("command"), wiring.sender("live")
                 while not self._stopping.is_set():
+                    if not self.said.get("is_silent"):
+                        said = {"registers": {}, "owner": self.owner, **self.said}
+                        live.send(Words(**said))
                     try:
                         route, message = await asyncio.wait_for(commands.receive(), 0.1)
                     except asyncio.TimeoutError:
                         continue
                     if isinstance(message, Command):
                         self.orders.append(message)
+                        if self.answer is CommandError.DONE:
+                            self._obey(message)
                         answer = CommandResult(id=message.id, code=self.answer, detail="a detail")
                         await commands.send(answer, route)
 
         asyncio.run(play())
+
+    def _obey(self, order: Command) -> None:
+        if order.name == "take_control":
+            self.owner = order.by
+        elif order.name == "release_control":
+            self.owner = ""
+        elif order.name == "drift":
+            self.said["drift"] = int(order.argument)
 
     def close(self) -> None:
         if self.process is not None:

@@ -1,0 +1,245 @@
+"""Challenge tests, quarantine and MSA studies: the rules alone, then on the real page."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from appliance.audit import AuditJournal
+from appliance.codes import Status2, Word
+from calibration.challenge_rules import CHECKS, Shown, has_pattern, judge, last_good
+from calibration.challenges import Challenges
+from calibration.study_log import StudyLog
+from tests.test_tool import CHROMIUM, Guest, ask
+from tests.tool_world import Shop, wait
+
+expect.set_options(timeout=30_000)
+pytestmark = pytest.mark.timeout(300)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+OK, NG, NONE = Word.OK, Word.NG, Word.NONE
+
+
+def shown(*words: tuple[Word, Word], first: int = 1) -> list[Shown]:
+    """Expected and got, in their order."""
+    return [
+        Shown(first + place, f"p{place}", expected, got)
+        for place, (expected, got) in enumerate(words)
+    ]
+
+
+# ---- rules ---------------------------------------------------------------------------------
+
+
+def test_a_consecutive_test_needs_every_part_and_a_bad_one() -> None:
+    both = shown((NG, NG), (OK, OK))
+    assert judge("consecutive", both, ["p0", "p1"], {}) == ()
+    assert judge("consecutive", both, ["p0", "p1", "p9"], {}) == ("part p9 was not shown",)
+    assert judge("consecutive", both[1:], [], {}) == ("no bad part was shown",)
+    assert judge("consecutive", [], [], {}) == ("no challenge part went through",)
+    assert judge("consecutive", shown((NG, OK), (NONE, OK)), [], {}) == (
+        "part p0: expected NG, got OK",
+        "part p1: nobody says what it must be, got OK",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "is_one"),
+    [
+        ([(NG, NG), (OK, OK), (NG, NG)], True),
+        ([(OK, OK), (NG, NG), (OK, OK), (NG, NG)], True),
+        ([(NG, NG), (NG, NG), (OK, OK)], False),
+        ([(NG, NG), (OK, NG), (NG, NG)], False),
+        ([(NG, NG), (OK, OK)], False),
+        ([], False),
+    ],
+)
+def test_memory_is_bad_good_bad(words: list[tuple[Word, Word]], is_one: bool) -> None:
+    assert has_pattern(shown(*words)) is is_one
+    assert (judge("memory", shown(*words), [], {}) == ()) is is_one
+
+
+def test_fail_safe_wants_an_answer_to_every_check() -> None:
+    assert judge("fail-safe", [], [], dict.fromkeys(CHECKS, True)) == ()
+    assert judge("fail-safe", [], [], {"confirm": True, "bin": False}) == (
+        "air: not checked", "bin: the line did not stop",
+    )  # fmt: skip
+    bad = judge("fail-safe", shown((NG, OK)), [], dict.fromkeys(CHECKS, True))
+    assert bad == ("part p0: expected NG, got OK",)
+
+
+def test_what_a_plc_proved_is_the_newest_whole_row_without_a_wrong_part() -> None:
+    good = shown((NG, NG), (OK, OK), first=10)
+    wrong = shown((NG, OK), (OK, OK), first=20)
+    harmless = shown((OK, OK), first=30)
+    newest_first = [*good, *wrong, *harmless][::-1]
+    assert last_good(newest_first) == 11
+    assert last_good([*wrong, *harmless][::-1]) is None
+    assert last_good([]) is None
+
+
+# ---- the page ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    shop = Shop(parts=60)
+    try:
+        shop.start()
+        yield shop
+    finally:
+        shop.close()
+
+
+def fresh(shop: Shop) -> int:
+    """Nothing under way, no parts in the list, no orders; the number of the next test."""
+    challenges, ada = Challenges(shop.people), shop.user("ada")
+    if (running := challenges.running()) is not None:
+        challenges.end(running, "broken off", (), (), 0, ada)
+    for part in challenges.parts():
+        challenges.remove(part.id, ada)
+    shop.said.clear()
+    shop.orders.clear()
+    known = challenges.tests(1)
+    return known[0].id + 1 if known else 1
+
+
+def told(shop: Shop) -> list[str]:
+    return [entry.what for entry in AuditJournal(shop.config).entries()]
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_a_technician_runs_tests_that_pass_and_fail(shop: Shop, browser: Browser) -> None:
+    number = fresh(shop)
+    shop.said["challenge_due_utc_s"] = 1_790_000_000
+    tim = Guest(browser, shop.url).log_in("tim")
+    page = tim.go("challenge")
+    expect(page.get_by_text("DUE since 2026-09-21")).to_be_visible()
+    tim.press("Begin: Consecutive")
+    tim.told("challenge parts in the list and in date, got none")
+    for name, word in (("red", "NG"), ("<b>gold", "OK")):
+        page.get_by_label("Name", exact=True).fill(name)
+        if word == "OK":
+            page.get_by_label("Must be").click()
+            page.get_by_role("option", name="OK").click()
+        tim.press("Add")
+        expect(page.locator(".person", has_text=name)).to_contain_text(word)
+    tim.press("Begin: Consecutive")
+    expect(page.get_by_text("Every part is a challenge part now")).to_be_visible()
+    shop.passes("red", Word.NG)
+    shop.passes("<b>gold", Word.OK)
+    expect(page.locator(".rows tbody tr")).to_have_count(2)
+    tim.press("End and judge")
+    tim.told(f"Test {number}: passed.")
+    expect(page.get_by_text(f"passed: number {number}, consecutive, tim")).to_be_visible()
+    expect(page.get_by_text("0 parts were delivered as OK since then")).to_be_visible()
+    orders = [(order.name, order.argument) for order in shop.orders]
+    assert orders == [
+        ("start_challenge", ""),
+        ("end_challenge", ""),
+        ("pass_challenge", f"Test {number}: passed."),
+    ]
+    good = [shop.passes("", Word.OK, is_challenge=False) for _ in range(3)]
+    tim.press("Begin: Memory")
+    expect(page.get_by_text("Memory, begun by tim")).to_be_visible()
+    for name, word in (("red", Word.NG), ("<b>gold", Word.NG), ("red", Word.NG)):
+        shop.passes(name, word)
+    expect(page.locator(".rows tbody tr").nth(2)).to_be_visible()
+    tim.press("End and judge")
+    tim.told(f"Test {number + 1}: failed.")
+    assert shop.orders[-1].name == "fail_challenge"
+    said = f"Test {number + 1}: failed. part <b>gold: expected OK, got NG"
+    assert shop.orders[-1].argument == said
+    expect(page.get_by_text(f"{len(good)} parts were delivered as OK since then")).to_be_visible()
+    cookie = "; ".join(f"{c['name']}={c['value']}" for c in tim.context.cookies())  # pyright: ignore
+    status, text = ask(shop, "/challenge/quarantine.csv", Cookie=cookie)
+    assert status == 200 and [row.split(",")[0] for row in text.splitlines()[1:]] == [
+        str(part_id) for part_id in good
+    ]
+    status, text = ask(shop, "/challenge/quarantine.html", Cookie=cookie)
+    assert status == 200 and "3 parts were delivered" in text and "<script" not in text
+    assert ask(shop, "/challenge/quarantine.csv")[0] == 401
+    assert {"challenge.part_added", "challenge.passed", "challenge.failed"} <= set(told(shop))
+    assert tim.problems == []
+    tim.context.close()
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_fail_safe_lock_and_unlock_want_answers_and_reasons(shop: Shop, browser: Browser) -> None:
+    number = fresh(shop)
+    tim, ole = (Guest(browser, shop.url).log_in(name) for name in ("tim", "ole"))
+    page = tim.go("challenge")
+    tim.press("Begin: Fail-safe")
+    rows = page.locator(".check")
+    rows.nth(0).get_by_role("button", name="The line stopped").click()
+    expect(rows.nth(0).locator(".is-on")).to_have_text("The line stopped")
+    rows.nth(1).get_by_role("button", name="The line went on").click()
+    expect(rows.nth(1).locator(".is-on")).to_have_text("The line went on")
+    tim.press("End and judge")
+    tim.told(f"Test {number}: failed.")
+    assert shop.orders[-1].argument == f"Test {number}: failed. air: not checked"
+    tim.press("Lock the line")
+    tim.told("reason: expected at least 8 letters")
+    page.get_by_label("Reason to lock or unlock").fill("the bin was bent straight")
+    tim.press("Unlock")
+    wait(lambda: shop.orders[-1].name == "unlock_challenge")
+    assert shop.orders[-1].argument == "the bin was bent straight"
+    wait(lambda: told(shop)[-1] == "challenge.unlocked")
+    shop.said["registers"] = {101: int(Status2.CHALLENGE_FAILED)}
+    expect(page.get_by_text("FAILED: the line is locked")).to_be_visible()
+    page = ole.go("challenge")
+    expect(page.get_by_text("FAILED: the line is locked")).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("Begin|Lock|Unlock|Add"))).to_have_count(0)
+    assert tim.problems == [] and ole.problems == []
+    tim.context.close()
+    ole.context.close()
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_a_study_is_made_kept_and_prints_and_a_picture_shown_twice_is_none(
+    shop: Shop, browser: Browser
+) -> None:
+    fresh(shop)
+    rng = np.random.default_rng()
+    ids = [
+        shop.passes(name, word, picture=rng.integers(0, 255, (16, 16), np.uint8))
+        for _ in range(10)
+        for name, word in (("red", Word.NG), ("gold", Word.OK))
+    ]
+    twice = rng.integers(0, 255, (16, 16), np.uint8)
+    wrong = [shop.passes("red", Word.NG, picture=twice) for _ in range(2)]
+    for name, word in (("red", Word.NG), ("gold", Word.OK)):
+        Challenges(shop.people).add(name, word, 0, "", shop.user("tim"))
+    tim = Guest(browser, shop.url).log_in("tim")
+    page = tim.go("msa")
+    page.get_by_label("First part").fill(str(ids[0]))
+    page.get_by_label("Last part").fill(str(wrong[-1]))
+    tim.press("Make the study")
+    tim.told("a new acquisition for every presentation, got the very picture")
+    page.get_by_label("Last part").fill(str(ids[-1]))
+    tim.press("Make the study")
+    expect(page.get_by_text(f"Parts {ids[0]} to {ids[-1]}, tim")).to_be_visible()
+    expect(page.get_by_text("wide enough").first).to_be_visible()
+    expect(page.locator(".rows tbody tr", has_text="miss").first).to_contain_text("acceptable")
+    cookie = "; ".join(f"{c['name']}={c['value']}" for c in tim.context.cookies())  # pyright: ignore
+    study = StudyLog(shop.people).studies(1)[0].id
+    status, text = ask(shop, f"/msa/{study}.html", Cookie=cookie)
+    assert status == 200 and "Attribute agreement (AIAG MSA, 4th edition)" in text
+    assert ask(shop, "/msa/999.html", Cookie=cookie)[0] == 404
+    assert ask(shop, f"/msa/{study}.html")[0] == 401
+    assert "study.made" in told(shop)
+    assert tim.problems == []
+    tim.context.close()

@@ -1,0 +1,178 @@
+"""Control on every page, and what goes wrong at pages: two people, no connection, no session."""
+
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from appliance.audit import AuditJournal
+from appliance.codes import CommandError
+from calibration.people import Role
+from calibration.publish import newest, publish, use, versions
+from calibration.sessions import COOKIE
+from tests.test_tool import CHROMIUM, Guest
+from tests.tool_world import SECRET, Shop, wait
+
+expect.set_options(timeout=30_000)
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    shop = Shop(parts=80)
+    try:
+        shop.judge(1, 20)
+        shop.start()
+        yield shop
+    finally:
+        shop.close()
+
+
+@pytest.fixture
+def guest(browser: Browser, shop: Shop) -> Iterator[Any]:
+    guests: list[Guest] = []
+
+    def enter(name: str) -> Guest:
+        guests.append(Guest(browser, shop.url).log_in(name))
+        expect(guests[-1].page.locator(".who")).to_contain_text(name)
+        return guests[-1]
+
+    yield enter
+    for one in guests:
+        one.context.close()
+
+
+def entries(shop: Shop, what: str) -> list[tuple[str, str, str]]:
+    found = (entry for entry in AuditJournal(shop.config).entries() if entry.what == what)
+    return [(entry.who, entry.role, entry.reason) for entry in found]
+
+
+def test_control_is_taken_with_a_reason_seen_everywhere_and_given_back(
+    shop: Shop, guest: Any
+) -> None:
+    tim: Guest = guest("tim")
+    ole: Guest = guest("ole")
+    expect(ole.page.get_by_role("button", name="Control", exact=True)).to_have_count(0)
+    tim.press("Control")
+    tim.press("Take control")
+    tim.told("reason: expected at least 8 letters")
+    tim.page.get_by_label("Reason for the change of control").fill("cleaning the lens")
+    tim.press("Take control")
+    expect(tim.page.locator(".control.is-held")).to_contain_text("tim has control")
+    expect(ole.page.locator(".control.is-held")).to_contain_text("tim has control")
+    expect(ole.page.locator(".control-form")).to_be_hidden()
+    for address in ("calibrate", "recipes", "health", "tokens"):
+        expect(ole.go(address).locator(".control.is-held")).to_contain_text("tim has control")
+    eva: Guest = guest("eva")  # somebody has to be able to end it when he went home
+    eva.page.get_by_label("Reason for the change of control").fill("he is at lunch")
+    eva.press("Give control back to the PLC")
+    expect(eva.page.locator(".control.is-held")).to_have_count(0)
+    assert [(o.name, o.by, o.argument) for o in shop.orders] == [
+        ("take_control", "tim", "cleaning the lens"),
+        ("release_control", "eva", "he is at lunch"),
+    ]
+    assert entries(shop, "control.taken") == [("tim", "TECHNICIAN", "cleaning the lens")]
+    assert entries(shop, "control.released") == [("eva", "ENGINEER", "he is at lunch")]
+    assert tim.problems == [] and ole.problems == [] and eva.problems == []
+
+
+def test_what_the_line_refuses_is_said_and_journalled(shop: Shop, guest: Any) -> None:
+    tim: Guest = guest("tim")
+    tim.press("Control")
+    tim.page.get_by_label("Reason for the change of control").fill("cleaning the lens")
+    shop.answer = CommandError.WRONG_STATE
+    try:
+        tim.press("Take control")
+        tim.told("expected the line to obey, got wrong state: a detail")
+    finally:
+        shop.answer = CommandError.DONE
+    assert entries(shop, "control.taken.refused")[-1][2] == "wrong state: a detail"
+    expect(tim.page.locator(".control-says")).to_have_text("The PLC has control.")
+
+
+@pytest.mark.parametrize("how", ["logs out", "is disabled"])
+def test_control_ends_with_the_session(shop: Shop, guest: Any, how: str) -> None:
+    name = how.replace(" ", ".")
+    shop.people.add(name, Role.TECHNICIAN, SECRET, "root@shell")
+    one: Guest = guest(name)
+    one.press("Control")
+    one.page.get_by_label("Reason for the change of control").fill("cleaning the lens")
+    one.press("Take control")
+    wait(lambda: shop.owner == name)
+    if how == "logs out":
+        one.press("Log out")
+    else:
+        shop.people.change(name, "ada", is_enabled=False)
+    wait(lambda: shop.owner == "", 60, "control is still taken")
+    wait(
+        lambda: (
+            ("system", "", "the session of the one who had it ended")
+            in entries(shop, "control.released")
+        ),
+        60,
+    )
+
+
+def published(shop: Shop, t2: float) -> str:
+    """The next version, by somebody else; its name."""
+    current = newest(shop.config, "plate")
+    assert current is not None
+    new = publish(
+        shop.config, AuditJournal(shop.config), current.recipe, (-1.0, t2), who="max",
+        reason="meanwhile, by somebody else",
+    )  # fmt: skip
+    use(shop.config, current.name, new.name)
+    return new.name
+
+
+def test_the_older_of_two_pages_cannot_undo_the_newer(shop: Shop, guest: Any) -> None:
+    eva: Guest = guest("eva")
+    seen = published(shop, 1.6)
+    page = eva.go("recipes")
+    page.locator("summary", has_text="plate/1").click()
+    first = page.locator("details", has_text="first proposal").last
+    first.get_by_label("Reason").fill("back to the first")
+    count = len(versions(shop.config, "plate"))
+    published(shop, 1.7)
+    first.get_by_role("button", name="Use these limits again").click()
+    eva.told(f"expected {seen} still in force, got another version: look again")
+    assert len(versions(shop.config, "plate")) == count + 1
+
+
+def test_a_lost_connection_is_said_and_mended(shop: Shop, guest: Any) -> None:
+    ole: Guest = guest("ole")
+    page = ole.page
+    expect(page.locator(".part-row").first).to_be_visible()
+    shop.stop()
+    expect(page.locator("#popup")).to_be_visible(timeout=60_000)
+    shop.start()
+    # The tool forgot who was logged in, and the page comes back by itself.
+    expect(page.locator("input[name=password]")).to_be_visible(timeout=60_000)
+    ole.log_in("ole")
+    expect(page.locator(".part-row").first).to_be_visible()
+
+
+def test_a_session_of_the_past_meets_the_door(shop: Shop, browser: Browser) -> None:
+    context = browser.new_context()
+    context.add_cookies([{"name": COOKIE, "value": "of yesterday", "url": shop.url}])
+    page = context.new_page()
+    page.goto(f"{shop.url}/health")
+    expect(page.locator("input[name=password]")).to_be_visible()
+    context.close()
+    request = urllib.request.Request(f"{shop.url}/health", headers={"Cookie": f"{COOKIE}=<script>"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert b"<script>" not in answer.read().split(b"</head>")[1]
