@@ -43,14 +43,16 @@ BENCHES: dict[str, str] = {
     "replay": "tools.bench_replay:replay",
     "rows": "tools.bench_rows:rows",
     "memory": "tools.bench_memory:memory",
+    "page": "tools.bench_pages:page",
+    "tool": "tools.bench_pages:tool",
     "model": "tools.bench_graph:model",
     "graphs": "tools.bench_graph:graphs",
     "engine-memory": "tools.bench_engine:memory",
     "peers": "tools.bench_peers:peers",
 }
 """Name → "module:function"; each is a `bench_row.Bench`."""
-_ASKED_FOR = frozenset({"graphs", "model", "engine-memory", "peers", "rows"})
-"""Minutes each, and torch or the package index is needed: only where they are named."""
+_ASKED_FOR = frozenset({"graphs", "model", "engine-memory", "peers", "rows", "page", "tool"})
+"""Minutes each, and torch, the pages or the package index is needed: only where they are named."""
 _LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pyzmq", "xgboost-cpu", "pymodbus")
 
 
