@@ -151,7 +151,9 @@ class Engine(Section, frozen=True, kw_only=True):
     kind: Literal["onnx", "onnx-cuda", "openvino", "tensorrt", "null"] = "onnx"
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     threads: int = 0
-    """0 = one less than the machine has cores, at least one."""
+    """Of each worker; 0 = a worker's share of one less than the machine has cores, at least one."""
+    workers: int = 1
+    """infer processes, each with an engine of its own: they share the frames of every camera."""
     null_delay_ms: float = 0.0
     """Null engine only: pretends to work for so long."""
     faults: EngineFaults = EngineFaults()
@@ -257,6 +259,11 @@ class Config(Section, frozen=True, kw_only=True):
     def cameras(self) -> tuple[str, ...]:
         """Their names, in the order of the file."""
         return tuple(camera.name for camera in self.camera)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Labels of the infer processes in health and set-ups."""
+        return tuple(f"infer:{number}" for number in range(self.engine.workers))
 
     @property
     def results(self) -> Literal["level", "ring"]:
@@ -421,6 +428,7 @@ def load_config(path: Path) -> Config:
         ("restart_limit", config.restart_limit, 0, 1000),
         ("trigger_window_ms", config.trigger_window_ms, 0, 60_000),
         ("engine.threads", config.engine.threads, 0, 1024),
+        ("engine.workers", config.engine.workers, 1, 16),
         ("engine.null_delay_ms", config.engine.null_delay_ms, 0, 60_000),
         ("plc.port", config.plc.port, 1, 65_535),
         ("plc.heartbeat_timeout_ms", config.plc.heartbeat_timeout_ms, 100, 60_000),

@@ -24,7 +24,6 @@ from appliance.frames import RingReader
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
 from appliance.messages import (
-    INFER,
     AnyMessage,
     Command,
     CommandResult,
@@ -135,7 +134,7 @@ class _Decide:
         config, clock = self._config, self._service.clock
         cameras = config.cameras
         trigger = {camera: wiring.sender("trigger", camera) for camera in cameras}
-        peers = (*(camera_label(camera) for camera in cameras), INFER)
+        peers = (*(camera_label(camera) for camera in cameras), *config.workers)
         prepare = {label: wiring.sender("prepare", label) for label in peers}
         self._verdicts = wiring.sender("verdicts")
         self._live = wiring.sender("live")

@@ -164,8 +164,8 @@ class Engine(ABC):
 
 
 def thread_count(settings: config.Engine) -> int:
-    """Threads for one network: as configured, else one less than there are cores."""
-    return settings.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+    """Threads for one network: as configured, else its share of one less than there are cores."""
+    return settings.threads or max(1, (len(os.sched_getaffinity(0)) - 1) // settings.workers)
 
 
 def passport_of(settings: config.Engine, bundle: Bundle) -> Passport:

@@ -55,23 +55,28 @@ class Gates:
 
     def __init__(self, mean_image: Image | None = None) -> None:
         self._mean_image = mean_image
-        self._last: Image | None = None
+        self._lasts: dict[str, Image] = {}
+        self._looker = ""
 
     def forget(self) -> None:
         """The next frame has no last one."""
-        self._last = None
+        self._lasts = {}
+
+    def look_as(self, worker: str) -> None:
+        """In replay: the frames that follow were seen by this one of several infer processes."""
+        self._looker = worker
 
     def measure(self, frame: Image) -> dict[str, float]:
         """Figures of a frame, uint8 (H, W) or (H, W, 3); remembers it as the last one."""
-        grid = _grid(frame)
+        grid, last = _grid(frame), self._lasts.get(self._looker)
         figures = {
             "mean": float(grid.mean()),
             "saturated": _saturated(grid),
             "focus": _focus(frame),
             "noise": _noise(frame),
-            "identical": float(self._last is not None and np.array_equal(grid, self._last)),
+            "identical": float(last is not None and np.array_equal(grid, last)),
         }
-        self._last = grid
+        self._lasts[self._looker] = grid
         if self._mean_image is not None:
             reduced = _resized(grid, *self._mean_image.shape)
             figures["shift_px"] = _shift_px(reduced, self._mean_image, *frame.shape[:2])

@@ -24,7 +24,7 @@ from appliance.hmi_pictures import Images, Pictures
 from appliance.hmi_screen import Screen
 from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.hmi_view import STRIP, LiveView
-from appliance.messages import INFER, Health, Verdict, Words, camera_label
+from appliance.messages import Health, Verdict, Words, camera_label
 from appliance.service import Service
 from appliance.store import Store, where
 from appliance.wire import AsyncReceiver, Wiring
@@ -47,7 +47,7 @@ def main(service: Service, config: Config, name: str) -> None:
 
 def expected_processes(config: Config) -> tuple[str, ...]:
     """Whose health the page shows, in this order."""
-    return (*(camera_label(name) for name in config.cameras), INFER, "decide", "record")
+    return (*(camera_label(name) for name in config.cameras), *config.workers, "decide", "record")
 
 
 class Hmi:

@@ -244,6 +244,7 @@ class Infer:
                 detail=err.detail,
                 gates=gates,
                 stages_ns=stages_ns,
+                worker=self._name,
             )
         self._send(answer)
         self._end_if_engine_keeps_failing()
@@ -298,6 +299,7 @@ class Infer:
             classification=classification,
             gates=gates,
             stages_ns=stages_ns,
+            worker=self._name,
             passport=camera.passport,
             is_simulated=setup.is_simulated or frame.is_simulated,
         )

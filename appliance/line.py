@@ -108,7 +108,8 @@ class Line:
         self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add)
         due = ChallengeDue(config.challenge, journal.counters)
         self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s)
-        self.setups = Setups((*self._cameras, INFER), outlets.setup)
+        self._workers = config.workers
+        self.setups = Setups((*self._cameras, *self._workers), outlets.setup)
         keeping = (journal, self.ledger, software, self._closed, cameras, self._is_simulated)
         self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
         self.conditions = Conditions()
@@ -508,8 +509,10 @@ class Line:
             of = camera if len(self._cameras) > 1 else ""
             for name in ("frames_lost", "orphans"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0), of)
-        elif health.process == INFER:
-            self.ledger.seen_alive(INFER, health.pid)
+        elif health.process in self._workers:
+            # Which of them has a frame is not known here: a new one forgives what all of them owe.
+            lives = tuple(self.setups.peers[label].pid for label in self._workers)
+            self.ledger.seen_alive(INFER, hash(lives))
         elif health.process == "record":
             self._record_seen_ns = now_ns
             self._count_doubles(health)
@@ -570,6 +573,8 @@ class Line:
             for peer in self.setups.peers.values()
             if peer.is_fresh(now_ns, max(_INFER_FRESH_NS, peer.hang_limit_ns))
         ]
+        if all(label in alive for label in self._workers):
+            alive.append(INFER)
         self.ledger.check(now_ns, self.book.deadlines_ns, is_recording, alive)
         if is_recording:
             due = [p for p, sent in self._sent_ns.items() if now_ns - sent >= _RESEND_NS]
@@ -607,8 +612,10 @@ class Line:
             for label, name in self._cameras.items()
             if not self._is_usable(label, now_ns, _CAMERA_FRESH_NS)
         ]
-        hang_limit_ns = max(_INFER_FRESH_NS, setups.peers[INFER].hang_limit_ns)
-        is_infer_alive = self._is_usable(INFER, now_ns, hang_limit_ns)
+        is_infer_alive = all(
+            self._is_usable(label, now_ns, max(_INFER_FRESH_NS, setups.peers[label].hang_limit_ns))
+            for label in self._workers
+        )
         is_camera_ok = not lost and self.book.no_image_in_a_row < 2
         for camera in lost:
             # A fresh start of the camera is what ends a row of missing pictures.

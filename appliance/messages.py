@@ -11,8 +11,8 @@ import msgspec
 
 from appliance.codes import CommandError, OfflineReason, Reason, Word
 
-INFER = "infer:0"
-"""`Health.process` of the one infer that serves every camera."""
+INFER = "infer"
+"""Whoever owes a score: one of the infer processes, which all serve every camera."""
 
 
 def camera_label(name: str) -> str:
@@ -118,6 +118,8 @@ class Scored(Message, frozen=True, kw_only=True):
     gates: dict[str, float] = {}
     """Image-health figures as measured: mean, saturated, focus, noise, shift_px …"""
     stages_ns: dict[str, int] = {}
+    worker: str = ""
+    """Which infer process looked: its gates know the frame that it saw last."""
     passport: str = ""
     """Id of the engine passport that produced this map."""
     is_simulated: bool = False
@@ -134,6 +136,8 @@ class InferFailed(Message, frozen=True, kw_only=True):
     detail: str
     gates: dict[str, float] = {}
     stages_ns: dict[str, int] = {}
+    worker: str = ""
+    """Which infer process looked: its gates know the frame that it saw last."""
 
 
 class Prepared(Message, frozen=True, kw_only=True):

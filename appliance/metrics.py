@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from appliance.codes import Reason, Status1, Status2, Word
 from appliance.config import Config
 from appliance.errors import AddressInUse
-from appliance.messages import INFER, Health, Verdict, Words, camera_label
+from appliance.messages import Health, Verdict, Words, camera_label
 from appliance.registers import REGISTERS
 from appliance.service import Service
 from appliance.wire import Inbox, Wiring
@@ -34,7 +34,7 @@ def main(service: Service, config: Config, name: str) -> None:
     """Serve until stopped. Raises ConfigError where the port is taken."""
     others = (
         *(camera_label(name) for name in config.cameras),
-        INFER,
+        *config.workers,
         "decide",
         "record",
         *(("hmi",) if config.hmi.is_enabled else ()),

@@ -21,7 +21,7 @@ from appliance.deck import Deck
 from appliance.errors import ArtefactError, DeviceError
 from appliance.forward import Forwarder
 from appliance.frames import RingReader
-from appliance.messages import INFER, Health, LateResult, Stored, Verdict, camera_label
+from appliance.messages import Health, LateResult, Stored, Verdict, camera_label
 from appliance.retention import Retention
 from appliance.service import Service
 from appliance.store import Store, Where, where
@@ -90,7 +90,7 @@ def _ears(config: Config, wiring: Wiring) -> list[Receiver]:
     """What a recording holds beside the verdicts; nothing where nothing is recorded."""
     if not config.is_taped:
         return []
-    peers = (*(camera_label(name) for name in config.cameras), INFER, "decide")
+    peers = (*(camera_label(name) for name in config.cameras), *config.workers, "decide")
     return [
         wiring.receiver("tape"),
         wiring.receiver("live"),

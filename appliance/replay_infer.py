@@ -168,6 +168,9 @@ class Infer:
         if heard.seen is None or heard.pixels is None or recipe is None:
             return Answer(heard, is_blind=True)
         setup = self._engines.setup(recipe)
+        gates = setup.cameras[then.camera].gates
+        if gates is not None:
+            gates.look_as(then.worker)
         said = answer(setup, heard.seen.frame, heard.pixels)
         if isinstance(said, Mapped):
             self.engine_ns += said.scored.stages_ns["engine"]

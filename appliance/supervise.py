@@ -37,7 +37,7 @@ def process_table(config: Config) -> tuple[tuple[str, str], ...]:
     """Process and name, in the order of starting."""
     return (
         *(("camera", camera.name) for camera in config.camera),
-        ("infer", "0"),
+        *(("infer", str(number)) for number in range(config.engine.workers)),
         ("decide", ""),
         ("record", ""),
         *((("bus", ""),) if config.bus.is_used else ()),

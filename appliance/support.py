@@ -21,7 +21,7 @@ import msgspec
 from appliance.audit import AuditJournal
 from appliance.config import Config, write_atomically
 from appliance.errors import ConfigError
-from appliance.messages import INFER, Health, Words, camera_label
+from appliance.messages import Health, Words, camera_label
 from appliance.wire import Wiring
 
 _LISTEN_S = 1.0
@@ -162,7 +162,7 @@ def _sizes(root: Path) -> str:
 def _live(config: Config) -> Iterator[tuple[str, bytes]]:
     """The newest words and health of a line that runs here."""
     processes = [camera_label(name) for name in config.cameras]
-    processes += [INFER, "decide", "record", "hmi", "bus", "metrics"]
+    processes += [*config.workers, "decide", "record", "hmi", "bus", "metrics"]
     heard: dict[str, Health | Words] = {}
     if not config.runtime_dir.is_dir():
         return

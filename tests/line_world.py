@@ -131,6 +131,8 @@ class World:
     challenge: ChallengePlan = field(default=ChallengePlan())
     plan: Callable[[int], Plan] = field(default=lambda part_id: Plan())
     cameras: tuple[str, ...] = ("top",)
+    workers: int = 1
+    """infer processes; frames are dealt out in turn to those that live."""
     view: Callable[[int, str], Plan] | None = None
     """On a line with several cameras, instead of `plan`."""
     now: int = 1_000_000 * MS
@@ -143,16 +145,17 @@ class World:
             deadline_ms=self.deadline_ms,
             trigger=self.trigger,
             camera=tuple(Camera(name=name, kind="files", folder="x") for name in self.cameras),
-            engine=Engine(kind="null"),
+            engine=Engine(kind="null", workers=self.workers),
             plc=Plc(results=self.results),
             challenge=self.challenge,
         )
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self.eyes = {name: Process(100 + 10_000 * i) for i, name in enumerate(self.cameras)}
+        self.infers = [Process(200 + 10_000 * i) for i in range(self.workers)]
         self.camera, self.infer, self.record = (
             self.eyes[self.cameras[0]],
-            Process(200),
+            self.infers[0],
             Process(300),
         )
         self.frame_id = 0
@@ -340,17 +343,20 @@ class World:
 
     def send_frame(self, message: FrameReady, plan: Plan) -> None:
         """To infer and to decide, in either order."""
-        pid = self.infer.pid
-        if not self.infer.is_alive:
+        living = [infer for infer in self.infers if infer.is_alive]
+        if not living:
             self.no_frame(message.part_id, Reason.QUEUE_FULL, message.camera)
-        elif plan.is_infer_first:
-            self._answer(message, plan, pid)
+            return
+        infer = living[message.frame_id % len(living)]
+        pid = infer.pid
+        if plan.is_infer_first:
+            self._answer(message, plan, infer, pid)
             # decide reads two sockets: what came last may be read first, but not much later.
             eye = self.eyes[message.camera]
             self.after(eye, min(plan.infer_ms, 30), lambda: self.seen(message))
         else:
             self.seen(message)
-            self.after(self.infer, plan.infer_ms, lambda: self._answer(message, plan, pid))
+            self.after(infer, plan.infer_ms, lambda: self._answer(message, plan, infer, pid))
 
     def seen(self, message: FrameReady) -> None:
         """decide hears of a frame."""
@@ -360,8 +366,8 @@ class World:
 
     # ---- infer
 
-    def _answer(self, message: FrameReady, plan: Plan, pid: int) -> None:
-        if not self.infer.is_alive or self.infer.pid != pid or plan.infer == "silent":
+    def _answer(self, message: FrameReady, plan: Plan, infer: Process, pid: int) -> None:
+        if not infer.is_alive or infer.pid != pid or plan.infer == "silent":
             return
         if plan.infer == "failed":
             failed = InferFailed(
@@ -443,7 +449,8 @@ class World:
     # ---- set-ups and health
 
     def _setup(self, label: str, message: Prepare | Swap) -> bool:
-        process = self.eyes.get(label.removeprefix("camera:"), self.infer)
+        kind, _, name = label.partition(":")
+        process = self.eyes[name] if kind == "camera" else self.infers[int(name)]
         if not process.is_alive:
             return False
         pid = process.pid
@@ -479,7 +486,7 @@ class World:
         self.line.beat(self.now)
         for name, process in (
             *((camera_label(name), eye) for name, eye in self.eyes.items()),
-            ("infer:0", self.infer),
+            *((f"infer:{number}", infer) for number, infer in enumerate(self.infers)),
             ("record", self.record),
         ):
             if process.is_alive:

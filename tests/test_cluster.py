@@ -18,6 +18,7 @@ from tests.recorded_world import Recorded
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install .[cluster]"
 )
+pytestmark = pytest.mark.timeout(300)  # a cluster takes its time to come up
 TIMED = ("seconds", "parts_per_s", "engine_share")
 
 
