@@ -4,6 +4,7 @@ import asyncio
 from itertools import pairwise
 
 from appliance.codes import CommandCode, CommandError, OfflineReason, Reason, State, Word
+from tests.recorded_world import check_replay
 from tests.rig import PICTURES, Ear, Rig, number_of, until
 from tools.plc_program import Part, PlcOptions, Ring
 from tools.plc_sim import command
@@ -31,7 +32,7 @@ def read_words(parts: list[Part]) -> list[Part]:
 
 def test_every_frame_is_a_part_while_the_line_runs() -> None:
     faults = {"incomplete_every": CUT, "drop_every": DROP}
-    camera = {"order": "sequence", "rate_hz": RATE_HZ, "faults": faults}
+    camera = {"order": "sequence", "rate_hz": RATE_HZ, "faults": faults, "record": "all"}
     with Rig({"trigger": "free", "deadline_ms": 1000}, camera) as rig:
         rig.start()
         with rig.ear("camera:top") as ear:
@@ -65,6 +66,7 @@ def test_every_frame_is_a_part_while_the_line_runs() -> None:
             assert ledger["unaccounted"] == 0
         rows = {row.verdict.acq_id: row.verdict for row in reversed(rig.rows())}
         assert rig.stop() == 0
+        check_replay(rig.config, len(rows))
 
     for part in (*parts, *again):
         verdict = rows[part.acq_id]

@@ -17,6 +17,7 @@ from appliance.recipe import View
 from appliance.registers import WRITABLE_WORDS
 from appliance.words import Bank
 from tests.gentl import Barrier, producer
+from tests.recorded_world import check_replay
 from tests.rig import PICTURES, SIDE_PX, STEP, Rig, number_of, numbered, until
 from tools.plc_program import Ring
 
@@ -96,7 +97,7 @@ class Plc:
 def test_frames_and_counts_that_go_astray_never_make_a_part_good(tmp_path: Path) -> None:
     path = producer(tmp_path, top=[numbered(number) for number in range(PICTURES)])
     camera = {
-        "kind": "genicam", "producer": str(path), "rate_hz": 8.0,
+        "kind": "genicam", "producer": str(path), "rate_hz": 8.0, "record": "all",
         "trigger": {"source": "Line1", "debouncer_us": 5.0},
         "nodes": {
             "SimDropEvery": 17, "SimDoubleEvery": 23, "SimLateEvery": 31, "SimLateTime": 600,
@@ -130,6 +131,7 @@ def test_frames_and_counts_that_go_astray_never_make_a_part_good(tmp_path: Path)
             assert ear.said.counters["associations_lost"] == resyncs - 1
         rows = [row.verdict for row in rig.rows()]
         assert rig.stop() == 0
+        check_replay(rig.config, len(rows))
 
     assert len(rows) == len({row.part_id for row in rows}) == accepted
     scored = [row for row in rows if row.word != Word.ERROR]
