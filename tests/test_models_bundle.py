@@ -12,7 +12,7 @@ import pytest
 from appliance.bundle import Suggested, golden_outputs, hash_file, load_bundle
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
-from models import evaluate, report, segad, train
+from models import evaluate, report, segad, train, train_command
 from models.dataset import Dataset, open_dataset
 from models.metrics import image_metrics
 
@@ -147,7 +147,7 @@ def test_commands_print_one_object(bundle_dir, data, capsys):
     with pytest.raises(ConfigError, match="expected held-out images that the bundle has not"):
         evaluate.main(bundle_dir, folder, seed=5, json=True)
     with pytest.raises(ConfigError, match=r"--regime: expected one of auto, .*got 'semi'"):
-        train.main(folder, bundle_dir / "other", regime="semi")
+        train_command.main(folder, bundle_dir / "other", regime="semi")
 
 
 def test_nothing_is_left_behind_when_training_fails(data, tmp_path):

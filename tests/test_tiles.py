@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -136,7 +137,9 @@ def recipe(config: Config, view: View) -> str:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_a_tiled_bundle_reproduces_its_golden_frames(box: Config, kind: str) -> None:
+def test_a_tiled_bundle_reproduces_its_golden_frames(
+    box: Config, kind: Literal["onnx", "openvino"]
+) -> None:
     if kind == "openvino":
         pytest.importorskip("openvino")
     config = Config(
