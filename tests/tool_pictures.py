@@ -11,14 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from appliance.audit import AuditJournal
+from appliance.codes import Word
 from appliance.recipe import load_recipe
+from calibration.challenge_rules import Kind, Shown
+from calibration.challenges import Challenges
 from calibration.publish import publish, use
+from calibration.studies import make_study
+from calibration.study_log import StudyLog
 from tests.lesson_world import School
 from tests.rig import until
-from tests.tool_world import SECRET, Shop, free_port
+from tests.tool_world import FIRST_NS, SECRET, Shop, free_port
 from tools.draw_parts import DEFECTS, SIDE_PX, draw
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -37,6 +44,7 @@ def main() -> None:
             reason="260 plates of week 12, agreed with quality",
         )  # fmt: skip
         use(shop.config, "plate/1", "plate/2")
+        _tell(shop)
         shop.start()
         with _browser() as browser:
             for scheme in _SCHEMES:
@@ -46,11 +54,58 @@ def main() -> None:
     _teach_and_paint()
 
 
+def _tell(shop: Shop) -> None:
+    """What a line and a technician have done before the pictures are taken."""
+    shop.said |= {
+        "challenge_due_utc_s": (FIRST_NS + 400_000_000_000) // 1_000_000_000,
+        "ledger": {"accepted": 1600, "verdicts": 1600, "pending": 0, "unaccounted": 0},
+        "counters": {"triggers": 1600, "ok": 1244, "ng": 238, "uncertain": 118, "late": 0},
+    }
+    challenges = Challenges(shop.people)
+    for name, word, note in (
+        ("C-01", Word.NG, "scratch, 0.4 mm"), ("C-02", Word.NG, "hole missing"),
+        ("C-10", Word.OK, "master"),
+    ):  # fmt: skip
+        challenges.add(name, word, 365, note, shop.user("tim"))
+    rng = np.random.default_rng(5)
+    first = shop.passes("C-01", Word.NG, picture=_noisy(rng))
+    for _ in range(9):
+        for name, word in (("C-01", Word.NG), ("C-02", Word.NG), ("C-10", Word.OK)):
+            last = shop.passes(name, word, picture=_noisy(rng))
+    last = shop.passes("C-02", Word.NG, picture=_noisy(rng))
+    truth = {"C-01": True, "C-02": True, "C-10": False}
+    study = make_study(shop.config, first, last, truth, "tim")
+    StudyLog(shop.people).add(first, last, study, shop.user("tim"))
+    good = [
+        Shown(last - 2, "C-01", Word.NG, Word.NG),
+        Shown(last - 1, "C-10", Word.OK, Word.OK),
+        Shown(last, "C-02", Word.NG, Word.NG),
+    ]
+    trials: tuple[tuple[Kind, list[Shown], tuple[str, ...]], ...] = (
+        ("consecutive", good, ()),
+        ("fail-safe", [], ("bin: the line did not stop",)),
+    )
+    for kind, shown, problems in trials:
+        trial = challenges.begin(kind, first, shop.user("tim"))
+        state = "failed" if problems else "passed"
+        challenges.end(trial, state, problems, shown, last, shop.user("tim"))
+    for _ in range(3):
+        shop.passes("", Word.OK, is_challenge=False)
+
+
+def _noisy(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """The same plate, seen again."""
+    plate = draw(7, "good", 1).astype(np.int16)
+    return np.clip(plate + rng.normal(0, 3, plate.shape), 0, 255).astype(np.uint8)
+
+
 def _take(page: Page, shop: Shop, suffix: str) -> None:
-    _enter(page, shop.url)
+    _enter(page, shop.url, "ada")
     page.wait_for_selector(".part-row")
     page.get_by_role("button", name="NG", exact=True).click()
     page.wait_for_selector(".part-row:not(.is-ng)", state="detached")
+    page.get_by_role("button", name="Older", exact=True).click()
+    page.wait_for_function("Number(document.querySelector('.row-id').textContent) <= 1600")
     page.locator(".part-row").nth(3).click()
     page.wait_for_selector(".part-word")
     _shot(page, f"tool-parts{suffix}")
@@ -68,7 +123,7 @@ def _take(page: Page, shop: Shop, suffix: str) -> None:
     page.goto(f"{shop.url}/recipes")
     page.wait_for_selector(".version")
     _shot(page, f"tool-recipes{suffix}")
-    for name in ("health", "audit"):
+    for name in ("health", "challenge", "msa", "tokens", "audit", "users"):
         page.goto(f"{shop.url}/{name}")
         page.wait_for_selector(".panel")
         _shot(page, f"tool-{name}{suffix}")
@@ -170,9 +225,9 @@ def _page(browser: Browser, scheme: Literal["light", "dark"]) -> Page:
     ).new_page()
 
 
-def _enter(page: Page, url: str) -> None:
+def _enter(page: Page, url: str, name: str = "eva") -> None:
     page.goto(url)
-    page.fill("input[name=name]", "eva")
+    page.fill("input[name=name]", name)
     page.fill("input[name=password]", SECRET)
     page.click("button[type=submit]")
     page.wait_for_selector(".who")
