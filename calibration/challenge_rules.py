@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from appliance.codes import Word
+from appliance.errors import ConfigError
 
 Kind = Literal["consecutive", "memory", "fail-safe"]
 KINDS: tuple[Kind, ...] = ("consecutive", "memory", "fail-safe")
@@ -56,6 +57,12 @@ def judge(
         found += [f"{name}: not checked" for name in CHECKS if name not in checks]
         found += [f"{name}: the line did not stop" for name in CHECKS if checks.get(name) is False]
     return tuple(found)
+
+
+def check_count(shown: Sequence[Shown], most: int) -> None:
+    """Raises ConfigError where a test has more parts than are read: older ones may be wrong."""
+    if len(shown) >= most:
+        raise ConfigError("test", f"fewer than {most} challenge parts", "more: break it off")
 
 
 def wrong(one: Shown) -> str:

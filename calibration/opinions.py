@@ -93,6 +93,11 @@ class Asked(NamedTuple):
     bundle: NewBundle | None = None
     """None: it asks for limits alone."""
 
+    @property
+    def made_by(self) -> str:
+        """Who had the bundle made, "" = it asks for none: no more their own judge than who asks."""
+        return str(self.evidence.get("made_by", "")) if self.bundle is not None else ""
+
 
 def is_fresh(recipe: str, part: str) -> bool:
     """This part verifies; the others calibrate. Half of all, by a hash of names."""
@@ -230,19 +235,22 @@ class Opinions:
         self._set(identity, verified=verified)
         return self.proposal(identity)
 
-    def check_decision(self, identity: int, reason: str, by: User) -> Asked:
-        """Whether this person may decide about it now. Raises ConfigError: own proposal, role,
-        reason, already decided, never verified."""
+    def check_decision(
+        self, identity: int, reason: str, by: User, state: State = "approved"
+    ) -> Asked:
+        """Whether this person may decide so now. Raises ConfigError: own proposal, role, reason,
+        already decided; and an approval by whoever had its bundle made."""
         asked = self._open(identity)
         _may(by, Role.ENGINEER)
         _check_reason(reason)
-        if asked.by == by.name:
-            raise ConfigError("approval", f"another person than {asked.by}", by.name)
+        if by.name == asked.by or (state == "approved" and by.name == asked.made_by):
+            others = " or ".join(dict.fromkeys(filter(None, (asked.by, asked.made_by))))
+            raise ConfigError("approval", f"another person than {others}", by.name)
         return asked
 
     def decide(self, identity: int, state: State, reason: str, by: User) -> Asked:
         """Close it. The caller has journalled what follows from it (`publish` does)."""
-        self.check_decision(identity, reason, by)
+        self.check_decision(identity, reason, by, state)
         if state == "rejected":
             asked = self.proposal(identity)
             what = "limits.rejected" if asked.bundle is None else "bundle.rejected"

@@ -10,7 +10,7 @@ from appliance.codes import Status2, Word
 from appliance.errors import ConfigError
 from appliance.store import Store
 from calibration import control, texts
-from calibration.challenge_rules import CHECKS, KINDS, Shown, judge
+from calibration.challenge_rules import CHECKS, KINDS, Shown, check_count, judge
 from calibration.challenges import Known, Trial
 from calibration.desk import Desk
 from calibration.frame import Visit, button, field, table
@@ -285,6 +285,7 @@ class _Page:
         await desk.ordered("end_challenge", "challenge.ended", user, running.kind, argument="")
         await self._until_stored()
         shown = await self._rows(running)
+        check_count(shown, _ROWS)
         needed = [part.name for part in await desk.run(desk.challenges.in_date)]
         problems = judge(running.kind, shown, needed, self._checks)
         newest = await desk.run(lambda: desk.store().last(1))

@@ -11,7 +11,7 @@ from calibration.frame import Visit, button, table
 from calibration.limits import GOOD
 from calibration.people import Role
 from calibration.quarantine import name_of, when
-from calibration.studies import Study, make_study
+from calibration.studies import MOST, Study, make_study
 from calibration.study_log import Kept
 
 
@@ -50,13 +50,18 @@ async def build(desk: Desk, visit: Visit) -> None:
     await show()
 
 
+def check_range(first: int, last: int) -> None:
+    """Raises ConfigError where these parts are none, or more than one study can be of."""
+    if not 0 < first < last or last - first >= MOST:
+        expected = f"a first and a last number, 2 to {MOST} parts"
+        raise ConfigError("parts of the study", expected, f"{first} to {last}")
+
+
 def _made(desk: Desk, first: int, last: int, by: str) -> Study:
     """In the thread. The truth is that of the list of challenge parts, else of people's labels."""
-    if not 0 < first < last:
-        raise ConfigError("parts of the study", "a first and a last number", f"{first} to {last}")
+    check_range(first, last)
     truth: dict[str, bool] = {}
-    ids = list(range(first, last + 1))
-    labels = desk.opinions.labels(ids) if len(ids) <= 5000 else {}
+    labels = desk.opinions.labels(list(range(first, last + 1)))
     for part_id, label in labels.items():
         row = desk.store().part(part_id)
         name = name_of(row.verdict) if row else ""

@@ -17,7 +17,8 @@ from calibration.quarantine import name_of
 from calibration.repeatability import Agreement, Presentation, Repeatability, agreement, study
 from calibration.repeatability_report import html
 
-_MOST = 5000
+MOST = 5000
+"""Parts of one study."""
 
 
 class Study(NamedTuple):
@@ -96,8 +97,8 @@ def told(found: Repeatability, agreements: tuple[Agreement, ...]) -> dict[str, A
 
 
 def _rows(config: Config, first: int, last: int) -> list[PartRow]:
-    if not first < last < first + _MOST:
-        raise ConfigError("--first, --last", f"2 to {_MOST} parts", f"{first} to {last}")
+    if not first < last < first + MOST:
+        raise ConfigError("--first, --last", f"2 to {MOST} parts", f"{first} to {last}")
     try:
         store = Store(where(config), is_reader=True)
     except DeviceError as err:

@@ -9,8 +9,11 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from appliance.audit import AuditJournal
 from appliance.codes import Status2, Word
-from calibration.challenge_rules import CHECKS, Shown, has_pattern, judge, last_good
+from appliance.errors import ConfigError
+from calibration.challenge_rules import CHECKS, Shown, check_count, has_pattern, judge, last_good
 from calibration.challenges import Challenges
+from calibration.page_msa import check_range
+from calibration.studies import MOST
 from calibration.study_log import StudyLog
 from tests.test_tool import CHROMIUM, Guest, ask
 from tests.tool_world import Shop, wait
@@ -43,6 +46,21 @@ def test_a_consecutive_test_needs_every_part_and_a_bad_one() -> None:
         "part p0: expected NG, got OK",
         "part p1: nobody says what it must be, got OK",
     )
+
+
+def test_a_test_of_more_parts_than_are_read_is_not_judged() -> None:
+    parts = shown(*[(NG, NG)] * 5)
+    check_count(parts, 6)
+    with pytest.raises(ConfigError, match="fewer than 5 challenge parts, got more: break it off"):
+        check_count(parts, 5)
+
+
+def test_a_study_is_of_two_to_so_many_parts() -> None:
+    check_range(1, 2)
+    check_range(7, MOST + 6)
+    for first, last in ((0, 5), (5, 5), (6, 5), (7, MOST + 7), (1, 10**15)):
+        with pytest.raises(ConfigError, match=f"2 to {MOST} parts, got {first} to {last}"):
+            check_range(first, last)
 
 
 @pytest.mark.parametrize(

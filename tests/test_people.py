@@ -12,7 +12,7 @@ from appliance.__main__ import app
 from appliance.audit import AuditJournal
 from appliance.config import Camera, Config
 from appliance.errors import ConfigError, DeviceError
-from calibration.opinions import Opinions, is_fresh
+from calibration.opinions import NewBundle, Opinions, is_fresh
 from calibration.people import LOCK_S, LogInError, People, Role, User
 from calibration.sessions import Sessions
 
@@ -209,6 +209,21 @@ def test_a_proposal_is_verified_once_and_approved_by_somebody_else(world: World)
     assert (done.state, done.decided_by) == ("approved", "max")
     with pytest.raises(ConfigError, match="one that was approved"):
         world.opinions.decide(asked.id, "rejected", "changed my mind", world.max)
+
+
+def test_who_had_a_bundle_made_does_not_approve_it(world: World) -> None:
+    bundle = NewBundle("ab" * 32, "cell-2", "segad", "refit-1")
+    asked = world.opinions.propose(
+        "cell", 3, (1.0, 2.0), "new regions", {"made_by": "max"}, world.eva, bundle=bundle
+    )
+    assert asked.made_by == "max"
+    for by in (world.eva, world.max):
+        with pytest.raises(ConfigError, match=f"another person than eva or max, got {by.name}"):
+            world.opinions.decide(asked.id, "approved", "looks fine", by)
+    third = world.people.add("ida", Role.ENGINEER, SECRET, "root@shell")
+    assert world.opinions.check_decision(asked.id, "looks fine", third) == asked
+    done = world.opinions.decide(asked.id, "rejected", "a worse one", world.max)
+    assert (done.state, done.decided_by) == ("rejected", "max")
 
 
 def test_two_people_cannot_propose_at_once(world: World) -> None:
