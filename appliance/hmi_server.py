@@ -111,6 +111,7 @@ def make_server(app: FastAPI) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             lifespan="on",
+            proxy_headers=False,  # anybody on the box could name the address that is locked out
             timeout_graceful_shutdown=1,
         )
     )

@@ -28,7 +28,7 @@ from appliance.report import shift_report
 from appliance.store import PartRow
 from calibration import api_models as models
 from calibration.bounds import CONFIDENCE
-from calibration.desk import Desk
+from calibration.desk import BusyError, Desk
 from calibration.limits import outcome, summary
 from calibration.material import gather
 from calibration.people import LOCK_S, Role, User
@@ -38,7 +38,9 @@ from calibration.tokens import Token, TokenError, TooManyTries
 WHERE = "/api/v1"
 PER_S, BURST = 50.0, 100.0
 """Requests of one token."""
-_SHIFT = timedelta(hours=8)
+_SHIFT, _LONGEST_REPORT = timedelta(hours=8), timedelta(days=366)
+_YEARS = 1971, 2199
+"""Nanoseconds of these years fit into the 64 bits of a row, in every zone."""
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": models.Refusal, "description": text}
     for code, text in (
@@ -47,7 +49,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         (404, "there is none"),
         (409, "somebody else was quicker"),
         (422, "the request says what it must not"),
-        (429, "too many requests or wrong tokens"),
+        (429, "too many requests at once or in a second, or wrong tokens"),
         (503, "the archive cannot be read now"),
     )
 }
@@ -106,9 +108,14 @@ def _add_refusals(api: FastAPI) -> None:
     async def not_possible(request: Request, err: ConfigError) -> Response:
         return refuse(403 if err.where == "role" else 422, str(err))
 
+    @api.exception_handler(OSError)
     @api.exception_handler(DeviceError)
-    async def not_now(request: Request, err: DeviceError) -> Response:
+    async def not_now(request: Request, err: DeviceError | OSError) -> Response:
         return refuse(503, str(err))
+
+    @api.exception_handler(BusyError)
+    async def not_yet(request: Request, err: BusyError) -> Response:
+        return refuse(429, str(err), **{"Retry-After": "1"})
 
     @api.exception_handler(HTTPException)
     async def plain(request: Request, err: HTTPException) -> Response:
@@ -141,7 +148,9 @@ class _Routes:
                     {"WWW-Authenticate": "Bearer"},
                 )  # fmt: skip
             try:
-                user, token = await desk.run(partial(desk.tokens.open, shown.credentials, source))
+                user, token = await desk.run_for_program(
+                    partial(desk.tokens.open, shown.credentials, source)
+                )
             except TooManyTries as err:
                 raise HTTPException(429, str(err), {"Retry-After": str(LOCK_S)}) from err
             except TokenError as err:
@@ -176,13 +185,13 @@ class _Routes:
         @api.get("/parts", dependencies=anybody)
         async def parts(asked: Annotated[models.PartsAsked, Query()]) -> models.PartsGot:
             """Parts, newest first, a page at a time."""
-            return await desk.run(lambda: self._parts(asked))
+            return await desk.run_for_program(lambda: self._parts(asked))
 
         @api.get("/parts/{part_id}", dependencies=anybody)
         async def part(part_id: Annotated[models.PartId, Path()]) -> models.PartWhole:
             """One part with all that explains its verdict."""
             row = await self._row(part_id)
-            labels = await desk.run(lambda: desk.opinions.labels([part_id]))
+            labels = await desk.run_for_program(lambda: desk.opinions.labels([part_id]))
             return models.whole_part(row, labels.get(part_id))
 
         @api.get(
@@ -191,7 +200,7 @@ class _Routes:
         async def image(part_id: Annotated[models.PartId, Path()]) -> Response:
             """The picture as the pages show it, reduced."""
             await self._row(part_id)
-            images = await desk.images(part_id)
+            images = await desk.images(part_id, is_program=True)
             return _bytes(images.jpeg if images else b"", _JPEG, f"picture of part {part_id}")
 
         @api.get("/parts/{part_id}/image.png", dependencies=anybody, responses=pictures | _is(_PNG))
@@ -199,7 +208,7 @@ class _Routes:
             """The picture as it was archived, every pixel."""
             row = await self._row(part_id)
             path = desk.config.data_dir / row.image
-            if not row.image or not await desk.run(path.is_file):
+            if not row.image or not await desk.run_for_program(path.is_file):
                 raise HTTPException(404, f"picture of part {part_id}: expected one kept, got none")
             return FileResponse(path, media_type=_PNG)
 
@@ -207,14 +216,14 @@ class _Routes:
         async def heat(part_id: Annotated[models.PartId, Path()]) -> Response:
             """The anomaly map in the colours of the pages, transparent where nothing is."""
             await self._row(part_id)
-            images = await desk.images(part_id)
+            images = await desk.images(part_id, is_program=True)
             return _bytes(images.heat if images else b"", _PNG, f"map of part {part_id}")
 
         @api.get("/parts/{part_id}/map.npy", dependencies=anybody, responses=pictures | _is(_NPY))
         async def raw_map(part_id: Annotated[models.PartId, Path()]) -> Response:
             """The anomaly map itself: NumPy file, (h, w) float32 raw logits."""
             await self._row(part_id)
-            found = await desk.run(lambda: desk.map_of(part_id))
+            found = await desk.run_for_program(lambda: desk.map_of(part_id))
             data = io.BytesIO()
             if found is not None:
                 np.save(data, found.astype(np.float32), allow_pickle=False)
@@ -229,27 +238,31 @@ class _Routes:
             """Say what a part really is: "good", or the type of its defect."""
             await self._row(part_id)
             opinions = desk.opinions
-            said = await desk.run(lambda: opinions.label(part_id, sent.kind, user, "api"))
+            said = await desk.run_for_program(
+                lambda: opinions.label(part_id, sent.kind, user, "api")
+            )
             return models.label_got(said)
 
         @api.get("/limits", dependencies=anybody)
         async def limits() -> list[models.LimitsGot]:
             """The recipes in force and their limits."""
-            found = await desk.run(desk.in_force)
+            found = await desk.run_for_program(desk.in_force)
             return [models.limits_got(recipe, True) for recipe in found.values()]
 
         @api.get("/limits/{recipe}", dependencies=anybody)
-        async def history(recipe: str) -> list[models.LimitsGot]:
+        async def history(recipe: Annotated[models.RecipeId, Path()]) -> list[models.LimitsGot]:
             """Every readable version of one recipe, newest first."""
-            found = await desk.run(lambda: self._versions(recipe))
+            found = await desk.run_for_program(lambda: self._versions(recipe))
             if not found:
                 raise HTTPException(404, f"recipe: expected a known one, got {recipe[:80]!r}")
             return found
 
         @api.get("/proposals", dependencies=anybody)
-        async def proposals(recipe: str = "") -> list[models.ProposalGot]:
+        async def proposals(
+            recipe: Annotated[models.RecipeId, Query()] = "",
+        ) -> list[models.ProposalGot]:
             """Limits that somebody asked for, newest first."""
-            found = await desk.run(lambda: desk.opinions.proposals(recipe))
+            found = await desk.run_for_program(lambda: desk.opinions.proposals(recipe))
             return [models.proposal_got(one) for one in found]
 
         @api.post("/proposals", status_code=201)
@@ -257,7 +270,7 @@ class _Routes:
             sent: models.ProposalSent, user: Annotated[User, Depends(engineer)]
         ) -> models.ProposalGot:
             """Ask for two limits; somebody else has to approve them on the page."""
-            return await desk.run(lambda: self._propose(sent, user))
+            return await desk.run_for_program(lambda: self._propose(sent, user))
 
         @api.get("/reports/shift", dependencies=anybody)
         async def shift(asked: Annotated[models.ShiftAsked, Query()]) -> dict[str, object]:
@@ -266,8 +279,13 @@ class _Routes:
             since = _zoned(asked.since, "since") or until - _SHIFT
             if since >= until:
                 raise ConfigError("since", f"a time before {until.isoformat()}", since.isoformat())
+            if until - since > _LONGEST_REPORT:
+                expected = f"at most {_LONGEST_REPORT.days} days until {until.isoformat()}"
+                raise ConfigError("since", expected, since.isoformat())
             deadline_ms = desk.config.deadline_ms
-            return await desk.run(lambda: shift_report(desk.store(), since, until, deadline_ms))
+            return await desk.run_for_program(
+                lambda: shift_report(desk.store(), since, until, deadline_ms)
+            )
 
         @api.get("/line", dependencies=anybody)
         async def line() -> models.LineGot:
@@ -283,7 +301,7 @@ class _Routes:
             )
 
     async def _row(self, part_id: int) -> PartRow:
-        row = await self._desk.run(lambda: self._desk.store().part(part_id))
+        row = await self._desk.run_for_program(lambda: self._desk.store().part(part_id))
         if row is None:
             raise HTTPException(404, f"part: expected a known id, got {part_id}")
         return row
@@ -351,6 +369,8 @@ def _bytes(data: bytes, kind: str, what: str) -> Response:
 def _zoned(when: datetime | None, name: str) -> datetime | None:
     if when is not None and when.tzinfo is None:
         raise ConfigError(name, "a time with a zone, like 2026-11-27T06:00Z", when.isoformat())
+    if when is not None and not _YEARS[0] <= when.year <= _YEARS[1]:
+        raise ConfigError(name, f"a year of {_YEARS[0]} to {_YEARS[1]}", when.isoformat())
     return when
 
 

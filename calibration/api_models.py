@@ -17,6 +17,7 @@ from calibration.opinions import Asked, Label
 WordName = Literal["OK", "NG", "UNCERTAIN", "ERROR"]
 LARGEST_ID = (1 << 63) - 1
 PartId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+RecipeId = Annotated[str, Field(max_length=128)]
 
 
 class Asking(BaseModel):

@@ -39,6 +39,12 @@ T = TypeVar("T")
 _RECENT = 100
 """Verdicts whose pixels may still lie in the rings."""
 _SILENT_S = 2.0
+MOST_WAITING = 8
+"""Calls of programs, the one that is done now included."""
+
+
+class BusyError(Exception):
+    """Not now: too many programs wait already."""
 
 
 class Desk:
@@ -64,11 +70,24 @@ class Desk:
         self._pictures = Pictures(config, partial(recorded_map, config.recordings_dir))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tool")
         self._ordering = asyncio.Lock()
+        self._programs, self._program = 0, asyncio.Lock()
         self._store: Store | None = None
 
     async def run(self, call: Callable[[], T]) -> T:
         """In the thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def run_for_program(self, call: Callable[[], T]) -> T:
+        """In the thread, one call of all programs at a time: a log-in, or taking control back,
+        waits for one of them at most. Raises BusyError where eight are there already."""
+        if self._programs >= MOST_WAITING:
+            raise BusyError(f"requests: expected fewer than {MOST_WAITING} at once, got one more")
+        self._programs += 1
+        try:
+            async with self._program:
+                return await self.run(call)
+        finally:
+            self._programs -= 1
 
     def store(self) -> Store:
         """The archive, read only. Raises DeviceError or ArtefactError while there is none."""
@@ -130,10 +149,14 @@ class Desk:
 
     # ---- pictures --------------------------------------------------------------------------
 
-    async def images(self, part_id: int, camera: str = "") -> Images | None:
-        """Of any part whose picture is kept. camera: of several; "" = whose view decided."""
+    async def images(
+        self, part_id: int, camera: str = "", is_program: bool = False
+    ) -> Images | None:
+        """Of any part whose picture is kept. camera: of several; "" = whose view decided.
+        is_program: waits and may be refused as `run_for_program` says."""
+        run = self.run_for_program if is_program else self.run
         known = self._pictures.get(part_id, camera)
-        return known or await self.run(lambda: self._make(part_id, camera))
+        return known or await run(lambda: self._make(part_id, camera))
 
     def map_of(self, part_id: int) -> npt.NDArray[np.float32] | None:
         """(h, w) raw logits of the first detector, where ring or recordings still hold them; in the

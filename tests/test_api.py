@@ -1,10 +1,12 @@
 """The REST API: the real process and real tokens; every example of docs/api.md is run."""
 
+import asyncio
 import hashlib
 import http.client
 import json
 import re
 import shlex
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,7 +24,9 @@ from appliance.config import Camera, Config
 from appliance.errors import ConfigError
 from appliance.messages import Verdict
 from appliance.recording import MAP, Entry, SegmentWriter
+from appliance.wire import Wiring
 from calibration.api import BURST, PER_S, Pace
+from calibration.desk import MOST_WAITING, BusyError, Desk
 from calibration.people import LOCK_AFTER, LOCK_S, People, Role
 from calibration.recorded import recorded_map
 from calibration.tokens import MOST, TokenError, Tokens, TooManyTries
@@ -230,6 +234,18 @@ def test_two_who_propose_are_told_apart(eva: Client, shop: Shop) -> None:
         ("/parts/1/label", ["good"], 422, "body: expected a valid dictionary"),
         ("/limits/..%2F..%2Fstate", None, 404, ""),
         ("/limits/nobody", None, 404, "recipe: expected a known one, got 'nobody'"),
+        ("/parts?since=1970-01-01T00:00Z", None, 422, "since: expected a year of 1971 to 2199"),
+        ("/parts?until=9999-12-31T23:59Z", None, 422, "until: expected a year of 1971 to 2199"),
+        ("/reports/shift?until=0001-01-01T00:00%2B14:00", None, 422, "until: expected a year of"),
+        (
+            "/reports/shift?since=2025-01-01T00:00Z&until=2026-02-01T00:00Z",
+            None,
+            422,
+            "since: expected at most 366 days until 2026-02-01",
+        ),
+        (f"/limits/{'%C3%A4' * 128}", None, 503, "[Errno 36] File name too long"),
+        (f"/limits/{'x' * 129}", None, 422, "path.recipe: expected "),
+        (f"/proposals?recipe={'x' * 129}", None, 422, "query.recipe: expected "),
         ("/reports/shift?since=2027-01-01T00:00Z&until=2026-01-01T00:00Z", None, 422, "since: exp"),
     ],
 )
@@ -422,3 +438,45 @@ def test_the_pace_is_that_of_one_token() -> None:
     assert not pace.takes("a") and pace.takes("b")
     now_s = 1.0
     assert sum(pace.takes("a") for _ in range(100)) == int(PER_S)
+
+
+# ---- beside people -------------------------------------------------------------------------
+
+
+def test_programs_that_wait_are_bounded_and_people_do_not_wait_behind_them(tmp_path: Path) -> None:
+    camera = Camera(name="top", kind="files", folder="x")
+    config = Config(root=str(tmp_path), runtime=str(tmp_path), deadline_ms=200, camera=(camera,))
+
+    async def crowd(desk: Desk) -> list[str]:
+        order: list[str] = []
+        free = threading.Event()
+
+        async def program(number: int) -> None:
+            def work() -> None:
+                free.wait(60)
+                order.append(f"program {number}")
+
+            await desk.run_for_program(work)
+
+        programs = [asyncio.create_task(program(number)) for number in range(MOST_WAITING)]
+        await asyncio.sleep(0)  # all of them have asked
+        with pytest.raises(BusyError, match="fewer than 8 at once"):
+            await desk.run_for_program(lambda: None)
+        person = asyncio.create_task(desk.run(lambda: order.append("person")))
+        await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(person, *programs)
+        await desk.run_for_program(lambda: None)
+        return order
+
+    with Wiring(config.runtime_dir) as wiring:
+
+        async def run() -> list[str]:
+            desk = Desk(config, tmp_path / "config.toml", wiring.async_sender("command"))
+            try:
+                return await crowd(desk)
+            finally:
+                desk.close()
+
+        order = asyncio.run(run())
+    assert order[:2] == ["program 0", "person"] and len(order) == MOST_WAITING + 1
