@@ -42,6 +42,20 @@ _users = sa.Table(
     sa.Column("locked_until_utc_ns", _BIG, nullable=False),
     sa.Column("created_utc_ns", _BIG, nullable=False),
 )
+tokens_table = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("user", sa.String(64), nullable=False, index=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("created_utc_ns", _BIG, nullable=False),
+    sa.Column("expires_utc_ns", _BIG, nullable=False),
+    sa.Column("used_utc_ns", _BIG, nullable=False),
+    sa.Column("revoked_utc_ns", _BIG, nullable=False),
+    sa.Column("revoked_by", sa.String(64), nullable=False),
+)
+"""Of `tokens.py`; here because a user's tokens end with the password."""
 
 
 class Role(IntEnum):
@@ -136,8 +150,10 @@ class People:
         is_enabled: bool | None = None,
         unlock: bool = False,
     ) -> User:
-        """Change what is given. Raises ConfigError where there is no such user, or where nobody
-        would be left who may manage users."""
+        """Change what is given. Another password and being disabled revoke the user's tokens.
+
+        Raises ConfigError where there is no such user, or where nobody would be left who may manage
+        users."""
         old = self.user(name)
         if old is None:
             raise ConfigError("user", "a known name", repr(name))
@@ -162,9 +178,26 @@ class People:
         self.journal.append(by, "user.changed", subject=name, old=before, new=told)
         with self.transaction() as connection:
             connection.execute(sa.update(_users).where(_users.c.name == name).values(**values))
+            if "password" in values or not values.get("is_enabled", True):
+                self._revoke_tokens(connection, name, by)
         changed = self.user(name)
         assert changed is not None
         return changed
+
+    def _revoke_tokens(self, connection: sa.Connection, name: str, by: str) -> None:
+        """Those that still work, each with an entry of its own."""
+        table, now_ns = tokens_table.c, self._clock()
+        is_good = (
+            (table.user == name) & (table.revoked_utc_ns == 0) & (table.expires_utc_ns > now_ns)
+        )
+        for row in connection.execute(sa.select(table.id, table.name).where(is_good)).all():
+            self.journal.append(
+                by, "token.revoked", subject=f"{name} {row.id}", old=row.name,
+                reason="its user got another password or was disabled",
+            )  # fmt: skip
+        connection.execute(
+            sa.update(tokens_table).where(is_good).values(revoked_utc_ns=now_ns, revoked_by=by)
+        )
 
     def log_in(self, name: str, password: str, source: str = "") -> User:
         """The user, if the password is theirs. Raises LogInError.

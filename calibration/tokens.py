@@ -2,7 +2,8 @@
 
 A token is `insp_ID_SECRET`: 256 random bits that are shown once and kept as their SHA-256 (a slow
 hash protects what people can remember; nobody guesses 256 bits). It lends a program the role that
-its user has at that moment, and ends with the user, at its date, or when somebody revokes it.
+its user has at that moment, and ends with the user's password, when the user is disabled, at its
+date, or when somebody revokes it.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from appliance.errors import ConfigError
-from calibration.people import LOCK_AFTER, LOCK_S, People, Role, User, metadata
+from calibration.people import LOCK_AFTER, LOCK_S, People, Role, User, tokens_table
 
 LONGEST_DAYS = 366
 MOST = 20
@@ -25,21 +26,6 @@ _DAY_NS = 86_400_000_000_000
 _USED_NS = 3_600_000_000_000
 """How exactly it is known when a token was used last: one write an hour, not one a request."""
 _SOURCES = 1000
-
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_tokens = sa.Table(
-    "tokens",
-    metadata,
-    sa.Column("id", sa.String(16), primary_key=True),
-    sa.Column("user", sa.String(64), nullable=False, index=True),
-    sa.Column("name", sa.String(64), nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("created_utc_ns", _BIG, nullable=False),
-    sa.Column("expires_utc_ns", _BIG, nullable=False),
-    sa.Column("used_utc_ns", _BIG, nullable=False),
-    sa.Column("revoked_utc_ns", _BIG, nullable=False),
-    sa.Column("revoked_by", sa.String(64), nullable=False),
-)
 
 
 class Token(NamedTuple):
@@ -71,8 +57,6 @@ class Tokens:
     def __init__(self, people: People, clock: Callable[[], int] = time.time_ns) -> None:
         self._people, self._clock = people, clock
         self._tries: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
-        with people.transaction() as connection:
-            metadata.create_all(connection)
 
     def make(self, name: str, days: int, by: User) -> tuple[str, Token]:
         """A new token of this user: its text, for the only time, and what is kept.
@@ -96,15 +80,15 @@ class Tokens:
         )  # fmt: skip
         with self._people.transaction() as connection:
             values = token._asdict() | {"digest": _digest(secret)}
-            connection.execute(sa.insert(_tokens).values(**values))
+            connection.execute(sa.insert(tokens_table).values(**values))
         return f"insp_{identity}_{secret}", token
 
     def tokens(self, user: str = "") -> tuple[Token, ...]:
         """Of one user or of all, newest first."""
-        columns = [column for column in _tokens.c if column.name != "digest"]
-        query = sa.select(*columns).order_by(_tokens.c.created_utc_ns.desc())
+        columns = [column for column in tokens_table.c if column.name != "digest"]
+        query = sa.select(*columns).order_by(tokens_table.c.created_utc_ns.desc())
         if user:
-            query = query.where(_tokens.c.user == user)
+            query = query.where(tokens_table.c.user == user)
         with self._people.transaction() as connection:
             return tuple(Token(**row) for row in connection.execute(query).mappings())
 
@@ -167,12 +151,12 @@ class Tokens:
             )  # fmt: skip
 
     def _row(self, identity: str) -> sa.RowMapping | None:
-        query = sa.select(_tokens).where(_tokens.c.id == identity)
+        query = sa.select(tokens_table).where(tokens_table.c.id == identity)
         with self._people.transaction() as connection:
             return connection.execute(query).mappings().one_or_none()
 
     def _set(self, identity: str, **values: object) -> None:
-        query = sa.update(_tokens).where(_tokens.c.id == identity).values(**values)
+        query = sa.update(tokens_table).where(tokens_table.c.id == identity).values(**values)
         with self._people.transaction() as connection:
             connection.execute(query)
 

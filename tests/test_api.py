@@ -372,6 +372,34 @@ def test_a_token_is_kept_as_its_hash_and_follows_its_user(world: World) -> None:
         world.tokens.open(text, "a")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"password": "another long phrase"}, {"is_enabled": False}],
+    ids=lambda one: str(*one),
+)
+def test_tokens_end_with_the_password_and_with_being_disabled(
+    world: World, change: dict[str, Any]
+) -> None:
+    texts = [world.tokens.make(name, 30, world.eva) for name in ("press", "oven")]
+    gone, _ = world.tokens.make("gone", 1, world.eva)
+    other, _ = world.tokens.make("lab", 30, world.ada)
+    world.now_ns += DAY_NS
+    world.people.change("eva", "ada", unlock=True)
+    world.tokens.open(texts[0][0], "a")
+    world.people.change("eva", "ada", **change)
+    world.people.change("eva", "ada", is_enabled=True)
+    for text in (texts[0][0], texts[1][0], gone):
+        with pytest.raises(TokenError, match="ended"):
+            world.tokens.open(text, "a")
+    world.tokens.open(other, "a")
+    told = [entry for entry in world.people.journal.entries() if entry.what == "token.revoked"]
+    assert {(entry.who, entry.subject) for entry in told} == {
+        ("ada", f"eva {token.id}") for _, token in texts
+    }
+    kept = {token.name: token.revoked_by for token in world.tokens.tokens("eva")}
+    assert kept == {"press": "ada", "oven": "ada", "gone": ""}
+
+
 def test_a_token_ends_at_its_date_and_by_its_user_or_an_admin(world: World) -> None:
     text, token = world.tokens.make("press", 30, world.eva)
     world.now_ns += 30 * DAY_NS - 1
