@@ -6,6 +6,7 @@ next version, which keeps everything but `limits.settings`, with who and why in 
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,23 @@ def to_approve(config: Config) -> tuple[LoadedRecipe, dict[str, Found]]:
     if approved(base, found) == base.recipe:
         raise ConfigError(base.name, "settings that are not approved yet", "the approved ones")
     return base, found
+
+
+def check_shown(shown: Mapping[str, Found], found: Mapping[str, Found]) -> None:
+    """Raises ConfigError where the cameras have other settings than somebody looked at."""
+    changed = [name for name in sorted({*shown, *found}) if shown.get(name) != found.get(name)]
+    if changed:
+        got = f"others of {', '.join(changed)}: load the page again"
+        raise ConfigError("settings", "those that the page showed", got)
+
+
+def differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Feature, as approved and as it is now, for each that is not the same; by name."""
+    return [
+        (key, known.get(key, "–"), now.get(key, "–"))
+        for key in sorted({*known, *now})
+        if known.get(key) != now.get(key)
+    ]
 
 
 def approved(base: LoadedRecipe, found: dict[str, Found]) -> Recipe:

@@ -4,6 +4,7 @@ Read only while the line runs, which owns the device.
 """
 
 import base64
+import contextlib
 from functools import partial
 from itertools import groupby
 
@@ -12,12 +13,19 @@ import msgspec
 import numpy as np
 from nicegui import ui
 
-from appliance.camera_settings import Feature, read_features, read_found
+from appliance.camera_settings import Feature, Found, read_features, read_found
 from appliance.config import Camera
-from appliance.errors import ArtefactError, ConfigError
+from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.recipe import load_recipe
 from calibration import camera_device, texts
-from calibration.approve import WHAT, approved, to_approve
+from calibration.approve import (
+    WHAT,
+    approved,
+    check_shown,
+    differences,
+    found_settings,
+    to_approve,
+)
 from calibration.desk import Desk
 from calibration.frame import READ_S, Visit, button, table
 from calibration.people import Role, User
@@ -41,6 +49,8 @@ class _Device:
         self._desk, self._visit, self._camera = desk, visit, camera
         self._features: list[Feature] = []
         self._is_open = False
+        self._seen: dict[str, Found] = {}
+        """What the cameras had when the page was made: nothing else is approved."""
 
     async def build(self) -> None:
         config, name = self._desk.config, self._camera.name
@@ -118,13 +128,22 @@ class _Device:
         if not name:
             raise ConfigError(texts.FEATURE, "a name", "nothing")
         before = next((f.value for f in self._features if f.name == name), None)
-        feature = await self._desk.run(
-            partial(camera_device.change, self._desk.config, self._camera, name, value)
-        )
-        self._desk.journal.append(
-            user.name, "camera.set", subject=f"{self._camera.name}: {name}", old=before,
-            new=feature.value, role=user.role.name, source="page",
-        )  # fmt: skip
+
+        def note(what: str, reason: str = "") -> None:
+            self._desk.journal.append(
+                user.name, what, subject=f"{self._camera.name}: {name}", old=before, new=value,
+                reason=reason, role=user.role.name, source="page",
+            )  # fmt: skip
+
+        await self._desk.run(lambda: note("camera.set"))
+        try:
+            feature = await self._desk.run(
+                partial(camera_device.change, self._desk.config, self._camera, name, value)
+            )
+        except (DeviceError, OSError) as err:
+            said = str(err)
+            await self._desk.run(lambda: note("camera.set.refused", said))
+            raise
         self._features = [
             msgspec.structs.replace(feature, category=old.category) if old.name == name else old
             for old in self._features
@@ -160,6 +179,9 @@ class _Device:
         config, name = self._desk.config, self._camera.name
         try:
             found = await self._desk.run(lambda: read_found(config, name))
+            with contextlib.suppress(ArtefactError):  # another camera has left no word
+                self._seen = await self._desk.run(lambda: found_settings(config))
+                found = self._seen[name]
             recipe = await self._desk.run(lambda: load_recipe(config, found.recipe))
         except ConfigError:
             ui.label(texts.NO_WORD).classes("note")
@@ -171,12 +193,19 @@ class _Device:
         ui.label(texts.ALL_APPROVED if is_same else state).classes(
             "note" if is_same else "note is-warn"
         )
-        rows = [
-            (key, known.get(key, "–"), found.settings.get(key, "–"))
-            for key in sorted(
-                known.keys() | found.settings.keys(),
-                key=lambda key: (known.get(key) == found.settings.get(key), key),
+        others = [  # approved along with these
+            (f"{other}: {key}", old, new)
+            for other, one in self._seen.items()
+            for key, old, new in differences(
+                recipe.recipe.limits.settings.get(other, {}), one.settings
             )
+            if other != name
+        ]
+        same = [(key, old, old) for key, old in sorted(known.items())]
+        rows = [
+            *differences(known, found.settings),
+            *others,
+            *(row for row in same if found.settings.get(row[0]) == row[1]),
         ]
         with ui.element("div").classes("scroll"):
             table((texts.FEATURE, texts.APPROVED_ONE, texts.NOW), rows)
@@ -192,6 +221,7 @@ class _Device:
     async def _approve(self, reason: str) -> None:
         user = _engineer(self._visit)
         base, found = await self._desk.run(lambda: to_approve(self._desk.config))
+        check_shown(self._seen, found)
         new, answer = await self._desk.put_in_force(
             base, approved(base, found), user, reason, WHAT, {}
         )

@@ -11,7 +11,7 @@ from appliance.codes import OfflineReason
 from appliance.config import Camera, Config, load_products
 from appliance.errors import ArtefactError, ConfigError
 from appliance.recipe import Limits, Recipe, load_recipe, setup_hash, write_recipe
-from calibration.approve import WHAT, main, to_approve
+from calibration.approve import WHAT, check_shown, differences, main, to_approve
 
 NOW = {"Device": "a camera", "ExposureTime": "800", "Gain": "0", "Width": "64"}
 RECIPE = Recipe(
@@ -104,3 +104,16 @@ def test_a_person_approves_what_the_camera_has(
     write_found(box, "top", Found(recipe="cell/2", settings=NOW))
     with pytest.raises(ConfigError, match="not approved yet, got the approved ones"):
         to_approve(box)
+
+
+def test_only_what_was_looked_at_is_approved(box: Config) -> None:
+    write_found(box, "top", Found(recipe="cell/1", settings=NOW))
+    _, shown = to_approve(box)
+    check_shown(shown, to_approve(box)[1])
+    write_found(box, "top", Found(recipe="cell/1", settings=NOW | {"Gain": "24"}))
+    for other in (to_approve(box)[1], shown | {"side": shown["top"]}, {}):
+        with pytest.raises(ConfigError, match="expected those that the page showed, got others of"):
+            check_shown(shown, other)
+    assert differences({"A": "1", "B": "2"}, {"B": "3", "C": "4"}) == [
+        ("A", "1", "–"), ("B", "2", "3"), ("C", "–", "4"),
+    ]  # fmt: skip

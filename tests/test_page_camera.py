@@ -68,7 +68,7 @@ def test_a_stopped_camera_is_looked_at_set_and_approved(shop: Shop, guest: Guest
     guest.press("Take a picture")
     expect(page.locator(".camera-right img")).to_be_visible()
     expect(page.locator(".camera-right .numbers")).to_contain_text("noise")
-    page.get_by_label("Reason").fill("the first lamp, 40 parts seen")
+    page.locator(".camera-right").get_by_label("Reason").fill("the first lamp, 40 parts seen")
     guest.press("Approve the limits for these settings")
     guest.told("plate/2 is written")
     assert load_recipe(shop.config, "plate/2").recipe.limits.settings == {"top": FOUND}
