@@ -5,9 +5,10 @@ last session of the one who has it: nobody can walk away, or lose the tool, and 
 """
 
 import asyncio
+import contextlib
 
 from appliance.codes import CommandError
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, DeviceError
 from calibration import texts
 from calibration.desk import Desk
 from calibration.people import Role, User
@@ -46,19 +47,25 @@ def check_role(by: User) -> None:
 
 
 async def watch(desk: Desk) -> None:
-    """For ever: whoever has control and no session any more, has it no more."""
+    """For ever: whoever has control and no session any more, has it no more. What cannot be read
+    or written now is tried again."""
     while True:
         await asyncio.sleep(LOOK_S)
-        owner = desk.words.owner if desk.words else ""
-        if not owner or owner in await desk.run(desk.sessions.names):
-            continue
-        code, _ = await desk.order("release_control", owner, texts.SESSION_ENDED)
-        if code == CommandError.DONE:
-            await desk.run(
-                lambda owner=owner: desk.journal.append(
-                    "system", "control.released", subject="line", old=owner,
-                    reason=texts.SESSION_ENDED, source="page",
-                )
-            )  # fmt: skip
-            # The line tells its state ten times a second: until then it says what was.
-            await asyncio.sleep(LOOK_S)
+        with contextlib.suppress(ConfigError, DeviceError, OSError):
+            await _look(desk)
+
+
+async def _look(desk: Desk) -> None:
+    owner = desk.words.owner if desk.words else ""
+    if not owner or owner in await desk.run(desk.sessions.names):
+        return
+    code, _ = await desk.order("release_control", owner, texts.SESSION_ENDED)
+    if code == CommandError.DONE:
+        await desk.run(
+            lambda: desk.journal.append(
+                "system", "control.released", subject="line", old=owner,
+                reason=texts.SESSION_ENDED, source="page",
+            )
+        )  # fmt: skip
+        # The line tells its state ten times a second: until then it says what was.
+        await asyncio.sleep(LOOK_S)

@@ -85,10 +85,9 @@ class Watch:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                baseline = await self._desk.run(self._look)
-            except (ConfigError, DeviceError):
+                await self._tell(await self._desk.run(self._look))
+            except (ConfigError, DeviceError, OSError):
                 continue
-            await self._tell(baseline)
 
     def _look(self) -> Baseline | None:
         desk = self._desk

@@ -16,6 +16,7 @@ from calibration.people import Role, User
 from calibration.sessions import COOKIE
 
 _LOOK_S = 10.0
+"""How often a page looks whether its session has ended."""
 READ_S = 4.0
 """To read what a page says before it shows the new state of things."""
 PAGES: tuple[tuple[str, str, Role], ...] = (
@@ -70,11 +71,17 @@ class Visit:
 
         return run
 
-    def glanced(self, call: Callable[[], Any]) -> Callable[[], Awaitable[None]]:
-        """The same for what a page does by itself: no action of the person, whose session ends."""
+    def glanced(
+        self, call: Callable[[], Any], leaves: bool = True
+    ) -> Callable[[], Awaitable[None]]:
+        """The same for what a page does by itself: no action of the person, whose session ends. A
+        refusal that comes again at the next time is said once. leaves: False = without a session
+        nothing is done, and something else leads to the log-in."""
+        said = ""
 
         async def run() -> None:
-            await self._try(call, is_action=False)
+            nonlocal said
+            said = await self._try(call, is_action=False, leaves=leaves, said=said)
 
         return run
 
@@ -86,22 +93,33 @@ class Visit:
 
         return run
 
-    async def _try(self, call: Callable[[], Any], is_action: bool = True) -> None:
+    async def _try(
+        self,
+        call: Callable[[], Any],
+        is_action: bool = True,
+        leaves: bool = True,
+        said: str = "",
+    ) -> str:
+        """What was refused, "" = nothing. said: not said again."""
+        sessions = self._desk.sessions
         try:
-            if self._desk.sessions.user(self._token, is_action=is_action) is None:
+            if is_action:  # at once: what a person does keeps its order
+                user = sessions.user(self._token)
+            else:
+                user = await asyncio.to_thread(sessions.user, self._token, is_action=False)
+            if user is None:
                 raise Gone
             result = call()
             if inspect.isawaitable(result):
                 await result
         except Gone:
-            ui.navigate.to("/login?again=1")
+            if leaves:
+                ui.navigate.to("/login?again=1")
         except (ConfigError, DeviceError, OSError) as err:
-            ui.notify(str(err), type="negative", multi_line=True, close_button=True, timeout=0)
-
-    def watch(self) -> None:
-        """Leave the page when the session ends, without being an action."""
-        if self._desk.sessions.user(self._token, is_action=False) is None:
-            ui.navigate.to("/login?again=1")
+            if str(err) != said:
+                ui.notify(str(err), type="negative", multi_line=True, close_button=True, timeout=0)
+            return str(err)
+        return ""
 
 
 def register(desk: Desk, address: str, build: Build) -> None:
@@ -128,7 +146,7 @@ def register(desk: Desk, address: str, build: Build) -> None:
                         await build(desk, visit)
                     except (ConfigError, DeviceError) as err:
                         ui.label(texts.NO_ARCHIVE.format(error=err)).classes("note")
-        ui.timer(_LOOK_S, visit.watch)
+        ui.timer(_LOOK_S, visit.glanced(lambda: None))
         return None
 
 
@@ -181,7 +199,7 @@ class ControlBar:
                     texts.RELEASE_CONTROL, visit.tried(self._released), "is-main"
                 )
         self.update()
-        ui.timer(control.LOOK_S, self.update)
+        ui.timer(control.LOOK_S, visit.glanced(self.update, leaves=False))
 
     def ask(self) -> None:
         """Show the form, or put it away."""

@@ -29,7 +29,7 @@ async def build(desk: Desk, visit: Visit) -> None:
     """The state and the test on the left, parts and history on the right."""
     page = _Page(desk, visit)
     await page.show()
-    ui.timer(_LOOK_S, page.follow)
+    ui.timer(_LOOK_S, visit.glanced(page.follow))
 
 
 class _Page:
