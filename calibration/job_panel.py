@@ -81,6 +81,13 @@ class JobPanel:
                 self._show_result(folder)
 
     async def _stop(self) -> None:
+        user = self._visit.engineer()
+        await self._desk.run(
+            lambda: self._desk.journal.append(
+                user.name, "job.stopped", subject=self._recipe.name, new=self._kind,
+                role=user.role.name, source="page",
+            )
+        )  # fmt: skip
         await self._desk.run(self._desk.workers.jobs.stop)
 
     def _show_result(self, folder: JobFolder) -> None:

@@ -14,6 +14,7 @@ from appliance.shifts import Shift, earlier, shift_at
 from calibration import texts
 from calibration.desk import Desk
 from calibration.frame import Visit, button, field, table
+from calibration.quarantine import as_cell
 
 _BARS = 12
 """Reasons and regions that are shown; the CSV has all."""
@@ -118,11 +119,11 @@ def latencies(found: Mapping[str, float | None]) -> list[tuple[str, ...]]:
 
 
 def as_csv(report: dict[str, Any]) -> bytes:
-    """As `inspectd report --csv` prints it."""
+    """As `inspectd report --csv` prints it, with no cell that a spreadsheet takes for a formula."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("section", "name", "value"))
-    writer.writerows(rows(report))
+    writer.writerows(map(as_cell, row) for row in rows(report))
     return text.getvalue().encode()
 
 

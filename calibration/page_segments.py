@@ -160,6 +160,12 @@ class _Segments:
         lesson = await self._desk.run(
             lambda: looked_at(self._desk.store(), self._desk.opinions, self._recipe.recipe.id)
         )
+        await self._desk.run(
+            lambda: self._desk.journal.append(
+                user.name, "parts.scored", subject=self._recipe.name,
+                new={"parts": len(lesson.parts)}, role=user.role.name, source="page",
+            )
+        )  # fmt: skip
         self._desk.workers.start("look", self._recipe, user.name, lesson.parts)
         await self._looking.look()
 

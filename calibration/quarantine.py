@@ -22,6 +22,7 @@ from calibration.report_page import page
 _ROWS = 500
 """Newest challenge parts in which a challenge of the PLC is looked for."""
 _PRINTED = 2000
+_FORMULA = ("=", "+", "-", "@")
 _COLUMNS = ("part", "tag", "text", "lot", "recipe", "seen")
 
 
@@ -74,8 +75,13 @@ def as_csv(parts: Sequence[Delivered]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
-    writer.writerows(_row(part) for part in parts)
+    writer.writerows(map(as_cell, _row(part)) for part in parts)
     return text.getvalue()
+
+
+def as_cell(value: object) -> object:
+    """For CSV: a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def as_page(parts: Sequence[Delivered], good: LastGood) -> str:

@@ -123,7 +123,10 @@ def received(message: Any, size: tuple[int, int]) -> RegionMap:
     for region in sent.regions:
         if not re.fullmatch("#[0-9a-f]{6}", region.colour):
             raise ConfigError("regions", 'a colour like "#e6194b"', repr(region.colour[:20]))
-    runs = np.array(sent.runs, np.int64).reshape(-1, 2) if len(sent.runs) % 2 == 0 else None
+    try:
+        runs = np.array(sent.runs, np.int64).reshape(-1, 2) if len(sent.runs) % 2 == 0 else None
+    except OverflowError:  # a number of more than 64 bits
+        runs = None
     wanted = size[0] * size[1]
     if (
         runs is None

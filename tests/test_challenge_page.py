@@ -1,5 +1,6 @@
 """Challenge tests, quarantine and MSA studies: the rules alone, then on the real page."""
 
+import csv
 import re
 from collections.abc import Iterator
 
@@ -10,9 +11,12 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from appliance.audit import AuditJournal
 from appliance.codes import Status2, Word
 from appliance.errors import ConfigError
+from appliance.store import Delivered
 from calibration.challenge_rules import CHECKS, Shown, check_count, has_pattern, judge, last_good
 from calibration.challenges import Challenges
 from calibration.page_msa import check_range
+from calibration.page_report import as_csv as report_csv
+from calibration.quarantine import as_csv
 from calibration.studies import MOST
 from calibration.study_log import StudyLog
 from tests.test_tool import CHROMIUM, Guest, ask
@@ -53,6 +57,19 @@ def test_a_test_of_more_parts_than_are_read_is_not_judged() -> None:
     check_count(parts, 6)
     with pytest.raises(ConfigError, match="fewer than 5 challenge parts, got more: break it off"):
         check_count(parts, 5)
+
+
+def test_no_cell_of_a_table_is_a_formula() -> None:
+    texts = ("=1+1", "+1", "-1", "@SUM(A1)", "plate 7", "a=1")
+    parts = [Delivered(number, -5, text, text, "plate/1", 0) for number, text in enumerate(texts)]
+    rows = list(csv.reader(as_csv(parts).splitlines()))[1:]
+    assert [row[:4] for row in rows] == [
+        [str(number), "-5", shown, shown]
+        for number, shown in enumerate(("'=1+1", "'+1", "'-1", "'@SUM(A1)", "plate 7", "a=1"))
+    ]
+    report = {"from": "6", "to": "14", "counts": {"OK": -3}, "reasons": {"=1": 4}}
+    table = report_csv({**report, "regions": {}, "latency_ms": {"p50": -0.5}}).decode()
+    assert table.splitlines()[3:] == ["counts,OK,-3", "reasons,'=1,4", "latency_ms,p50,-0.5"]
 
 
 def test_a_study_is_of_two_to_so_many_parts() -> None:

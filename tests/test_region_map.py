@@ -64,6 +64,7 @@ def test_a_map_comes_back_as_it_went() -> None:
         ({"runs": [0, 24, 1]}, "pairs of label and count"),
         ({"runs": [-1, 24]}, "pairs of label and count"),
         ({"runs": [0, 1 << 40, 0, -(1 << 40)]}, "pairs of label and count"),
+        ({"runs": [0, 1 << 70]}, "pairs of label and count"),
         ({"runs": []}, "pairs of label and count"),
         ({"runs": [7, 24]}, "labels below 2 or 255"),
         ({"runs": "<script>"}, "runs and regions"),
