@@ -5,7 +5,7 @@ The lock is two counters that survive a restart: failed challenges, and those th
 for, by a challenge that passed or by a person with a reason. Pure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from appliance.challenge_due import ChallengeDue
 from appliance.codes import CommandError, Control, ExpectedVerdict, FaultCode, Word
@@ -21,6 +21,7 @@ _WORDS = {
 
 
 DRIFT_DUE, DRIFT_HOLD = 2, 3
+_DRIFT, _DRIFT_SINCE = "challenge.drift", "challenge.drift_since_s"
 
 
 class Challenge:
@@ -32,15 +33,22 @@ class Challenge:
         total: Callable[[str], int],
         due: ChallengeDue,
         utc_s: Callable[[], int],
+        restored: Mapping[str, int],
     ) -> None:
+        """restored: the counters of the journal."""
         self._count, self._total, self._utc_s = count, total, utc_s
         self.due = due
         self.is_running = False
         """Between StartChallenge and EndChallenge every part is a challenge part."""
         self._passed = self._failed = 0
-        self.drift = 0
+        self.drift = restored.get(_DRIFT, 0)
         """0 calm, 1 warn, 2 a challenge is due, 3 hold: as the tool found it in accepted parts."""
-        self._drift_since_s = 0
+        self._drift_since_s = restored.get(_DRIFT_SINCE, 0)
+
+    @property
+    def persistent(self) -> dict[str, int]:
+        """For the journal: what is due, and a hold by drift, outlive a restart."""
+        return self.due.persistent | {_DRIFT: self.drift, _DRIFT_SINCE: self._drift_since_s}
 
     @property
     def is_failed(self) -> bool:
@@ -92,12 +100,15 @@ class Challenge:
         self.is_running, self._passed, self._failed = True, 0, 0
         return CommandError.DONE
 
-    def end(self) -> CommandError:
-        """EndChallenge: a session that had parts and no wrong one ends the lock."""
+    def end(self, is_proof: bool = True) -> CommandError:
+        """EndChallenge: a session that had parts and no wrong one ends the lock.
+
+        is_proof: False where a person ends it, whose own judgement of the test follows.
+        """
         if not self.is_running:
             return CommandError.WRONG_STATE
         self.is_running = False
-        if self._passed and not self._failed:
+        if is_proof and self._passed and not self._failed:
             self.passed()
         return CommandError.DONE
 

@@ -158,10 +158,10 @@ class _Decide:
             clock(),
             self._tape,
         )
-        port = ModbusPort(config.plc, bank, self._plc_wrote, clock)
+        port = ModbusPort(config.plc, bank, self._plc_wrote, clock, self._line.handshake.shown)
         if config.io is not None:
             lines = open_lines(config.io, config.runtime_dir)
-            self._io = IoPort(config.io, lines, bank, self._plc_wrote, clock)
+            self._io = IoPort(config.io, lines, bank, self._pins_changed, clock)
             port.is_read_only = self._io.is_master
             self._io.start()
         await port.start()
@@ -211,6 +211,11 @@ class _Decide:
             self._tape.plc_wrote(plc, received_ns)
         self._line.plc_wrote(plc, received_ns)
         self._arm()
+
+    def _pins_changed(self, plc: PlcInput, received_ns: int) -> None:
+        """At 24 V the PLC sees the output Fault all the time."""
+        self._plc_wrote(plc, received_ns)
+        self._line.handshake.shown()
 
     def _seen(self, message: AnyMessage) -> None:
         now_ns = self._service.clock()

@@ -104,7 +104,7 @@ class Handshake:
         """The PLC dropped Execute while the command ran: nobody waits for its answer."""
         self._latched = FaultCode.NONE
         self._answered = FaultCode.NONE
-        """The latched fault that the answer to the PLC's last request could show."""
+        """The latched fault that the last answer which the PLC read could show."""
         self._shown_fault = FaultCode.NONE
         self._waiting: deque[Verdict] = deque()
         self._valid_until_ns: int | None = None
@@ -163,6 +163,9 @@ class Handshake:
         if plc.epoch_echo == self._epoch:
             self._ring.acknowledge(plc.ack_seq)
         self.refresh(now_ns)
+
+    def shown(self) -> None:
+        """An answer with Status1 or FaultCode is on its way to the PLC: it may act on the fault."""
         self._answered = self._latched
 
     def _trigger(self, plc: PlcInput, now_ns: int) -> None:

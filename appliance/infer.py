@@ -280,9 +280,10 @@ class Infer:
         except PartError:
             self._check(frame)
             raise
-        if frame.pixels.ring != INLINE:
-            camera.engine.reads_from(frame.pixels.ring, self._rings.memory(frame.pixels))
         entered = time.monotonic_ns()
+        if frame.pixels.ring != INLINE:
+            with self._guard:  # a driver may hang while it pins the ring
+                camera.engine.reads_from(frame.pixels.ring, self._rings.memory(frame.pixels))
         out = self._map[frame.camera]
         classification = self._run(camera.engine, picture, out)
         left = time.monotonic_ns()

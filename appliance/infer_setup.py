@@ -77,6 +77,7 @@ class CameraSetup(msgspec.Struct, frozen=True):
         limits = self.gate_limits
         if self.gates is not None and limits is not None:
             gates.update(self.gates.measure(picture))
+            gates["identical"] = max(gates["identical"], float(frame.is_repeat))
             fault = judge(gates, limits, may_repeat=frame.is_simulated)
             stages_ns["gates"] = time.monotonic_ns() - begun
             if fault is not None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,10 @@ from appliance.errors import ConfigError
 Kind = Literal["look", "regions", "teach"]
 Role = Literal["learn", "verify", "unjudged"]
 KEPT = 6
-"""Finished jobs whose folders stay."""
-_REQUEST, _STOP, _LOCK = "request.json", "stop", "lock"
+"""Finished jobs of each kind whose folders stay."""
+PROPOSED_S = 90 * 86400
+"""How long a proposed job stays, whatever came after it."""
+_REQUEST, _STOP, _LOCK, _PROPOSED = "request.json", "stop", "lock", "proposed"
 T = TypeVar("T")
 
 
@@ -143,6 +146,18 @@ class JobFolder:
         """Of a finished job. Raises ConfigError."""
         return _read(self.path / "result.json", Result)
 
+    def mark_proposed(self) -> None:
+        """Its bundle waits for a second engineer."""
+        (self.path / _PROPOSED).touch()
+
+    @property
+    def is_proposed(self) -> bool:
+        """Somebody proposed it in the last weeks: nothing of it may go."""
+        try:
+            return time.time() - (self.path / _PROPOSED).stat().st_mtime < PROPOSED_S
+        except FileNotFoundError:
+            return False
+
     def sealed(self) -> tuple[Sealed, ...]:
         """The verify parts' margins. Raises ConfigError."""
         return tuple(_read(self.path / "sealed.json", list[Sealed]))
@@ -184,9 +199,10 @@ class Jobs:
 
     def take(self) -> JobFolder | None:
         """For the worker: the request, which is gone then."""
-        folder = self.waiting
-        (self.root / _REQUEST).unlink(missing_ok=True)
-        return folder
+        try:
+            return self.waiting
+        finally:
+            (self.root / _REQUEST).unlink(missing_ok=True)  # one that cannot be read, too
 
     def stop(self) -> None:
         """Ask the job that waits or runs to end."""
@@ -252,11 +268,17 @@ class Jobs:
         return [JobFolder(path) for path in sorted(found, reverse=True)]
 
     def tidy(self, used: set[str]) -> None:
-        """Old jobs go, and the bundles that they made, unless in `used` (directories)."""
-        for folder in self.all()[KEPT:]:
+        """Old jobs of each kind go, and the bundles that they made, unless in `used` (directories)
+        or proposed lately."""
+        seen: Counter[str] = Counter()
+        for folder in self.all():
+            kind = folder.path.name.rpartition("-")[2]
+            seen[kind] += 1
+            if seen[kind] <= KEPT or folder.is_proposed:
+                continue
             made = folder.path / "result.json"
             name = folder.result().bundle_dir if made.is_file() else ""
-            if name and name == Path(name).name and name not in used:
+            if name not in ("", "..") and name == Path(name).name and name not in used:
                 shutil.rmtree(self._config.bundles_dir / name, ignore_errors=True)
             shutil.rmtree(folder.path, ignore_errors=True)
 

@@ -107,7 +107,7 @@ class Line:
         self.tally = Tally(journal.counters)
         self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add)
         due = ChallengeDue(config.challenge, journal.counters)
-        self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s)
+        self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s, journal.counters)
         self._workers = config.workers
         self.setups = Setups((*self._cameras, *self._workers), outlets.setup)
         keeping = (journal, self.ledger, software, self._closed, cameras, self._is_simulated)
@@ -256,7 +256,7 @@ class Line:
             unlock_challenge=partial(self._answered, self.challenge.answer),
             pass_challenge=partial(self._answered, self.challenge.passed),
             fail_challenge=partial(self._answered, self.challenge.failed),
-            drift=self.challenge.drifted,
+            drift=self._drifted,
             save_next=self._save_next,
             halt=self._halt,
             reset=self._reset,
@@ -300,6 +300,10 @@ class Line:
         said()
         self._keep_counters()
         self._follow(now_ns)
+
+    def _drifted(self, level: int) -> None:
+        self.challenge.drifted(level)
+        self._keep_counters()
 
     def _halt(self, now_ns: int) -> None:
         self._is_halted = True
@@ -707,7 +711,7 @@ class Line:
         self.conditions.state = next_state(self.conditions.state, event)
 
     def _keep_counters(self) -> None:
-        self._journal.count(self.tally.persistent | self.challenge.due.persistent)
+        self._journal.count(self.tally.persistent | self.challenge.persistent)
 
     def _show_counters(self) -> None:
         self.handshake.show_counters(self.tally.shift | {"unaccounted": self.ledger.unaccounted})

@@ -87,6 +87,9 @@ class FrameReady(Message, frozen=True, kw_only=True):
     source: str = ""
     """File that a folder camera showed; "" for a device."""
     is_simulated: bool = False
+    is_repeat: bool = False
+    """Equal to this camera's last picture on a grid; asked only where several infer processes share
+    the pictures."""
     lost_before: int = 0
     """Frames that the device counted and nobody received, between this one and the last."""
 

@@ -20,6 +20,8 @@ _REASONED = ("unlock_challenge", "pass_challenge", "fail_challenge")
 """A person alone, and never without a reason: what a PLC cannot see."""
 _PLAIN = ("clear_error", "halt", "reset")
 _HIGHEST_DRIFT = 3
+_MOST = 0xFFFFFFFF
+"""As in the two registers of CmdArg and of PartTag."""
 _BY_NAME = {code.name.lower(): code for code in CommandCode}
 
 
@@ -39,7 +41,8 @@ class Actions:
     start_job: Callable[[int, int], int]
     """Part tag and time; the part's id, or 0 where TriggerReady is 0 or the PLC triggers."""
     start_challenge: Callable[[], CommandError]
-    end_challenge: Callable[[], CommandError]
+    end_challenge: Callable[[bool], CommandError]
+    """Whether its parts, by what the PLC said of them, are the proof."""
     unlock_challenge: Callable[[int], None]
     pass_challenge: Callable[[int], None]
     fail_challenge: Callable[[int], None]
@@ -87,16 +90,21 @@ class Orders:
             self._actions.reload_products(answer)
         elif name == "start_job":
             self._start_job(command.argument, now_ns, answer)
+        elif name == "end_challenge" and is_person:
+            # The page judges the test, and orders pass_challenge or fail_challenge.
+            answer(self._actions.end_challenge(False), "")
         elif name in _BY_NAME:
-            number = command.argument or "0"
-            if number.isdecimal():
-                self._do(_BY_NAME[name], int(number), now_ns, answer)
+            text = command.argument or "0"
+            number = _number(text, _MOST)
+            if number is None:
+                expected = f"expected a number from 0 to {_MOST}"
+                answer(CommandError.UNKNOWN_COMMAND, f"{name}: {expected}, got {text[:40]!r}")
             else:
-                answer(CommandError.UNKNOWN_COMMAND, f"{name}: expected a number, got {number!r}")
+                self._do(_BY_NAME[name], number, now_ns, answer)
         else:
             names = (*_HAND_OVER, *_REASONED, *_PLAIN, "drift", "reload_products", "start_job")
             known = ", ".join((*names, *_BY_NAME))
-            answer(CommandError.UNKNOWN_COMMAND, f"expected one of {known}, got {name!r}")
+            answer(CommandError.UNKNOWN_COMMAND, f"expected one of {known}, got {name[:40]!r}")
 
     def _hand_over(self, name: str, by: str, is_person: bool, now_ns: int, answer: Answer) -> None:
         if not is_person:
@@ -111,19 +119,20 @@ class Orders:
             answer(CommandError.DONE, "")
 
     def _drift(self, argument: str, answer: Answer) -> None:
-        if argument.isdecimal() and int(argument) <= _HIGHEST_DRIFT:
-            self._actions.drift(int(argument))
-            answer(CommandError.DONE, "")
-        else:
+        level = _number(argument, _HIGHEST_DRIFT)
+        if level is None:
             expected = f"expected a level from 0 to {_HIGHEST_DRIFT}"
-            answer(CommandError.UNKNOWN_COMMAND, f"drift: {expected}, got {argument!r}")
+            answer(CommandError.UNKNOWN_COMMAND, f"drift: {expected}, got {argument[:40]!r}")
+        else:
+            self._actions.drift(level)
+            answer(CommandError.DONE, "")
 
     def _start_job(self, argument: str, now_ns: int, answer: Answer) -> None:
-        tag = argument or "0"
-        if not tag.isdecimal() or int(tag) > 0xFFFFFFFF:
-            expected = "expected a part tag from 0 to 4294967295"
-            answer(CommandError.UNKNOWN_COMMAND, f"start_job: {expected}, got {tag!r}")
-        elif part_id := self._actions.start_job(int(tag), now_ns):
+        tag = _number(argument or "0", _MOST)
+        if tag is None:
+            expected = f"expected a part tag from 0 to {_MOST}"
+            answer(CommandError.UNKNOWN_COMMAND, f"start_job: {expected}, got {argument[:40]!r}")
+        elif part_id := self._actions.start_job(tag, now_ns):
             answer(CommandError.DONE, str(part_id))
         else:
             answer(CommandError.WRONG_STATE, "TriggerReady is 0, or the PLC triggers just now")
@@ -149,9 +158,15 @@ class Orders:
             case CommandCode.START_CHALLENGE:
                 result = actions.start_challenge()
             case CommandCode.END_CHALLENGE:
-                result = actions.end_challenge()
+                result = actions.end_challenge(True)
             case CommandCode.SAVE_NEXT_N:
                 actions.save_next(argument)
             case _:
                 result = CommandError.UNKNOWN_COMMAND
         answer(result, "")
+
+
+def _number(text: str, most: int) -> int | None:
+    """0 to `most`; None where the text, which may be anything and of any length, is none."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(most))
+    return int(text) if is_number and int(text) <= most else None

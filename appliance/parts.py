@@ -244,6 +244,7 @@ class PartBook:
     def trigger_refused(self, sight: Sight, now_ns: int) -> None:
         """The camera was not there to be asked."""
         self._ledger.answered(camera_label(sight.camera), sight.part.part_id)
+        sight.is_camera_done = True
         detail = "the camera process takes no trigger"
         self.close(sight, Word.ERROR, Reason.NO_IMAGE, now_ns, detail)
 

@@ -46,6 +46,8 @@ KEEPALIVE_PROBES = 3
 MOST_WRITTEN = {16: 123, 23: 121}
 """Registers that one request may write, by function code, as the Modbus specification has it."""
 
+_FAULT_SHOWN_IN = (100, 106, 209)
+"""Status1, FaultCode, and the copy of Status1 beside the ring."""
 _HEADER = struct.Struct(">HHHB")
 _REQUESTS: dict[int, type[ModbusPDU]] = {
     3: ReadHoldingRegistersRequest,
@@ -73,8 +75,10 @@ class ModbusPort:
         bank: Bank,
         on_write: Callable[[PlcInput, int], None],
         clock: Callable[[], int],
+        on_shown: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_write(input, received_ns)` runs after each accepted write and before its answer.
+        """`on_write(input, received_ns)` runs after each accepted write and before its answer,
+        `on_shown()` with each answer that tells the writer whether there is a fault.
 
         `clock`: monotonic nanoseconds. Raises ConfigError where `plc.allow` holds no address.
         """
@@ -84,7 +88,7 @@ class ModbusPort:
         self.is_read_only = False
         """Another port is the PLC's: writes are refused."""
         self.clock = clock
-        self._plc, self._bank, self._on_write = plc, bank, on_write
+        self._plc, self._bank, self._on_write, self._on_shown = plc, bank, on_write, on_shown
         self._allow = [_network(text) for text in plc.allow]
         self._server: asyncio.Server | None = None
         self._connections: dict[int, _Connection] = {}
@@ -167,9 +171,11 @@ class ModbusPort:
         address = request.address
         match request:
             case ReadInputRegistersRequest():
-                return ReadInputRegistersResponse(registers=self._read(address, request.count))
+                words = self._tell(connection, address, request.count)
+                return ReadInputRegistersResponse(registers=words)
             case ReadHoldingRegistersRequest():
-                return ReadHoldingRegistersResponse(registers=self._read(address, request.count))
+                words = self._tell(connection, address, request.count)
+                return ReadHoldingRegistersResponse(registers=words)
             case WriteSingleRegisterRequest():
                 self._write(connection, address, request.registers, received_ns)
                 return WriteSingleRegisterResponse(address=address, registers=request.registers)
@@ -180,10 +186,18 @@ class ModbusPort:
                 # Both halves are checked before the first one is applied.
                 self._read(request.read_address, request.read_count)
                 self._write(connection, request.write_address, request.write_registers, received_ns)
-                words = self._read(request.read_address, request.read_count)
+                words = self._tell(connection, request.read_address, request.read_count)
                 return ReadWriteMultipleRegistersResponse(registers=words)
             case _:
                 raise AssertionError(f"{type(request).__name__} is decoded but not served")
+
+    def _tell(self, connection: "_Connection", address: int, count: int) -> list[int]:
+        """Read for an answer; the writer may read on a connection of its own."""
+        words = self._read(address, count)
+        is_writer = self._writer is not None and connection.address == self._writer.address
+        if is_writer and any(address <= place < address + count for place in _FAULT_SHOWN_IN):
+            self._on_shown()
+        return words
 
     def _read(self, address: int, count: int) -> list[int]:
         if address + count > MAP_WORDS:

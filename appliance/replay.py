@@ -208,6 +208,9 @@ def recorded_recipe(name: str, facts: dict[str, str]) -> LoadedRecipe:
         recipe = msgspec.convert(tomllib.loads(facts["toml"]), Recipe)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as err:
         raise ArtefactError(f"recording: recipe {name}", "a recipe", str(err)) from err
+    for folder in (recipe.bundle_dir, *(view.bundle_dir for view in recipe.camera.values())):
+        if folder and (folder == ".." or "/" in folder):
+            raise ArtefactError(f"recording: recipe {name}: bundle_dir", "a name", repr(folder))
     return LoadedRecipe(
         recipe=recipe,
         path=f"{name}.toml",

@@ -87,6 +87,13 @@ def main(
     loaded = load_config(config)
     truth = read_labels(labels) if labels else {}
     if all(has_pictures(path) for path in recordings):
+        given = {
+            "--golden": golden, "--partial": partial, "--real-time": real_time,
+            "--labels": labels, "--pictures": pictures, "--ray": ray,
+        }  # fmt: skip
+        if unused := [option for option, value in given.items() if value]:
+            expected = "a recording: pictures have no verdicts to compare with"
+            raise ConfigError(" ".join(unused), expected, ", ".join(map(str, recordings)))
         _pictures(loaded, recordings, recipe, bundle, as_json)
         return
     options = Options(

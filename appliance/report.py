@@ -19,7 +19,8 @@ import typer
 
 from appliance.codes import Reason, Word
 from appliance.config import load_config
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, DeviceError
+from appliance.service import EXIT_NO
 from appliance.shifts import earlier, shift_at
 from appliance.store import Store, where
 
@@ -38,12 +39,16 @@ def main(
     end: Annotated[str, typer.Option("--to", help="ISO time. Default: now.")] = "",
     shift: Annotated[
         int | None,
-        typer.Option(min=0, help="0 = the shift that runs, 1 = the one before, instead of times."),
+        typer.Option(
+            min=0, max=10_000, help="0 = the shift that runs, 1 = the one before, instead of times."
+        ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Rows of section, name, value.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
     """What was made between two times: counts, reasons, regions, latencies."""
+    if as_csv and as_json:
+        raise typer.BadParameter("expected --csv or --json, got both")
     loaded = load_config(config)
     until = _time(end, "--to") if end else datetime.now().astimezone()
     since = _time(begin, "--from") if begin else until - _SHIFT
@@ -54,11 +59,15 @@ def main(
         since, until = earlier(shift_at(datetime.now().astimezone(), starts), shift, starts)
     if since >= until:
         raise ConfigError("--from", f"a time before {until.isoformat()}", since.isoformat())
-    store = Store(where(loaded), is_reader=True)
     try:
-        report = shift_report(store, since, until, loaded.deadline_ms)
-    finally:
-        store.close()
+        store = Store(where(loaded), is_reader=True)
+        try:
+            report = shift_report(store, since, until, loaded.deadline_ms)
+        finally:
+            store.close()
+    except DeviceError as err:
+        sys.stderr.write(f"inspectd: {err}\n")
+        raise typer.Exit(EXIT_NO) from err
     if as_json:
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
     elif as_csv:
@@ -110,8 +119,12 @@ def shift_report(
 
 
 def region_of(reason: str) -> str:
-    """The region that a sentence like "busbar q99.5 +2.41" is about, else what it begins with."""
-    return re.split(r" (?:max|mean|std|q\d|\d|[-+])", reason, maxsplit=1)[0]
+    """The region that a sentence like "segment busbar: q99.5 of supersimplenet is high" is about;
+    of any other sentence what stands before its first number."""
+    where, colon, _ = reason.partition(": ")
+    if colon:
+        return where.removeprefix("segment ")
+    return re.split(r" (?=[-+]?\d)", reason, maxsplit=1)[0]
 
 
 def rows(report: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -125,9 +138,12 @@ def rows(report: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 def _time(text: str, option: str) -> datetime:
     try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError as err:
+        time = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as err:
         raise ConfigError(option, "an ISO time like 2026-11-27T06:00", repr(text)) from err
+    if not 1970 < time.year < 2200:
+        raise ConfigError(option, "a year from 1971 to 2199", repr(text))
+    return time
 
 
 def _utc_ns(time: datetime) -> int:

@@ -101,7 +101,11 @@ class Retention:
                 return
             self._looked_ns = now_ns
             self._looking, self._found = chain(self._segments(), self._images()), []
-        some = list(islice(self._looking, LOOK))
+        try:
+            some = list(islice(self._looking, LOOK))
+        except BaseException:
+            self._looking = None  # half a list would let an NG go before an OK
+            raise
         self._found += [item for item in some if not is_protected(item.path)]
         if len(some) < LOOK:
             self._items, self._looking = deque(sorted(self._found)), None

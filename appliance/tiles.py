@@ -97,7 +97,7 @@ def grid_of(tiles: Tiles, network: tuple[int, int], size: tuple[int, int]) -> Gr
 
 
 def _strips(size: int, tile: int, overlap: int, net: int) -> tuple[Strip, ...]:
-    if tile < net or tile % net:
+    if net < 1 or tile < net or tile % net:
         raise ArtefactError("tiles", f"a whole multiple of the network's {net} pixels", f"{tile}")
     if not 0 <= overlap <= tile // 2:
         raise ArtefactError("tiles.overlap_px", f"0 to {tile // 2}, half a tile", f"{overlap}")

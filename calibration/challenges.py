@@ -150,8 +150,9 @@ class Challenges:
         return next((test for test in self.tests(1) if test.state == "running"), None)
 
     def last_passed(self) -> Trial | None:
-        """The newest good one."""
-        query = sa.select(_tests).where(_tests.c.state == "passed").order_by(_tests.c.id.desc())
+        """The newest good one; fail-safe proves the gate, and no verdict."""
+        is_proof = sa.and_(_tests.c.state == "passed", _tests.c.kind != "fail-safe")
+        query = sa.select(_tests).where(is_proof).order_by(_tests.c.id.desc())
         with self._people.transaction() as connection:
             row = connection.execute(query.limit(1)).mappings().one_or_none()
         return _test(row) if row is not None else None

@@ -95,6 +95,9 @@ class Watch:
             return None  # the margin of a part is that of its worst view, now of this, now of that
         newest = desk.store().find(count=1, is_challenge=False)
         recipe = recipe_of(desk, newest[0]) if newest else None
+        if newest and recipe is None:
+            # Nobody knows whether it has a baseline: a level that holds the line stays.
+            raise ConfigError("recipe", f"{newest[0].verdict.recipe} as it judged", "none such")
         baseline = desk.baselines.of(recipe) if recipe is not None else None
         if recipe is None or baseline is None:
             return None

@@ -135,6 +135,7 @@ class JobPanel:
                 bundle=bundle,
             )
         )  # fmt: skip
+        await self._desk.run(folder.mark_proposed)
         ui.notify(texts.PROPOSED, type="positive")
         self._show(folder, State(state="done"))
         self._proposed()

@@ -35,8 +35,8 @@ class _Chosen(NamedTuple):
 async def build(desk: Desk, visit: Visit) -> None:
     """The recipes in force; one is shown at a time."""
     recipes = await desk.run(desk.in_force)
-    if not recipes:
-        ui.label(texts.NO_RECIPE).classes("note")
+    if not recipes or len(desk.config.camera) > 1:
+        ui.label(texts.SEVERAL_CAMERAS if recipes else texts.NO_RECIPE).classes("note")
         return
     body = ui.element("div").classes("segments")
 

@@ -11,7 +11,7 @@ import msgspec
 from nicegui import ui
 
 from appliance.errors import ConfigError
-from appliance.recipe import Limits, LoadedRecipe
+from appliance.recipe import LoadedRecipe
 from calibration import texts
 from calibration.bounds import confidence_of, percent
 from calibration.desk import Desk
@@ -112,7 +112,8 @@ class Proposals:
         if asked.base_version != recipe.version:
             expected = f"a proposal for {self._recipe.name}"
             raise ConfigError("approval", expected, f"one for version {asked.base_version}")
-        wanted = msgspec.structs.replace(recipe, limits=Limits(t1=asked.t1, t2=asked.t2))
+        limits = msgspec.structs.replace(recipe.limits, t1=asked.t1, t2=asked.t2)
+        wanted = msgspec.structs.replace(recipe, limits=limits)
         if asked.bundle is not None:
             what = "bundle.approved"
             wanted = msgspec.structs.replace(

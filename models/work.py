@@ -16,7 +16,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -78,7 +77,8 @@ def main(
             sys.stderr.write(f"inspectd: no job waits in {jobs.root}\n")
             return
         state = work(loaded, jobs, folder)
-        jobs.tidy(_in_use(loaded))
+        if (used := in_use(loaded)) is not None:
+            jobs.tidy(used)
     raise typer.Exit(0 if state.state == "done" else 1)
 
 
@@ -122,13 +122,17 @@ def work(config: Config, jobs: Jobs, folder: JobFolder) -> State:
     return state
 
 
-def _in_use(config: Config) -> set[str]:
-    """Directories of bundles that any version of any recipe names."""
+def in_use(config: Config) -> set[str] | None:
+    """Directories of bundles that any version of any recipe names; None where one of the recipes
+    cannot be read just now, so that nobody knows."""
     found: set[str] = set()
     for path in config.recipes_dir.glob("*/*.toml"):
-        with suppress(ConfigError):
-            name = path.relative_to(config.recipes_dir).with_suffix("").as_posix()
-            found.add(load_recipe(config, name).recipe.bundle_dir)
+        name = path.relative_to(config.recipes_dir).with_suffix("").as_posix()
+        try:
+            recipe = load_recipe(config, name).recipe
+        except ConfigError:
+            return None
+        found |= {recipe.bundle_dir, *recipe.bundles(config.cameras).values()}
     return found
 
 

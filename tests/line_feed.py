@@ -24,6 +24,10 @@ REASONS = {
     Word.UNCERTAIN: Reason.UNCERTAIN_BAND,
     Word.ERROR: Reason.LATE,
 }
+_REGIONS = (
+    "segment busbar: q99.5 of supersimplenet is high",
+    "segment rim: mean of supersimplenet is high",
+)
 MARGINS = {Word.OK: -3.2, Word.NG: 3.4, Word.UNCERTAIN: 0.3, Word.ERROR: None}
 
 
@@ -107,7 +111,12 @@ class Feed:
             "epoch": 4,
             "word": word,
             "reason": REASONS[word],
-            "reasons": ("busbar q99.5 +2.41", "rim mean +0.63") if word is Word.NG else (),
+            "reasons": (
+                "segment busbar: q99.5 of supersimplenet is high",
+                "segment rim: mean of supersimplenet is high",
+            )
+            if word is Word.NG
+            else (),
             "part_tag": part_id + 7000,
             "camera": "top",
             "decides": "segad",

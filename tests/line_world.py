@@ -560,6 +560,7 @@ class World:
         for name, value in words.items():
             self.bank.set(name, value)
         self.line.plc_wrote(decode_input(self.bank), self.now)
+        self.line.handshake.shown()
 
     def beat(self, control: Control | None = None, **words: Any) -> None:
         """One request with a new heartbeat."""

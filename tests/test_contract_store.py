@@ -135,9 +135,9 @@ def test_reports_count_what_was_opened_in_the_shift(store: Store) -> None:
             [
                 (Word.OK, -1, "", Reason.NONE),
                 (Word.OK, 0, "", Reason.NONE),
-                (Word.NG, 5, "busbar q99.5 +2.10", Reason.SEGAD),
-                (Word.NG, 6, "busbar max +1.00", Reason.SEGAD),
-                (Word.UNCERTAIN, 7, "rim mean +0.63", Reason.UNCERTAIN_BAND),
+                (Word.NG, 5, "segment busbar: q99.5 of a is high, mean of a is high", Reason.SEGAD),
+                (Word.NG, 6, "segment busbar: skewness of a raises the margin", Reason.SEGAD),
+                (Word.UNCERTAIN, 7, "segment rim: mean of a is high", Reason.UNCERTAIN_BAND),
                 (Word.ERROR, 8, "", Reason.LATE),
                 (Word.OK, 8 * HOUR_NS, "", Reason.NONE),
             ],

@@ -301,3 +301,25 @@ def test_drift_warns_asks_for_a_challenge_and_holds_until_one_passes(world: Worl
     world.idle(100)
     world.until_ready()
     assert bits() == Status2(0)
+
+
+def test_what_a_person_ends_is_judged_by_that_person_alone(world: World) -> None:
+    fail(world)
+    assert ask(world, "start_challenge", "anna", "") == CommandError.DONE
+    world.until_ready()
+    good(world, 4, ExpectedVerdict=ExpectedVerdict.OK)
+    assert ask(world, "end_challenge", "anna", "") == CommandError.DONE
+    assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+    assert ask(world, "pass_challenge", "anna", "test 7 passed") == CommandError.DONE
+    world.until_ready()
+
+
+def test_a_hold_by_drift_outlives_the_process(world: World) -> None:
+    world.until_ready()
+    assert ask(world, "drift", "tool:drift", "3") == CommandError.DONE
+    world.kill_decide()
+    world.idle(3000)
+    assert world.bank.number("OfflineReason") == OfflineReason.CHALLENGE_LOCK
+    assert ask(world, "drift", "tool:drift", "0") == CommandError.DONE
+    world.kill_decide()
+    world.until_ready()

@@ -83,6 +83,7 @@ class Desk:
         for name, value in words.items():
             self.bank.set(name, value)
         self.handshake.on_write(decode_input(self.bank), self.now)
+        self.handshake.shown()
 
     def beat(self, control: Control | None = None, **words: Any) -> None:
         """A write with a new heartbeat."""
@@ -812,6 +813,24 @@ def test_clear_error_acknowledges_no_fault_that_no_answer_could_show(
     desk.beat(ENABLE | CLEAR)
     assert desk.cleared == [FaultCode.NONE, FaultCode.LEDGER]
     assert desk.has(Status1.TRIGGER_READY)
+
+
+def test_a_plc_that_reads_and_writes_apart_clears_what_it_has_read(desk: Desk) -> None:
+    desk.ready()
+    desk.conditions.fault = FaultCode.LEDGER
+    desk.handshake.refresh(desk.now)
+
+    def wrote(control: Control) -> None:
+        desk.bank.set("Control", control)
+        desk.handshake.on_write(decode_input(desk.bank), desk.now)
+
+    wrote(ENABLE)  # its answer shows no register
+    wrote(ENABLE | Control.CLEAR_ERROR)
+    assert desk.handshake.fault == FaultCode.LEDGER
+    wrote(ENABLE)
+    desk.handshake.shown()
+    wrote(ENABLE | Control.CLEAR_ERROR)
+    assert desk.cleared == [FaultCode.NONE, FaultCode.LEDGER]
 
 
 def test_a_person_clears_what_holds_now(desk: Desk) -> None:

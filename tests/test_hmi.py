@@ -362,7 +362,7 @@ def test_the_page_shows_the_line(box: Box, watch: Callable[..., Watched], tmp_pa
     assert "is-ng" in seen.classes(".verdict")
     assert seen.text(".reason") == "Region statistics above the limit"
     assert seen.text(".tag") == "Tag 7005"
-    assert seen.text(".reason-row >> nth=0") == "busbar q99.5 +2.41"
+    assert seen.text(".reason-row >> nth=0") == "segment busbar: q99.5 of supersimplenet is high"
     assert seen.text(".unaccounted") == "0"
     assert "is-ok" in seen.classes(".ledger")
     seen.until(".ledger-row", "6 accepted = 5 verdicts + 1 open")

@@ -55,7 +55,11 @@ class DeskBox:
         self.bank.set("RecipeId", 1)
         self.bank.set("RecipeHash32", 0xABCD1234)
         self.port = ModbusPort(
-            Plc(host="127.0.0.1", port=0), self.bank, self._written, time.monotonic_ns
+            Plc(host="127.0.0.1", port=0),
+            self.bank,
+            self._written,
+            time.monotonic_ns,
+            self.handshake.shown,
         )
 
     def _written(self, plc: PlcInput, now_ns: int) -> None:

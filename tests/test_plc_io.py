@@ -35,9 +35,11 @@ class Wired(Desk):
         super().__init__()
         self.folder = folder
         io = Io(**(WIRED | changes))
-        self.port = IoPort(
-            io, open_lines(io, folder), self.bank, self.handshake.on_write, lambda: self.now
-        )
+        self.port = IoPort(io, open_lines(io, folder), self.bank, self.on_write, lambda: self.now)
+
+    def on_write(self, plc: PlcInput, now_ns: int) -> None:
+        self.handshake.on_write(plc, now_ns)
+        self.handshake.shown()
 
     def lamp(self, offset: int) -> bool:
         return bool((self.folder / "gpio").read_bytes()[offset])

@@ -436,7 +436,11 @@ class Box:
             acknowledge_timeout_ms=100, deadline_ms=1000,
         )  # fmt: skip
         self.port = ModbusPort(
-            Plc(host="127.0.0.1", port=port), self.bank, self.handshake.on_write, time.monotonic_ns
+            Plc(host="127.0.0.1", port=port),
+            self.bank,
+            self.handshake.on_write,
+            time.monotonic_ns,
+            self.handshake.shown,
         )
 
     def _accept(self, plc: PlcInput, now_ns: int) -> int:

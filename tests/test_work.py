@@ -20,7 +20,7 @@ from appliance.messages import Words
 from appliance.recipe import load_recipe
 from calibration.lessons import Lesson, labelled, looked_at, unjudged, warnings
 from calibration.workers import Workers, check_room
-from models.work import work
+from models.work import in_use, work
 from tests.lesson_world import NET, School, part_picture
 from tests.rig import until
 
@@ -270,12 +270,40 @@ def test_old_jobs_go_and_so_do_bundles_that_no_recipe_names(school: School, tmp_
             b'"helps":true,"evidence":{},"counts":{}}' % number
         )
         (box.config.bundles_dir / f"made-{number}").mkdir()
+    jobs.all()[-2].mark_proposed()
+    for number in range(KEPT):  # another kind pushes none of them out
+        path = jobs.root / new_id("look", (100 + number) * 10**9)
+        path.mkdir()
+        (path / "job.json").write_bytes(b"{}")
+    jobs.tidy(used={"made-0"})
+    left = {path.name for path in box.config.bundles_dir.iterdir()}
+    assert left == {"cell-1", *(f"made-{n}" for n in range(KEPT + 2))}
+    os.utime(jobs.all()[-1].path / "proposed", (0, 0))
     jobs.tidy(used={"made-0"})
     left = {path.name for path in box.config.bundles_dir.iterdir()}
     assert left == {"cell-1", "made-0", *(f"made-{n}" for n in range(2, KEPT + 2))}
-    assert len(jobs.all()) == KEPT
+    assert len(jobs.all()) == 2 * KEPT
     with pytest.raises(ConfigError, match="the name of a job"):
         jobs.folder("../elsewhere")
+    box.people.close()
+
+
+def test_no_bundle_goes_while_a_recipe_cannot_be_read(tmp_path: Path) -> None:
+    box = School(tmp_path, ())
+    assert in_use(box.config) == {"cell-1"}
+    (box.config.recipes_dir / "cell" / "2.toml").write_text("id = ")
+    assert in_use(box.config) is None
+    box.people.close()
+
+
+def test_a_request_that_cannot_be_read_is_gone_all_the_same(tmp_path: Path) -> None:
+    box = School(tmp_path, ())
+    jobs = Jobs(box.config)
+    jobs.root.mkdir()
+    (jobs.root / "request.json").write_bytes(b"{")
+    with pytest.raises(ConfigError):
+        jobs.take()
+    assert jobs.take() is None
     box.people.close()
 
 

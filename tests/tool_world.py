@@ -117,7 +117,14 @@ class Shop:
                 np.float32(shift + (rng.normal(-3, 1) if kind == "good" else rng.normal(2.4, 1.3)))
             )
             word = Word.OK if margin < T1 else Word.UNCERTAIN if margin < T2 else Word.NG
-            reasons = () if word is Word.OK else ("top left q99.5 +2.41", "centre mean +0.63")
+            reasons = (
+                ()
+                if word is Word.OK
+                else (
+                    "segment top left: q99.5 of supersimplenet is high",
+                    "segment centre: mean of supersimplenet is high",
+                )
+            )
             self.kinds[part_id] = kind
             opened = FIRST_NS + part_id * 200_000_000
             verdicts.append(
