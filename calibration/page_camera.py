@@ -59,7 +59,7 @@ class _Device:
         with ui.element("div").classes("camera"):
             with ui.element("section").classes("panel"):
                 ui.label(f"{texts.CAMERA} {name}").classes("title")
-                ui.label(texts.RUNS if is_running else texts.STOPPED).classes("note")
+                ui.label(texts.RUNS if is_running else texts.LINE_STOPPED).classes("note")
                 with ui.element("div").classes("bar"):
                     self._find = ui.input(placeholder=texts.FIND, on_change=self._show)
                     self._find.props(f'dense outlined aria-label="{texts.FIND}"')
@@ -161,7 +161,7 @@ class _Device:
         rows = await self._desk.run(lambda: self._desk.store().last(1))
         for row in rows:
             part = row.verdict.part_id
-            ui.label(texts.LAST_PART.format(part=part)).classes("title")
+            ui.label(texts.NEWEST_PART.format(part=part)).classes("title")
             ui.element("img").props(f'src="/part/{part}.jpg" alt="{part}"')
 
     async def _snap(self) -> None:

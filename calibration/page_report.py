@@ -77,7 +77,7 @@ class _Page:
                 with ui.element("section").classes("panel"):
                     ui.label(texts.COUNTS).classes("title")
                     table((), counts(report["counts"]), "numbers")
-                    ui.label(texts.LATENCY).classes("title")
+                    ui.label(texts.LATENCIES).classes("title")
                     table((), latencies(report["latency_ms"]), "numbers")
                 for name, found in (
                     (texts.REASONS, report["reasons"]),

@@ -1,6 +1,7 @@
 """Who may import what: the rooms, and one SDK per file. Read from the sources, lazy imports too."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +70,22 @@ def test_every_file_imports_what_its_room_may(path: Path) -> None:
     if name.startswith("models/"):
         assert not used & {"tools", "calibration", "tests"}
     assert "tests" not in used
+
+
+def names(path: Path) -> Iterator[str]:
+    """What a file binds at its top level, as often as it does so."""
+    for node in ast.parse(path.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        for target in targets:
+            parts = target.elts if isinstance(target, ast.Tuple) else [target]
+            yield from (part.id for part in parts if isinstance(part, ast.Name))
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_name_means_two_things_in_one_file(path: Path) -> None:
+    """The second text of one name would silently replace the first."""
+    assert [name for name, count in Counter(names(path)).items() if count > 1] == []
