@@ -54,7 +54,7 @@ OFFLINE = {
     OfflineReason.NO_RECIPE: "no recipe loaded",
     OfflineReason.RECIPE_CHANGING: "the recipe is changing",
     OfflineReason.MAINTENANCE: "maintenance",
-    OfflineReason.CHALLENGE_LOCK: "locked after a challenge",
+    OfflineReason.CHALLENGE_LOCK: "locked: a challenge failed or is overdue, or parts drift",
     OfflineReason.CAMERA: "the camera is not available",
     OfflineReason.ENGINE: "the model is not available",
     OfflineReason.PLC_COMMUNICATION: "the PLC is silent",
