@@ -671,7 +671,9 @@ def test_a_silent_heartbeat_stops_the_line() -> None:
         {"parts": 60, "breaks": Break.SILENT_HEARTBEAT, "rate_hz": 50, "wait_ready_ms": 20}
     )
     assert len(appliance.taken) < 45
-    assert report.rejected_why["not ready"] + report.accepted == 60
+    assert report.rejected_why["not ready"] > 15
+    # One that was on its way may be late on a loaded machine, and is rejected for that.
+    assert sum(report.rejected_why.values()) + report.accepted == 60
 
 
 def test_a_wrong_tag_is_never_accepted() -> None:
