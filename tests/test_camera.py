@@ -280,6 +280,15 @@ def test_every_trigger_gets_its_own_picture_once(desk):
     assert counters["orphans"] == counters["frames_lost"] == counters["queue_full"] == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_repeat_is_said_where_no_infer_process_sees_every_picture(desk, workers):
+    line = desk(engine={"workers": workers}).listen_as_infer()
+    line.serving()
+    line.put_in_force()
+    frames = [line.shoot(part_id, tag) for part_id, tag in enumerate((5, 6, 6, 7), start=1)]
+    assert [frame.is_repeat for frame in frames] == [False, False, workers > 1, False]
+
+
 def test_16_bits_and_colour_reach_the_ring(desk, root):
     (root / "pictures").mkdir()
     deep = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 80
