@@ -171,7 +171,7 @@ class CameraProcess:
         if self._triggers.asked is not None:
             self._answer_all("the acquisition was begun anew")
         # The ring first: making a large one takes as long as many frames.
-        self._outlet.fit(self._source.configure(view))
+        self._outlet.begin(self._source.configure(view))
         settings = self._source.settings
         self._source.start()
         self._heard_ns = self._clock()

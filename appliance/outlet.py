@@ -50,10 +50,14 @@ class Outlet:
         self._was_heard = self._was_heard or self._frames.is_heard
         return self._was_heard
 
-    def fit(self, frame_bytes: int) -> None:
-        """Make the slots large enough for a new acquisition. A new ring is a new epoch; what lay in
-        the old one is gone for whoever had not mapped it."""
+    def begin(self, frame_bytes: int) -> None:
+        """A new acquisition, of frames of this size: its first picture repeats nothing."""
         self._last_sum = None
+        self.fit(frame_bytes)
+
+    def fit(self, frame_bytes: int) -> None:
+        """Make the slots large enough. A new ring is a new epoch; what lay in the old one is gone
+        for whoever had not mapped it."""
         if self._is_inline or (self._ring and self._ring.slot_bytes >= frame_bytes):
             return
         if self._ring:
