@@ -164,9 +164,12 @@ class Handshake:
             self._ring.acknowledge(plc.ack_seq)
         self.refresh(now_ns)
 
-    def shown(self) -> None:
-        """An answer with Status1 or FaultCode is on its way to the PLC: it may act on the fault."""
-        self._answered = self._latched
+    def shown(self, is_shown: bool = True) -> None:
+        """An answer with Status1 or FaultCode is on its way to the PLC: it may act on the fault.
+
+        is_shown: False where another one writes from now on, who has read nothing yet.
+        """
+        self._answered = self._latched if is_shown else FaultCode.NONE
 
     def _trigger(self, plc: PlcInput, now_ns: int) -> None:
         if not (self._is_triggered_by_plc and self.is_trigger_ready):

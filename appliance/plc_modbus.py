@@ -75,10 +75,11 @@ class ModbusPort:
         bank: Bank,
         on_write: Callable[[PlcInput, int], None],
         clock: Callable[[], int],
-        on_shown: Callable[[], None] = lambda: None,
+        on_shown: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """`on_write(input, received_ns)` runs after each accepted write and before its answer,
-        `on_shown()` with each answer that tells the writer whether there is a fault.
+        `on_shown(True)` with each answer that tells the writer, or who may become it, whether there
+        is a fault, `on_shown(False)` where somebody writes who has read no such answer.
 
         `clock`: monotonic nanoseconds. Raises ConfigError where `plc.allow` holds no address.
         """
@@ -93,6 +94,8 @@ class ModbusPort:
         self._server: asyncio.Server | None = None
         self._connections: dict[int, _Connection] = {}
         self._writer: _Connection | None = None
+        self._shown_to: Address | None = None
+        """Who read last whether there is a fault."""
         self._framer = FramerSocket(DecodePDU(is_server=True))
 
     async def start(self) -> None:
@@ -194,9 +197,10 @@ class ModbusPort:
     def _tell(self, connection: "_Connection", address: int, count: int) -> list[int]:
         """Read for an answer; the writer may read on a connection of its own."""
         words = self._read(address, count)
-        is_writer = self._writer is not None and connection.address == self._writer.address
+        is_writer = self._writer is None or connection.address == self._writer.address
         if is_writer and any(address <= place < address + count for place in _FAULT_SHOWN_IN):
-            self._on_shown()
+            self._shown_to = connection.address
+            self._on_shown(True)
         return words
 
     def _read(self, address: int, count: int) -> list[int]:
@@ -216,6 +220,8 @@ class ModbusPort:
         if why := bad_value(address, words):
             raise _RequestRefused(ExcCodes.ILLEGAL_VALUE, why, "refused_writes")
         if self._writer is not connection:
+            if connection.address != self._shown_to:
+                self._on_shown(False)
             old, self._writer = self._writer, connection
             if old is not None:
                 self.drop(old)

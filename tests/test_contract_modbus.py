@@ -40,7 +40,7 @@ class Server:
         self.loop.set_exception_handler(lambda _, context: self.bugs.append(str(context)))
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
-        self.times_shown = 0
+        self.shown: list[bool] = []
         self.port = ModbusPort(plc, self.bank, self.on_write, lambda: self.now_ns, self.on_shown)
         self.wait(self.port.start())
         self.number = self.port.port
@@ -52,8 +52,8 @@ class Server:
         self.bank.set("Status1", Status1.ONLINE | ack)
         self.bank.set("AcqID", len(self.inputs))
 
-    def on_shown(self) -> None:
-        self.times_shown += 1
+    def on_shown(self, is_shown: bool) -> None:
+        self.shown.append(is_shown)
 
     def wait(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
@@ -168,15 +168,21 @@ def write_read(address: int, words: list[int], read_address: int, count: int) ->
 def test_a_fault_counts_as_shown_where_the_writer_has_read_it(
     server: Server, client: ModbusClient
 ) -> None:
-    client.read_holding_registers(100, 53)
-    assert server.times_shown == 0, "nobody writes yet"
     assert client.write_multiple_registers(0, [1, 1])
     assert client.read_holding_registers(102, 4) and client.read_holding_registers(180, 2)
-    assert server.times_shown == 0, "neither a write nor these registers tell of a fault"
+    assert server.shown == [False], "neither a write nor these registers tell of a fault"
     for address in (100, 106, 209):
         assert client.read_holding_registers(address, 1)
     assert client.write_read_multiple_registers(0, [1, 2], 100, 53)
-    assert server.times_shown == 4
+    assert server.shown == [False] + 4 * [True]
+
+
+def test_who_has_read_before_the_first_write_knows_the_fault(
+    server: Server, client: ModbusClient
+) -> None:
+    assert client.read_holding_registers(100, 53)
+    assert client.write_multiple_registers(0, [1, 1])
+    assert server.shown == [True]
 
 
 def test_an_independent_client_reads_and_writes(server: Server, client: ModbusClient) -> None:
