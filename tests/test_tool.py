@@ -323,6 +323,7 @@ def test_an_admin_sees_health_users_and_the_journal(shop: Shop, guest: Any) -> N
     wait(lambda: shop.people.user("new.person"))
     user = shop.people.user("new.person")
     assert user is not None and user.role is Role.OPERATOR
+    expect(page.get_by_text("new.person").first).to_be_visible()  # the page has come anew
     page = ada.go("audit")
     expect(page.get_by_text("the chain is whole")).to_be_visible()
     expect(page.locator(".rows.audit")).to_contain_text("user.added")
