@@ -62,7 +62,7 @@ def columns_of(desk: Desk, recipe: LoadedRecipe) -> tuple[str, ...]:
         try:
             known = load_bundle(folder, recipe.recipe.bundle).manifest.columns
         except ConfigError:
-            known = ()
+            return ()  # it may be readable the next time
         desk.columns[recipe.recipe.bundle] = known
     return known
 
