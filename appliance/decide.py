@@ -249,7 +249,7 @@ class _Decide:
 
     def _stored(self, message: AnyMessage) -> None:
         if isinstance(message, Stored):
-            self._line.stored(message, self._service.clock())
+            self._line.stored(message)
 
     def _heard(self, message: AnyMessage) -> None:
         if isinstance(message, Health):

@@ -14,7 +14,6 @@ from appliance.challenge_due import ChallengeDue
 from appliance.codes import (
     CommandError,
     FaultCode,
-    OfflineReason,
     Reason,
     Status2,
     Word,
@@ -39,7 +38,9 @@ from appliance.messages import (
 )
 from appliance.orders import Actions, Answer, Orders
 from appliance.parts import Judgement, Part, PartBook, Sight, restart_verdict
+from appliance.readiness import Facts, bits_of, fault_of, offline_of
 from appliance.recipe import LoadedRecipe
+from appliance.row_delivery import RowDelivery
 from appliance.setups import Send, Setups
 from appliance.states import Event, next_state
 from appliance.tally import Tally
@@ -51,15 +52,11 @@ GUARD_NS = 2 * _MS
 """A turn of the loop may take this long: deadlines are called so much earlier."""
 _CAMERA_FRESH_NS = 300 * _MS
 _INFER_FRESH_NS = 500 * _MS
-_RECORD_FRESH_NS = 1000 * _MS
 _STARTING_NS = 10_000 * _MS
 _STALL_NS = 250 * _MS
 """The loop without a turn for so long: signs of life that are missing may lie unread."""
 _STALL_SHOWN_NS = 500 * _MS
 """How long turns must come in time again before that fault ends."""
-_RESEND_NS = 2_000 * _MS
-_RESEND_MOST = 200
-"""Rows sent again in one turn: a backlog must not hold up the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +156,6 @@ class Line:
         self._ticked_ns = now_ns
         self._stalled_until_ns = now_ns
         self._ledger_cleared = 0
-        self._record_pid = 0
-        self._record_total = 0
-        self._record_doubles = 0
-        self._record_seen_ns: int | None = None
-        self._archive = Stored(part_ids=())
-        self._resends = 0
-        self._sent_ns: dict[int, int] = {}
-        self._delivered = set(journal.unstored)
-        """Rows that the recorder may have, but has not acknowledged."""
         self._is_journal_bad_at_start = journal.lost > 0
         for record in journal.uncounted:
             if isinstance(record, Opened):
@@ -178,9 +166,7 @@ class Line:
             verdict = restart_verdict(opened, journal.epoch, software)
             journal.closed(verdict)
             self.tally.verdict(verdict)
-        for part_id in journal.unstored:
-            self.ledger.row_sent(part_id, now_ns)
-            self._sent_ns[part_id] = now_ns - _RESEND_NS
+        self._rows = RowDelivery(journal, self.ledger, outlets.verdict, now_ns)
 
     # ---- PLC -------------------------------------------------------------------------------
 
@@ -426,31 +412,13 @@ class Line:
         self.handshake.deliver(verdict, now_ns)
         self._show_counters()
         self._out.live(verdict)
-        self._send_row(verdict, now_ns)
+        self._rows.send(verdict, now_ns)
 
     # ---- recorder --------------------------------------------------------------------------
 
-    def _send_row(self, verdict: Verdict, now_ns: int) -> None:
-        part_id = verdict.part_id
-        if part_id not in self._sent_ns:
-            self.ledger.row_sent(part_id, now_ns)
-        self._sent_ns[part_id] = now_ns
-        if self._out.verdict(verdict):
-            self._resends += part_id in self._delivered
-            self._delivered.add(part_id)
-
-    def stored(self, message: Stored, now_ns: int) -> None:
+    def stored(self, message: Stored) -> None:
         """Rows are committed."""
-        self._archive = message
-        if message.life:
-            self.ledger.rows_counted(message.life, message.rows, len(message.part_ids))
-        if not message.part_ids:
-            return
-        self.ledger.row_stored(message.part_ids)
-        for part_id in message.part_ids:
-            self._sent_ns.pop(part_id, None)
-            self._delivered.discard(part_id)
-        self._journal.stored(message.part_ids)
+        self._rows.stored(message)
 
     # ---- recipe ----------------------------------------------------------------------------
 
@@ -518,22 +486,9 @@ class Line:
             lives = tuple(self.setups.peers[label].pid for label in self._workers)
             self.ledger.seen_alive(INFER, hash(lives))
         elif health.process == "record":
-            self._record_seen_ns = now_ns
-            self._count_doubles(health)
+            self._rows.heard(health, now_ns)
             for name in ("archived", "archive_dropped"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0))
-
-    def _count_doubles(self, health: Health) -> None:
-        """Rows that came twice, less those that were sent twice, since our own start."""
-        total = health.counters.get("doubled", 0) + health.counters.get("contradictions", 0)
-        if not self._record_pid:
-            self._record_total = total  # of an earlier life of this process
-        elif health.pid != self._record_pid:
-            self._record_total = 0
-        self._record_doubles += max(0, total - self._record_total)
-        self._record_pid, self._record_total = health.pid, total
-        doubled = self._record_doubles - self._resends
-        self.ledger.rows_doubled = max(self.ledger.rows_doubled, doubled)
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -566,12 +521,8 @@ class Line:
 
     def check_ledger(self, now_ns: int) -> None:
         """Every second: the conservation law, rows that wait, counters into the journal."""
-        is_recording = self._is_recorder_fresh(now_ns) and self._archive.is_writable
-        kept = self._journal.unstored
-        for part_id in [p for p in self._sent_ns if p not in kept]:
-            del self._sent_ns[part_id]
-            self._delivered.discard(part_id)
-            self.ledger.row_dropped(part_id)
+        is_recording = self._rows.is_recording(now_ns)
+        self._rows.drop()
         alive: list[Debtor] = [
             peer.label
             for peer in self.setups.peers.values()
@@ -581,9 +532,7 @@ class Line:
             alive.append(INFER)
         self.ledger.check(now_ns, self.book.deadlines_ns, is_recording, alive)
         if is_recording:
-            due = [p for p, sent in self._sent_ns.items() if now_ns - sent >= _RESEND_NS]
-            for part_id in due[:_RESEND_MOST]:
-                self._send_row(kept[part_id], now_ns)
+            self._rows.send_again(now_ns)
         self._keep_counters()
         self._journal.reserve_ahead()
         if not len(self.book):
@@ -600,23 +549,57 @@ class Line:
 
     # ---- conditions ------------------------------------------------------------------------
 
-    def _is_recorder_fresh(self, now_ns: int) -> bool:
-        seen = self._record_seen_ns
-        return seen is not None and now_ns - seen < _RECORD_FRESH_NS
-
     def _is_usable(self, label: str, now_ns: int, limit_ns: int) -> bool:
         peer = self.setups.peers[label]
         return peer.is_fresh(now_ns, limit_ns) and peer.is_serving
 
     def _follow(self, now_ns: int) -> None:
         """Derive state, offline reason, fault and bits from what is known now."""
-        conditions, setups = self.conditions, self.setups
+        conditions, setups, challenge = self.conditions, self.setups, self.challenge
+        facts = self._facts(now_ns)
+        conditions.fault = fault_of(facts)
+        challenge.follow(setups.current.hash32 if setups.current else 0, self.handshake.fault)
+        is_lost = self.hardware is not None and self.hardware.is_lost
+        conditions.offline = offline_of(facts, challenge.is_locked, is_lost)
+
+        self._move(Event.HALT if self._is_halted else Event.SELF_TEST_OK)
+        self._move(Event.FAULT if self.handshake.fault else Event.RESOLVED)
+        if facts.is_usable and not conditions.is_maintenance:
+            self._move(Event.RECIPE_PREPARED)
+            self._was_ready = True
+        else:
+            self._move(Event.RECIPE_LOST)
+        if self._is_continuous:
+            self._move(Event.STOP if self._is_stopped else Event.START_CONTINUOUS)
+
+        archive = self._rows.archive
+        is_recorder_ok = self._rows.is_recording(now_ns)
+        is_lossy = archive.is_lossy or not is_recorder_ok or self._journal.lost > 0
+        conditions.status2 = bits_of(
+            {
+                Status2.DECISION_OK: True,
+                Status2.CLOCK_SYNCED: self.is_clock_synced,
+                Status2.SIMULATED: self._is_simulated,
+                Status2.CAMERA_OK: facts.is_camera_ok,
+                Status2.MODEL_OK: facts.is_infer_ok and facts.refusal is None,
+                Status2.DISK_LOW: archive.is_disk_low,
+                Status2.ARCHIVE_LOSSY: is_lossy,
+                Status2.CHALLENGE_DUE: challenge.due_since_s is not None,
+                Status2.CHALLENGE_FAILED: challenge.is_failed,
+                Status2.DRIFT_WARN: challenge.drift,
+            }
+        )
+        conditions.is_warning = not is_recorder_ok or self._journal.lost > 0 or self.gate.is_warning
+        conditions.open_parts = len(self.book)
+
+    def _facts(self, now_ns: int) -> Facts:
+        setups = self.setups
         lost = [
             name
             for label, name in self._cameras.items()
             if not self._is_usable(label, now_ns, _CAMERA_FRESH_NS)
         ]
-        is_infer_alive = all(
+        is_infer_ok = all(
             self._is_usable(label, now_ns, max(_INFER_FRESH_NS, setups.peers[label].hang_limit_ns))
             for label in self._workers
         )
@@ -624,78 +607,28 @@ class Line:
         for camera in lost:
             # A fresh start of the camera is what ends a row of missing pictures.
             self.book.forgive(camera)
-        if not lost and self.book.no_image_in_a_row >= 2 and len(self.book) == 0:
+        if not lost and not is_camera_ok and len(self.book) == 0:
             self._probe_camera(now_ns)
-        is_using = is_camera_ok and is_infer_alive
-        is_using = is_using and all(setups.uses_current(label) for label in setups.peers)
-
-        fault = FaultCode.NONE
+        is_current = all(setups.uses_current(label) for label in setups.peers)
         self._ledger_cleared = min(self._ledger_cleared, self.ledger.unaccounted)
-        if self.ledger.unaccounted > self._ledger_cleared:
-            fault = FaultCode.LEDGER
-        elif self._is_journal_bad_at_start:
-            fault = FaultCode.STORAGE
-        elif self.gate.check(now_ns):
-            fault = FaultCode.REJECT_NOT_CONFIRMED
-        elif now_ns < self._stalled_until_ns:
-            fault = FaultCode.DECISION_LATE
-        elif self.spent_budgets:
-            fault = FaultCode.RESTART_BUDGET_SPENT
-        elif self._was_ready and not is_camera_ok:
-            fault = FaultCode.CAMERA_LOST
-        elif self._was_ready and not is_infer_alive and not setups.is_changing:
-            fault = FaultCode.ENGINE_FAILED
-        elif setups.refusal is not None and setups.refusal.offline == OfflineReason.PASSPORT:
-            fault = FaultCode.PASSPORT
-        conditions.fault = fault
-
-        is_changing = setups.is_changing or conditions.recipe_orders > 0
-        offline = OfflineReason.RECIPE_CHANGING if is_changing else setups.offline()
-        if offline == OfflineReason.NONE and not is_using:
-            offline = OfflineReason.ENGINE if is_camera_ok else OfflineReason.CAMERA
-            is_starting = not self._was_ready and now_ns - self._started_ns < _STARTING_NS
-            if is_starting:
-                offline = OfflineReason.STARTING
-        is_stopped = self._is_stopped or self._is_halted
-        if self._is_ended or (offline == OfflineReason.NONE and is_stopped):
-            offline = OfflineReason.STOPPED_BY_PERSON
-        hash32 = setups.current.hash32 if setups.current else 0
-        self.challenge.follow(hash32, self.handshake.fault)
-        if offline == OfflineReason.NONE and self.challenge.is_locked:
-            offline = OfflineReason.CHALLENGE_LOCK
-        if offline == OfflineReason.NONE and self.hardware is not None and self.hardware.is_lost:
-            offline = OfflineReason.ASSOCIATION_LOST
-        if self._is_journal_bad_at_start and offline == OfflineReason.NONE:
-            offline = OfflineReason.STORAGE_POLICY
-        conditions.offline = offline
-
-        self._move(Event.HALT if self._is_halted else Event.SELF_TEST_OK)
-        self._move(Event.FAULT if self.handshake.fault else Event.RESOLVED)
-        is_usable = is_using and setups.current is not None and not is_changing
-        if not is_usable or conditions.is_maintenance:
-            self._move(Event.RECIPE_LOST)
-        else:
-            self._move(Event.RECIPE_PREPARED)
-            self._was_ready = True
-        if self._is_continuous:
-            self._move(Event.STOP if self._is_stopped else Event.START_CONTINUOUS)
-
-        archive = self._archive
-        is_recorder_ok = self._is_recorder_fresh(now_ns) and archive.is_writable
-        bits = Status2.DECISION_OK
-        bits |= Status2.CLOCK_SYNCED if self.is_clock_synced else Status2(0)
-        bits |= Status2.SIMULATED if self._is_simulated else Status2(0)
-        bits |= Status2.CAMERA_OK if is_camera_ok else Status2(0)
-        bits |= Status2.MODEL_OK if is_infer_alive and not setups.refusal else Status2(0)
-        bits |= Status2.DISK_LOW if archive.is_disk_low else Status2(0)
-        if archive.is_lossy or not is_recorder_ok or self._journal.lost:
-            bits |= Status2.ARCHIVE_LOSSY
-        bits |= Status2.CHALLENGE_DUE if self.challenge.due_since_s is not None else Status2(0)
-        bits |= Status2.DRIFT_WARN if self.challenge.drift else Status2(0)
-        bits |= Status2.CHALLENGE_FAILED if self.challenge.is_failed else Status2(0)
-        conditions.status2 = bits
-        conditions.is_warning = not is_recorder_ok or self._journal.lost > 0 or self.gate.is_warning
-        conditions.open_parts = len(self.book)
+        return Facts(
+            is_camera_ok=is_camera_ok,
+            is_infer_ok=is_infer_ok,
+            is_using=is_camera_ok and is_infer_ok and is_current,
+            is_changing=setups.is_changing,
+            is_ordered=self.conditions.recipe_orders > 0,
+            recipe=setups.offline(),
+            refusal=setups.refusal,
+            was_ready=self._was_ready,
+            is_starting=not self._was_ready and now_ns - self._started_ns < _STARTING_NS,
+            is_unaccounted=self.ledger.unaccounted > self._ledger_cleared,
+            is_journal_bad=self._is_journal_bad_at_start,
+            is_reject_missing=self.gate.check(now_ns),
+            is_stalled=now_ns < self._stalled_until_ns,
+            is_budget_spent=bool(self.spent_budgets),
+            is_stopped=self._is_stopped or self._is_halted,
+            is_ended=self._is_ended,
+        )
 
     def _probe_camera(self, now_ns: int) -> None:
         """Two parts without a picture in a row: the camera is alive by its own word, so let the

@@ -444,7 +444,7 @@ class World:
         if self.record.is_alive and self.record.pid == pid:
             known = self.rows.setdefault(message.part_id, message)
             assert known == message, "two rows for one part"
-            self.line.stored(Stored(part_ids=(message.part_id,)), self.now)
+            self.line.stored(Stored(part_ids=(message.part_id,)))
 
     # ---- set-ups and health
 

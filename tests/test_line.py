@@ -868,7 +868,7 @@ def test_starting_is_the_reason_before_the_first_ready(world: World) -> None:
 
 def test_disk_bits_come_from_the_recorder(world: World) -> None:
     world.until_ready()
-    world.line.stored(Stored(part_ids=(), is_disk_low=True, is_lossy=True), world.now)
+    world.line.stored(Stored(part_ids=(), is_disk_low=True, is_lossy=True))
     world.run(60)
     bits = Status2(world.bank.number("Status2"))
     assert Status2.DISK_LOW in bits
