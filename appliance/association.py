@@ -1,18 +1,20 @@
 """Hardware trigger: which frame belongs to which step of the PLC's TriggerCount. Pure; time given.
 
-A light barrier triggers the camera and is counted by the PLC. Since the last Resync both count
-from 1: the camera by the ids of its frames, the PLC by TriggerCount. Frame n and step n are one
-part, whichever is seen first, if they also lie no further apart in time than the window, and if
-neither lies within the window of another part's step or frame. Parts come further apart than two
-windows (`config.py` sees to it), so a pair that is off by one cannot pass.
+A light barrier triggers the cameras and is counted by the PLC. Since the last Resync all count from
+1: each camera by the ids of its frames, the PLC by TriggerCount. Frame n of every camera and step n
+are one part, whichever is seen first, if each frame also lies no further from the step than the
+window, and if none lies within the window of another part's step. Parts come further apart than two
+windows (`config.py` sees to it), so a pair that is off by one cannot pass; and as every frame is
+held against the step, two cameras that are off by one against each other cannot either.
 
-A gap, a surplus, a pair that does not fit or a half that stays alone: the association is lost, and
-nothing is paired any more until Resync, which the PLC gives when no part is at the camera. After a
-start it is lost, too: nobody knows what passed meanwhile.
+A gap, a surplus, a pair that does not fit or one that stays incomplete: the association is lost,
+and nothing is paired any more until Resync, which the PLC gives when no part is at the cameras.
+After a start it is lost, too: nobody knows what passed meanwhile.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 FIFO = 8
 """Entries of TagFifo: steps that one write may bring."""
@@ -23,35 +25,62 @@ _NEAR = 16
 
 @dataclass(slots=True)
 class Pair:
-    """One part at the camera: a frame, a step, or both."""
+    """One part at the cameras: a step, and a frame of each camera, as far as they are there."""
 
     number: int
     """Parts since Resync, from 1."""
     due_ns: int
-    """The other half must be there by then."""
+    """It must be whole by then."""
+    cameras: tuple[str, ...]
     part_id: int = 0
-    """0: it was not accepted, and its halves are only counted."""
-    frame_ns: int | None = None
-    """End of exposure."""
+    """0: it was not accepted, and its frames and its step are only counted."""
+    allowed_ns: int = 0
+    """From the start of its clock to its deadline."""
+    frames_ns: dict[str, int] = field(default_factory=dict[str, int])
+    """Camera → end of exposure."""
     step_ns: int | None = None
     count: int = 0
     """TriggerCount at its step."""
 
     @property
+    def is_new(self) -> bool:
+        """The first of them has come just now."""
+        return len(self.frames_ns) + (self.step_ns is not None) == 1
+
+    @property
     def is_whole(self) -> bool:
-        """Both halves are there."""
-        return self.frame_ns is not None and self.step_ns is not None
+        """All of them are there."""
+        return self.step_ns is not None and len(self.frames_ns) == len(self.cameras)
+
+    @property
+    def missing(self) -> str:
+        """What it waits for, in words."""
+        if self.step_ns is None:
+            return "step of TriggerCount"
+        lacking = [camera for camera in self.cameras if camera not in self.frames_ns]
+        return "frame" + _of(lacking) * (len(self.cameras) > 1)
+
+
+@dataclass(slots=True)
+class _Eye:
+    """One camera since Resync."""
+
+    frames: int = 0
+    frame_id: int | None = None
+    unnumbered: int = 0
+    """Frames without an id since the last one that had one."""
 
 
 class Association:
-    """The two counters of one camera and one PLC.
+    """The counters of the cameras and of one PLC.
 
     window_ns: the furthest that a frame's exposure and its step may lie apart.
-    patience_ns: how long one half waits for the other.
+    patience_ns: how long what came first waits for the rest.
     """
 
-    def __init__(self, window_ns: int, patience_ns: int) -> None:
+    def __init__(self, window_ns: int, patience_ns: int, cameras: Sequence[str]) -> None:
         self._window_ns, self._patience_ns = window_ns, patience_ns
+        self._cameras = tuple(cameras)
         self.why_lost = "no Resync since the start"
         """"" while frames and steps can be paired."""
         self.doubtful: tuple[int, ...] = ()
@@ -60,10 +89,8 @@ class Association:
 
     def _forget(self, count: int, now_ns: int) -> None:
         self._count, self._since_ns = count, now_ns
-        self._steps = self._frames = 0
-        self._frame_id: int | None = None
-        self._unnumbered = 0
-        """Frames without an id since the last one that had one."""
+        self._steps = 0
+        self._eyes = {camera: _Eye() for camera in self._cameras}
         self._waiting: dict[int, Pair] = {}
         self._near: deque[Pair] = deque(maxlen=_NEAR)
 
@@ -100,7 +127,7 @@ class Association:
             pairs.append(pair)
         return [] if self.is_lost else pairs
 
-    def frame(self, frame_id: int, exposed_ns: int) -> Pair | None:
+    def frame(self, camera: str, frame_id: int, exposed_ns: int) -> Pair | None:
         """A frame, or (id 0) one that came incomplete: its pair, new or made whole.
 
         None once lost, and for what was exposed before Resync. Ids of frames keep the camera's own
@@ -108,30 +135,31 @@ class Association:
         """
         if self.is_lost:
             return None
+        eye = self._eyes[camera]
         if frame_id == 0:
-            self._unnumbered += 1
+            eye.unnumbered += 1
         else:
-            expected = None if self._frame_id is None else self._frame_id + 1 + self._unnumbered
+            expected = None if eye.frame_id is None else eye.frame_id + 1 + eye.unnumbered
             if expected is not None and frame_id != expected:
                 missing = frame_id - expected
                 what = f"{missing} frames are missing" if missing > 0 else "ids went back"
-                self.lose(f"{what} before frame {frame_id}, expected {expected}")
+                where = self._name(camera)
+                self.lose(f"{what} before frame {frame_id}{where}, expected {expected}")
                 return None
-            self._frame_id, self._unnumbered = frame_id, 0
+            eye.frame_id, eye.unnumbered = frame_id, 0
         if exposed_ns < self._since_ns:
             return None
-        self._frames += 1
-        pair = self._pair(self._frames, exposed_ns)
-        pair.frame_ns = exposed_ns
+        eye.frames += 1
+        pair = self._pair(eye.frames, exposed_ns)
+        pair.frames_ns[camera] = exposed_ns
         self._check(pair)
         return None if self.is_lost else pair
 
     def overdue(self, now_ns: int) -> None:
-        """A half that stayed alone too long is a disagreement."""
+        """What stayed alone too long is a disagreement."""
         for pair in self._waiting.values():
             if pair.due_ns <= now_ns:
-                missing = "frame" if pair.frame_ns is None else "step of TriggerCount"
-                self.lose(f"part {pair.number} since Resync has no {missing}")
+                self.lose(f"part {pair.number} since Resync has no {pair.missing}")
                 return
 
     @property
@@ -142,36 +170,49 @@ class Association:
         return min(pair.due_ns for pair in self._waiting.values())
 
     def _pair(self, number: int, at_ns: int) -> Pair:
-        pair = self._waiting.pop(number, None)
+        pair = self._waiting.get(number)
         if pair is None:
-            pair = self._waiting[number] = Pair(number, at_ns + self._patience_ns)
+            pair = Pair(number, at_ns + self._patience_ns, self._cameras)
+            self._waiting[number] = pair
             self._near.append(pair)
         return pair
 
     def _check(self, pair: Pair) -> None:
-        """The halves of a pair lie within the window; nobody else's do."""
-        apart_ns = _apart_ns(pair, pair)
-        if apart_ns is not None and apart_ns > self._window_ns:
-            self.lose(
-                f"frame and step of part {pair.number} since Resync lie {apart_ns / 1e6:.1f} ms "
-                f"apart, expected at most {self._window_ns / 1e6:.1f} ms"
-            )
+        """Its frames lie within the window of its step; nobody else's do."""
+        if pair.is_whole:
+            del self._waiting[pair.number]
+        for camera, apart_ns in _apart_ns(pair, pair):
+            if apart_ns > self._window_ns:
+                self.lose(
+                    f"frame{self._name(camera)} and step of part {pair.number} since Resync "
+                    f"lie {apart_ns / 1e6:.1f} ms apart, expected at most "
+                    f"{self._window_ns / 1e6:.1f} ms"
+                )
         for other in self._near:
             if other is pair:
                 continue
             for first, second in ((pair, other), (other, pair)):
-                apart_ns = _apart_ns(first, second)
-                if apart_ns is not None and apart_ns < self._window_ns:
-                    self.doubtful = (first.part_id, second.part_id)
-                    self.lose(
-                        f"frame {first.number} and step {second.number} since Resync lie "
-                        f"{apart_ns / 1e6:.1f} ms apart: whose frame it is cannot be told"
-                    )
-                    return
+                for camera, apart_ns in _apart_ns(first, second):
+                    if apart_ns < self._window_ns:
+                        self.doubtful = (first.part_id, second.part_id)
+                        self.lose(
+                            f"frame {first.number}{self._name(camera)} and step {second.number} "
+                            f"since Resync lie {apart_ns / 1e6:.1f} ms apart: whose frame it is "
+                            "cannot be told"
+                        )
+                        return
+
+    def _name(self, camera: str) -> str:
+        """Of which camera, where there are several."""
+        return _of([camera]) if len(self._cameras) > 1 else ""
 
 
-def _apart_ns(frame: Pair, step: Pair) -> int | None:
-    """Between the frame of one pair and the step of another; None where one is not there."""
-    if frame.frame_ns is None or step.step_ns is None:
-        return None
-    return abs(frame.frame_ns - step.step_ns)
+def _of(cameras: Sequence[str]) -> str:
+    return " of camera " + " and ".join(cameras)
+
+
+def _apart_ns(frames: Pair, step: Pair) -> list[tuple[str, int]]:
+    """Between each frame of one pair and the step of another; empty where that is not there."""
+    if step.step_ns is None:
+        return []
+    return [(camera, abs(at_ns - step.step_ns)) for camera, at_ns in frames.frames_ns.items()]

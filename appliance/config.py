@@ -273,9 +273,14 @@ class Config(Section, frozen=True, kw_only=True):
         return self.plc.results
 
     @property
+    def rate_hz(self) -> float:
+        """The closest that parts come, by the camera that expects them closest."""
+        return max(camera.rate_hz for camera in self.camera)
+
+    @property
     def window_ms(self) -> float:
         """Of a hardware trigger: see `trigger_window_ms`."""
-        return self.trigger_window_ms or _WINDOW_SHARE * 1000 / self.camera[0].rate_hz
+        return self.trigger_window_ms or _WINDOW_SHARE * 1000 / self.rate_hz
 
     @property
     def root_dir(self) -> Path:
@@ -460,8 +465,8 @@ def load_config(path: Path) -> Config:
             raise ConfigError(where, expected, f"{camera.blocks} with {config.trigger}")
     if config.trigger == "hardware":
         _check_hardware(config, path)
-    io, rate_hz = config.io, max(camera.rate_hz for camera in config.camera)
-    if io is not None and (problem := io_problem(io, rate_hz)) is not None:
+    io = config.io
+    if io is not None and (problem := io_problem(io, config.rate_hz)) is not None:
         key, expected, got = problem
         raise ConfigError(f"{path}: {key}", expected, got)
     if (problem := challenge_problem(config.challenge, config.trigger)) is not None:
@@ -481,9 +486,9 @@ def load_config(path: Path) -> Config:
 
 def _check_views(config: Config, path: Path) -> None:
     """What it takes that the views of one part are known to be of one part."""
-    if config.trigger != "plc":
-        expected = 'trigger "plc" with several cameras: one trigger asks all of them'
-        raise ConfigError(f"{path}: trigger", expected, f'"{config.trigger}"')
+    if config.trigger == "free":
+        expected = '"plc" or "hardware": in free run nothing says which pictures are of one part'
+        raise ConfigError(f"{path}: trigger", f"with several cameras {expected}", '"free"')
     for channel in ("trigger", "frames"):
         if channel in config.wire.remote:
             expected = f"an address for each camera, {channel}-{config.cameras[0]} …"

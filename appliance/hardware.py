@@ -1,9 +1,9 @@
 """Hardware trigger: parts from frames and steps of TriggerCount, as `association.py` pairs them.
 
 Enters: the PLC's writes, frames seen, time. Leaves: parts opened and closed in the book. A part is
-opened by its frame or by its step, whichever is seen first, if TriggerReady is 1 at that moment;
-else both halves are counted as a missed trigger and swallowed, so that the counters stay in step.
-It ends by its score only when both halves are there.
+opened by its first frame or by its step, whichever is seen first, if TriggerReady is 1 at that
+moment; else all of them are counted as one missed trigger and swallowed, so that the counters stay
+in step. It ends by its scores only when its step and the frames of all cameras are there.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Open(Protocol):
 
 
 class HardwareTrigger:
-    """One camera's trigger line.
+    """The trigger line of the cameras.
 
     is_ready: TriggerReady as it stands. count: one more of a counter. late: where the result of a
     part goes whose score waited for its step too long.
@@ -59,33 +59,31 @@ class HardwareTrigger:
     def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
         """A frame that was not seen before. Returns its view when that can be judged."""
         exposed_ns = exposure_end_ns(message, now_ns)
-        pair = self.association.frame(message.frame_id, exposed_ns)
+        pair = self.association.frame(message.camera, message.frame_id, exposed_ns)
         part = self._part_of(pair, exposed_ns) if pair else None
         if pair is None or part is None:
             self._book.ignore(message, now_ns)
         self._settle(now_ns)
         if pair is None or part is None:
             return None
+        _set_clock(part, pair)
         if pair.is_whole:
-            # Its clock started at the step, and the end of exposure is now known.
-            allowed_ns = part.deadline_ns - part.zero_ns
-            part.zero_ns = exposed_ns
-            part.deadline_ns = min(part.deadline_ns, exposed_ns + allowed_ns)
             self._pair(part, now_ns)
         return self._book.opened_by_frame(message, part, now_ns)
 
     def no_frame(self, message: NoFrame, now_ns: int) -> None:
         """A picture that cannot be used: it was a part all the same."""
-        pair = self.association.frame(message.frame_id, now_ns)
+        pair = self.association.frame(message.camera, message.frame_id, now_ns)
         part = self._part_of(pair, now_ns) if pair else None
         self._settle(now_ns)
         if pair is not None and part is not None:
             if pair.is_whole:
                 self._pair(part, now_ns)
-            self._book.close(part.only, Word.ERROR, message.reason, now_ns, message.detail)
+            sight = part.sights[message.camera]
+            self._book.close(sight, Word.ERROR, message.reason, now_ns, message.detail)
 
     def resync(self, count: int, now_ns: int) -> None:
-        """The PLC says that no part is at the camera, and has counted so many."""
+        """The PLC says that no part is at the cameras, and has counted so many."""
         self._book.close_unpaired((), "Resync", now_ns)
         self.association.resync(count, now_ns)
         self._is_told = False
@@ -104,27 +102,31 @@ class HardwareTrigger:
         tag = plc.tag_fifo[(pair.count - 1) % FIFO]
         if tag == 0 and pair.count == plc.trigger_count:
             tag = plc.part_tag
-        if not pair.is_whole:
+        if pair.is_new:
             if self._is_ready():
-                part = self._open(now_ns, plc, tag)
-                pair.part_id, pair.due_ns = part.part_id, part.deadline_ns
+                self._opened(pair, self._open(now_ns, plc, tag))
             else:
                 self._count("missed_triggers")
         elif (part := self._book.part(pair.part_id)) is not None:
             part.part_tag, part.is_tag_known = tag, tag != 0
             part.part_text, part.lot = plc.part_text, plc.lot
-            self._pair(part, now_ns)
+            if pair.is_whole:
+                self._pair(part, now_ns)
 
     def _part_of(self, pair: Pair, zero_ns: int) -> Part | None:
-        """The part of a frame's pair, opened now where the frame came first; None: not accepted."""
-        if pair.is_whole:
+        """The part of a frame's pair, opened now where that came first; None: not accepted."""
+        if not pair.is_new:
             return self._book.part(pair.part_id)
         if not self._is_ready():
             self._count("missed_triggers")
             return None
         part = self._open(zero_ns, None, 0)
-        pair.part_id, pair.due_ns = part.part_id, part.deadline_ns
+        self._opened(pair, part)
         return part
+
+    def _opened(self, pair: Pair, part: Part) -> None:
+        pair.part_id, pair.due_ns = part.part_id, part.deadline_ns
+        pair.allowed_ns = part.deadline_ns - part.zero_ns
 
     def _pair(self, part: Part, now_ns: int) -> None:
         late = self._book.paired(part, now_ns)
@@ -138,6 +140,13 @@ class HardwareTrigger:
             self._count("associations_lost")
             why = self.association.why_lost
             self._book.close_unpaired(self.association.doubtful, why, now_ns)
+
+
+def _set_clock(part: Part, pair: Pair) -> None:
+    """The clock starts at the first exposure that ended; a deadline that stood is not moved on."""
+    part.zero_ns = min(pair.frames_ns.values())
+    part.deadline_ns = min(part.deadline_ns, part.zero_ns + pair.allowed_ns)
+    pair.due_ns = part.deadline_ns
 
 
 def exposure_end_ns(message: FrameReady, now_ns: int) -> int:

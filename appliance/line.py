@@ -127,7 +127,7 @@ class Line:
         self.hardware: HardwareTrigger | None = None
         if config.trigger == "hardware":
             self.hardware = HardwareTrigger(
-                Association(int(config.window_ms * _MS), self._deadline_ns),
+                Association(int(config.window_ms * _MS), self._deadline_ns, cameras),
                 self.book,
                 self._open_unasked,
                 lambda: self.handshake.is_trigger_ready,
@@ -334,6 +334,8 @@ class Line:
             self._follow_hardware(now_ns)
             if self.book.is_ignored(message):
                 return None
+            part = self.book.shown(message)
+            is_exposed = part is not None and part.is_exposed
         elif self._is_free and self.handshake.is_trigger_ready:
             sight = self._open_by_frame(message, now_ns)
         else:

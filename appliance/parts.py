@@ -77,8 +77,9 @@ class Part:
     """Its picture is kept whatever the policy says."""
     opened_utc_ns: int = 0
     is_paired: bool = True
-    """False with a hardware trigger until both its frame and its step of TriggerCount are there:
-    it can end before by its deadline or a lost association alone, for its tag is not known."""
+    """False with a hardware trigger until its step of TriggerCount and a frame of every camera are
+    there: before that it can end by its deadline or a lost association alone, for it is not known
+    whose tag and whose pictures these are."""
     is_tag_known: bool = False
     """Hardware trigger: the step of TriggerCount that the tag came with is this part's."""
     sights: "dict[str, Sight]" = field(default_factory=dict[str, "Sight"])
@@ -276,6 +277,10 @@ class PartBook:
         self._ignored[key] = now_ns
         self._early.pop(key, None)
 
+    def shown(self, message: FrameReady) -> Part | None:
+        """The part that this frame opened or was paired with."""
+        return self.part(self._by_frame.get((message.camera, message.frame_id), 0))
+
     def is_ignored(self, message: FrameReady) -> bool:
         """This frame belongs to no part."""
         return (message.camera, message.frame_id) in self._ignored
@@ -446,12 +451,15 @@ class PartBook:
         return _late_result(part)
 
     def paired(self, part: Part, now_ns: int) -> LateResult | None:
-        """Hardware trigger: frame and step are there; a failure or a score may have waited."""
-        sight = part.only
+        """Hardware trigger: frames and step are there; failures or scores may have waited."""
         part.is_paired = True
-        held, sight.held = sight.held, None
         self._settle(part, now_ns)
-        return None if held is None else self.judged(sight, held, now_ns)
+        late = None
+        for sight in part.sights.values():
+            held, sight.held = sight.held, None
+            if held is not None:
+                late = self.judged(sight, held, now_ns) or late
+        return late
 
     def part(self, part_id: int) -> Part | None:
         """An open or lately closed part."""

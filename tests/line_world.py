@@ -158,7 +158,7 @@ class World:
             self.infers[0],
             Process(300),
         )
-        self.frame_id = 0
+        self.frame_ids = dict.fromkeys(self.cameras, 0)
         self.shows: dict[tuple[str, int], int] = {}
         """Which part a camera's frame shows; frame ids of two cameras are alike."""
         self.plans: dict[int, Plan] = {}
@@ -293,11 +293,8 @@ class World:
     def frame(self, part_id: int, shows: int, camera: str = "") -> FrameReady:
         """A new picture, of the first camera unless another is named."""
         camera = camera or self.cameras[0]
-        if camera == self.cameras[0]:
-            self.frame_id += 1
-            frame_id = self.frame_id
-        else:
-            frame_id = 1 + max((f for name, f in self.shows if name == camera), default=0)
+        self.frame_ids[camera] += 1
+        frame_id = self.frame_ids[camera]
         self.shows[camera, frame_id] = shows
         return FrameReady(
             camera=camera,
@@ -545,11 +542,11 @@ class World:
                     plan = self.views[part_id, view.camera]
                     assert not plan.is_bad, "a bad part is OK"
                     assert not plan.is_faulty, f"OK in spite of {plan}"
-            shown = self.shows[verdict.camera, verdict.frame_id]
-            if self.trigger == "hardware":
-                assert verdict.is_tag_known, "OK for a part that the PLC did not count"
-                assert shown == verdict.part_tag, "OK by another part's picture"
-                assert not self.plans[shown].is_bad, "a bad part is OK"
+                if self.trigger == "hardware":
+                    assert verdict.is_tag_known, "OK for a part that the PLC did not count"
+                    shown = self.shows[view.camera, view.frame_id]
+                    assert shown == verdict.part_tag, "OK by another part's picture"
+                    assert not self._planned(shown, view.camera).is_bad, "a bad part is OK"
 
     # ---- PLC
 

@@ -92,7 +92,7 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
         (GOOD + CAMERA + CAMERA, "camera.name", "each name once", "'top' twice"),
         (
             GOOD + 'trigger = "free"\n' + CAMERA + CAMERA.replace("top", "side"),
-            "trigger", 'trigger "plc" with several cameras', '"free"',
+            "trigger", 'with several cameras "plc" or "hardware"', '"free"',
         ),
         (
             GOOD + CAMERA + CAMERA.replace("top", "side")

@@ -8,6 +8,7 @@ as it is given), and a line that lost count says so and stands until Resync.
 import random
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,16 +25,18 @@ from appliance.codes import (
     Status1,
     Word,
 )
-from appliance.messages import Verdict
-from tests.line_world import MS, Plan, World
+from appliance.messages import FrameReady, Verdict
+from tests.line_world import DEADLINE_MS, MS, Plan, World
 
 ENABLE, EXECUTE = Control.ENABLE, Control.EXECUTE
+TWO = ("left", "right")
+FOUR = (*TWO, "top", "under")
 PERIOD_MS = 120
 """Between parts; the window is 40 ms."""
 
 
 class Belt:
-    """Light barrier, camera and PLC around a `World`."""
+    """Light barrier, cameras and PLC around a `World`."""
 
     def __init__(self, world: World, scan_ms: float = 10, transfer_ms: float = 8) -> None:
         self.world, self.scan_ms, self.transfer_ms = world, scan_ms, transfer_ms
@@ -75,52 +78,70 @@ class Belt:
 
     # ---- camera
 
-    def expose(self, number: int, late_ms: float = 0) -> None:
+    def expose(self, number: int, camera: str, late_ms: float = 0) -> None:
         """A picture of this part, taken now; it arrives after transfer and delay."""
         world = self.world
-        message = world.frame(0, number)
+        message = world.frame(0, number, camera)
         delay_ms = self.transfer_ms + late_ms
         message = msgspec.structs.replace(message, age_ns=int(delay_ms * MS))
-        world.after(world.camera, delay_ms, lambda: self._send(message, world.camera.pid))
+        eye = world.eyes[camera]
+        world.after(eye, delay_ms, lambda: self._send(message, eye.pid))
 
-    def _send(self, message, pid: int) -> None:
-        world = self.world
-        if world.camera.is_alive and world.camera.pid == pid:
+    def _send(self, message: FrameReady, pid: int) -> None:
+        world, camera = self.world, message.camera
+        eye = world.eyes[camera]
+        if eye.is_alive and eye.pid == pid:
             real_ns = self.world.now - message.age_ns
-            self.world.send_frame(
-                message, world.plans[world.shows[message.camera, message.frame_id]]
-            )
+            shown = world.shows[camera, message.frame_id]
+            world.send_frame(message, world._planned(shown, camera))
             assert real_ns <= world.now
 
     # ---- parts
 
-    def part(self, fault: str = "", is_bad: bool = False, lag_ms: float = 3, **more) -> int:
-        """One part passes now. Returns its number."""
+    def part(
+        self,
+        fault: str = "",
+        is_bad: bool = False,
+        lag_ms: float = 3,
+        at: str = "",
+        views: dict[str, Plan] | None = None,
+        **more: Any,
+    ) -> int:
+        """One part passes now. Returns its number. at: the camera that has the fault, the first
+        one unless it is named. views: what another camera sees otherwise."""
         world, number = self.world, next(self.numbers)
         world.plans[number] = Plan(is_bad=is_bad, **more)
-        match fault:
-            case "dropped":
-                world.frame_id += 1
-            case "missed":
-                pass
-            case "double":
-                self.expose(number)
-                world.at(6, lambda: self.expose(number))
-            case "incomplete":
-                world.frame_id += 1
-                world.after(
-                    world.camera,
-                    self.transfer_ms,
-                    lambda: world.no_frame(0, Reason.INCOMPLETE_IMAGE),
-                )
-            case "late":
-                self.expose(number, late_ms=400)
-            case _:
-                self.expose(number)
+        for camera, plan in (views or {}).items():
+            world.views[number, camera] = plan
+        for camera in world.cameras:
+            is_at = camera == (at or world.cameras[0])
+            self._pass(fault if is_at else "", number, camera)
         steps = {"not counted": 0, "counted twice": 2}.get(fault, 1)
         if steps:
             world.at(lag_ms, lambda: self.step(number, steps))
         return number
+
+    def _pass(self, fault: str, number: int, camera: str) -> None:
+        world = self.world
+        match fault:
+            case "dropped":
+                world.frame_ids[camera] += 1
+            case "missed":
+                pass
+            case "double":
+                self.expose(number, camera)
+                world.at(6, lambda: self.expose(number, camera))
+            case "incomplete":
+                world.frame_ids[camera] += 1
+                world.after(
+                    world.eyes[camera],
+                    self.transfer_ms,
+                    lambda: world.no_frame(0, Reason.INCOMPLETE_IMAGE, camera),
+                )
+            case "late":
+                self.expose(number, camera, late_ms=400)
+            case _:
+                self.expose(number, camera)
 
     def run(self, parts: int, **more) -> list[int]:
         """Parts one behind the other; returns their numbers."""
@@ -405,6 +426,137 @@ def test_stop_and_start_of_a_line_with_a_light_barrier(belt: Belt) -> None:
     assert words_of(belt, numbers) == [Word.OK, Word.OK, Word.NG]
 
 
+# ---- several cameras behind one light barrier
+
+
+@pytest.fixture
+def wide() -> Iterator[Belt]:
+    with World(trigger="hardware", cameras=TWO) as world:
+        made = Belt(world)
+        world.run(1000)
+        yield ready(made)
+
+
+def test_one_pulse_groups_the_pictures_of_all_cameras_and_the_worst_decides(wide: Belt) -> None:
+    world = wide.world
+    numbers: list[int] = []
+    for index in range(12):
+        beside = Plan(is_bad=index % 4 == 1)
+        numbers.append(wide.part(is_bad=index % 3 == 2, views={"right": beside}))
+        world.run(PERIOD_MS)
+    world.run(500)
+    for index, number in enumerate(numbers):
+        verdict = wide.verdict_of(number)
+        assert verdict is not None
+        words = [Word.NG if index % n == rest else Word.OK for n, rest in ((3, 2), (4, 1))]
+        assert [view.word for view in verdict.views] == words
+        assert [world.shows[v.camera, v.frame_id] for v in verdict.views] == [number, number]
+        assert verdict.word == (Word.NG if Word.NG in words else Word.OK)
+    assert len(world.opened) == 12
+    assert world.unaccounted == 0
+    assert world.is_ready
+
+
+@pytest.mark.parametrize("slow", TWO)
+def test_no_view_is_judged_before_the_step_and_the_pictures_of_all_are_there(
+    wide: Belt, slow: str
+) -> None:
+    world = wide.world
+    number = next(wide.numbers)
+    fast = next(camera for camera in TWO if camera != slow)
+    world.plans[number] = Plan(infer_ms=1)
+    wide.expose(number, fast)
+    wide.step(number)
+    wide.expose(number, slow, late_ms=60)
+    world.run(50)
+    (part,) = world.line.book._open.values()
+    assert not part.is_paired
+    assert not world.has(Status1.EXPOSURE_COMPLETE)
+    world.run(50)
+    assert world.has(Status1.EXPOSURE_COMPLETE)
+    assert words_of(wide, [number]) == [Word.OK]
+
+
+def test_the_clock_starts_at_the_first_exposure_that_ended(wide: Belt) -> None:
+    """Whatever is seen first: the step, or the picture that was exposed later."""
+    world = wide.world
+    number = next(wide.numbers)
+    world.plans[number] = Plan(infer_ms=1)
+    wide.step(number)
+    world.run(12)
+    wide.expose(number, "left", late_ms=30)
+    begun_ns = world.now
+    world.run(8)
+    wide.expose(number, "right")
+    world.run(100)
+    verdict = wide.verdict_of(number)
+    assert verdict is not None and verdict.word == Word.OK
+    (shown,) = world.verdicts.values()
+    assert shown.at_ns - verdict.latency_ns == begun_ns
+    assert world.opened[verdict.part_id] <= begun_ns + DEADLINE_MS * MS
+
+
+@pytest.mark.parametrize("at", TWO)
+@pytest.mark.parametrize("fault", ["dropped", "missed", "double", "late"])
+def test_one_camera_that_goes_astray_stops_the_line_until_resync(
+    wide: Belt, fault: str, at: str
+) -> None:
+    world = wide.world
+    good = wide.run(4)
+    broken = wide.part(fault, at=at)
+    world.run(PERIOD_MS)
+    after = wide.run(4)
+    world.run(500)
+    assert words_of(wide, good) == [Word.OK, Word.OK, Word.NG, Word.OK]
+    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+    assert world.line.counters["associations_lost"] == 1
+    assert world.line.hardware is not None
+    assert f"of camera {at}" in world.line.hardware.association.why_lost
+    assert Word.OK not in words_of(wide, [broken, *after])
+    assert len(world.opened) == len(world.verdicts)
+    again = ready(wide).run(3)
+    world.run(2000)
+    assert words_of(wide, again) == [Word.OK, Word.OK, Word.NG]
+    assert world.unaccounted == 0
+
+
+@pytest.mark.parametrize("at", TWO)
+def test_an_incomplete_view_is_the_error_of_its_own_part_alone(wide: Belt, at: str) -> None:
+    wide.run(2)
+    cut = wide.part("incomplete", at=at)
+    wide.world.run(PERIOD_MS)
+    after = wide.run(3)
+    wide.world.run(500)
+    verdict = wide.verdict_of(cut)
+    assert verdict is not None
+    assert (verdict.word, verdict.reason) == (Word.ERROR, Reason.INCOMPLETE_IMAGE)
+    assert {view.camera: view.word for view in verdict.views} == {
+        at: Word.ERROR, next(camera for camera in TWO if camera != at): Word.OK,
+    }  # fmt: skip
+    assert words_of(wide, after) == [Word.OK, Word.OK, Word.NG]
+    assert wide.world.is_ready
+
+
+def test_a_late_view_is_an_error_though_the_other_one_is_good(wide: Belt) -> None:
+    number = wide.part(views={"right": Plan(infer_ms=400)})
+    wide.world.run(1000)
+    verdict = wide.verdict_of(number)
+    assert verdict is not None
+    assert (verdict.word, verdict.reason) == (Word.ERROR, Reason.VIEW_MISSING)
+    assert [view.reason for view in verdict.views] == [Reason.NONE, Reason.LATE]
+    assert verdict.latency_ns <= verdict.deadline_ns
+    assert wide.world.is_ready
+
+
+def test_any_camera_that_starts_anew_needs_resync(wide: Belt) -> None:
+    world = wide.world
+    wide.run(2)
+    world.kill(world.eyes["right"])
+    world.run(3000)
+    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
+    assert words_of(wide, ready(wide).run(2)) == [Word.OK, Word.OK]
+
+
 FAULTS = ["", *DISAGREEMENTS, "incomplete"]
 
 
@@ -412,7 +564,8 @@ FAULTS = ["", *DISAGREEMENTS, "incomplete"]
 @given(st.integers(0, 2**32))
 def test_whatever_happens_to_frames_and_counts_no_part_gets_anothers_verdict(seed: int) -> None:
     chance = random.Random(seed)
-    with World(trigger="hardware", seed=seed) as world:
+    cameras = FOUR[: chance.choice([1, 2, 4])]
+    with World(trigger="hardware", seed=seed, cameras=cameras) as world:
         belt = Belt(world, scan_ms=chance.choice([5, 10, 20]), transfer_ms=chance.choice([2, 30]))
         world.run(1000)
         share = chance.choice([0.02, 0.1, 0.3])
@@ -427,9 +580,12 @@ def test_whatever_happens_to_frames_and_counts_no_part_gets_anothers_verdict(see
                     lag_ms=chance.uniform(0, 15),
                     infer_ms=chance.choice([1, 10, 30, 100]),
                     infer=chance.choices(["good", "failed", "silent"], [20, 1, 0])[0],
+                    at=chance.choice(cameras),
+                    views={chance.choice(cameras): Plan(is_bad=chance.random() < 0.5, infer_ms=5)},
                 )
                 if chance.random() < 0.02:
-                    world.kill(chance.choice([world.camera, world.infer, world.record]))
+                    eye = world.eyes[chance.choice(cameras)]
+                    world.kill(chance.choice([eye, world.infer, world.record]))
                 world.run(chance.uniform(90, 400))
         world.run(5000)
         words = [shown.verdict.word for shown in world.verdicts.values()]

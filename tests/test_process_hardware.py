@@ -8,6 +8,7 @@ back as the margin.
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyModbusTCP.client import ModbusClient
@@ -146,25 +147,44 @@ def test_frames_and_counts_that_go_astray_never_make_a_part_good(tmp_path: Path)
     assert resyncs - 1 >= 5
 
 
-def test_the_desk_plc_with_its_own_light_barrier(tmp_path: Path) -> None:
-    path = producer(tmp_path, top=[numbered(number) for number in range(PICTURES)])
-    camera = {"kind": "genicam", "producer": str(path), "rate_hz": 8.0}
+BESIDE = 100
+"""The second camera shows another number than the first: part and camera are both told apart."""
+
+
+def test_one_light_barrier_of_the_desk_plc_fires_two_cameras(tmp_path: Path) -> None:
+    pictures = [numbered(number) for number in range(PICTURES)]
+    path = producer(tmp_path, top=pictures, side=pictures[BESIDE:] + pictures[:BESIDE])
+    camera = {"kind": "genicam", "producer": str(path), "rate_hz": 8.0, "record": "all"}
+    special: dict[str, dict[str, Any]] = {
+        name: {"device": {"serial_number": name}} for name in ("top", "side")
+    }
+    special["side"]["nodes"] = {"SimIncompleteEvery": 5}
     changes = {"trigger": "hardware", "deadline_ms": 400}
-    with Rig(changes, camera) as rig:
+    with Rig(changes, camera, others={"side": numbered}, special=special) as rig:
         rig.start()
         with rig.ear() as ear:
             until("a line that waits for Resync", lambda: _waits(ear), 40)
-            report, parts = rig.drive(
-                parts=12, rate_hz=5, ring=Ring.HARDWARE, barrier=str(tmp_path / "top/line1.sock")
-            )
+            barrier = tuple(str(tmp_path / name / "line1.sock") for name in ("top", "side"))
+            report, parts = rig.drive(parts=12, rate_hz=5, ring=Ring.HARDWARE, barrier=barrier)
             read = [part for part in parts if part.word != Word.NONE]
             assert len(read) >= 4
             until("every row", lambda: ear.has_rows(max(part.acq_id for part in read)), 20)
             assert ear.said.ledger["unaccounted"] == 0
         rows = {row.verdict.part_tag: row.verdict for row in rig.rows()}
+        count = len(rig.rows())
+        assert rig.stop() == 0
+        check_replay(rig.config, count)
     # A slow machine may lose the association; what is read is what was stored, tag by tag.
     for part in read:
-        assert (part.word, part.acq_id) == (rows[part.tag].word, rows[part.tag].acq_id)
+        verdict = rows[part.tag]
+        assert (part.word, part.acq_id) == (verdict.word, verdict.acq_id)
+        assert [view.camera for view in verdict.views] == ["top", "side"]
+        shown = [number_of(view.margin) for view in verdict.views if view.margin is not None]
+        if part.word == Word.OK:
+            assert len(shown) == 2 and shown[1] == shown[0] + BESIDE
+        else:
+            assert part.reason in (Reason.INCOMPLETE_IMAGE, Reason.ASSOCIATION_LOST)
+    assert Reason.INCOMPLETE_IMAGE in {part.reason for part in read}
     assert report.accepted >= 4
 
 

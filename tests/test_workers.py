@@ -40,7 +40,7 @@ def test_a_worker_that_dies_costs_the_part_in_its_hands(world: World, victim: in
     world.plan = lambda part_id: Plan(infer_ms=150)
     part_id = world.until_ready().part()
     world.run(50)
-    holder = world.frame_id % 2
+    holder = world.frame_ids["top"] % 2
     world.kill(world.infers[victim], back_ms=2000)
     world.idle(700)
     verdict = world.verdicts[part_id].verdict

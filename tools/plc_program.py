@@ -67,8 +67,9 @@ class PlcOptions:
     """A real PLC never does."""
     first_tag: int = 1
     ring: Ring = Ring.NONE
-    barrier: str = ""
-    """Hardware: datagram socket that gets a pulse for each part, as tools/gentl listens on."""
+    barrier: tuple[str, ...] = ()
+    """Hardware: datagram sockets that get a pulse for each part, as tools/gentl listens on; one for
+    each camera."""
     breaks: Break = Break.NONE
     break_from: int = 1
     """The first part, counted from 1, at which it does."""

@@ -114,10 +114,10 @@ async def run_plc(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as barrier:
 
         def pulse() -> None:
-            if options.barrier:
+            for camera in options.barrier:
                 # A camera that is not there is not triggered, and the appliance will say so.
                 with suppress(OSError):
-                    barrier.sendto(b"", options.barrier)
+                    barrier.sendto(b"", camera)
 
         is_level = options.ring == Ring.NONE
         program: Program = (
@@ -185,8 +185,9 @@ def main(
         Ring, typer.Option(help="Results from the ring, parts by plc, hardware or free.")
     ] = Ring.NONE,
     barrier: Annotated[
-        str, typer.Option(help="With --ring hardware: pulse this socket (tools/gentl).")
-    ] = "",
+        list[str] | None,
+        typer.Option(help="With --ring hardware: pulse this camera's socket (tools/gentl)."),
+    ] = None,
     load_recipe: Annotated[int, typer.Option(help="Product number to load first.")] = 0,
     low_word_first: Annotated[
         bool, typer.Option("--low-word-first", help='As [plc] word_order = "low_first".')
@@ -214,7 +215,7 @@ def main(
         accept_simulated=accept_simulated,
         first_tag=first_tag,
         ring=ring,
-        barrier=barrier,
+        barrier=tuple(barrier or ()),
         breaks=break_rule,
         break_from=break_from,
     )
