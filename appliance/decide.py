@@ -8,18 +8,14 @@ that silence ends as ERROR. One asyncio loop; features and forest run in one thr
 import asyncio
 import importlib.metadata
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from appliance.bundle import load_bundle
 from appliance.clock import is_clock_synced
 from appliance.codes import CommandError, FaultCode, Reason, State
-from appliance.config import Config, load_products, write_atomically
-from appliance.errors import ArtefactError, ConfigError, PartError
+from appliance.config import Config
+from appliance.errors import PartError
 from appliance.frames import RingReader
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
@@ -42,18 +38,14 @@ from appliance.messages import (
 from appliance.parts import Judgement, Sight
 from appliance.plc_io import IoPort, open_lines
 from appliance.plc_modbus import ModbusPort
-from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
+from appliance.recipe_in_force import RecipeInForce, said
 from appliance.service import Service
 from appliance.tape import Tape
 from appliance.wire import AsyncReceiver, Sender, Wiring
 from appliance.words import Bank, PlcInput
 
-if TYPE_CHECKING:
-    from appliance.scoring import Scorer
-
 _TICK_S = 0.05
 _STOP_S = 1.0
-_READ_AGAIN_S = 3.0
 _LAG_WARNING_MS = 20.0
 
 
@@ -67,42 +59,19 @@ def main(service: Service, config: Config, name: str) -> None:
     asyncio.run(_Decide(service, config).serve())
 
 
-def product_at_start(where: Path, text: str | None, products: Mapping[int, str]) -> int:
-    """The product that was in force, by what `last_recipe` says: "ID/VERSION", and its number in a
-    second line (older files have none). The first product where there is no file (None).
-
-    A recipe that nobody knows any more is no reason to judge parts by another product's: raises
-    RecipeError.
-    """
-    if text is None:
-        return min(products, default=0)
-    name, _, rest = text.partition("\n")
-    number = int(rest) if rest.strip().isdecimal() else 0
-    if number in products:
-        return number
-    for known, recipe in products.items():
-        if recipe == name.strip():
-            return known
-    expected = ", ".join(f"{known} {recipe}" for known, recipe in sorted(products.items()))
-    raise RecipeError(where, f"a product to go on with ({expected})", repr(text.strip()))
-
-
 class _Decide:
     """Sockets and tasks around one `Line`."""
 
     def __init__(self, service: Service, config: Config) -> None:
         self._service, self._config, self._log = service, config, service.log
-        self._products = load_products(config)
-        self._last_recipe = config.state_dir / "last_recipe"
+        self._recipes = RecipeInForce(service, config)
         self._rings = RingReader(config.rings_dir)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
-        self._scorers: dict[str, Scorer] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._io: IoPort | None = None
         self._lag_ms = 0.0
         self._largest_lag_ms = 0.0
         self._shown: tuple[object, ...] = ()
-        self._notes: tuple[str, ...] = ()
         self._sending: set[asyncio.Future[None]] = set()
 
     async def serve(self) -> None:
@@ -149,15 +118,16 @@ class _Decide:
                 trigger=lambda camera, message: trigger[camera].send(message),
                 verdict=self._verdicts.send,
                 live=self._closed,
-                load_recipe=self._load_by_number,
-                load_recipe_by_hash=self._load_by_hash,
-                reload_products=self._reload_products,
+                load_recipe=self._recipes.load_by_number,
+                load_recipe_by_hash=self._recipes.load_by_hash,
+                reload_products=self._recipes.reload_products,
                 setup=lambda label, message: prepare[label].send(message),
             ),
             software_version(),
             clock(),
             self._tape,
         )
+        self._recipes.serve(line)
         port = ModbusPort(config.plc, bank, self._plc_wrote, clock, self._line.handshake.shown)
         if config.io is not None:
             lines = open_lines(config.io, config.runtime_dir)
@@ -179,7 +149,7 @@ class _Decide:
             "serving", epoch=journal.epoch, plc=f"{config.plc.host}:{port.port}",
             trigger=config.trigger, results=config.results, deadline_ms=config.deadline_ms,
         )  # fmt: skip
-        self._load_last()
+        self._recipes.load_last()
         try:
             await _first_of([*tasks, self._bug], stopping.wait())
         finally:
@@ -227,7 +197,7 @@ class _Decide:
             case NoFrame():
                 self._line.no_frame(message, now_ns)
             case Prepared() | Refused():
-                self._setup_answer(message)
+                self._recipes.answered(message)
             case _:
                 self._log.warning("foreign message on seen", kind=type(message).__name__)
         self._arm()
@@ -242,7 +212,7 @@ class _Decide:
             case InferFailed():
                 self._line.book.failed(message, now_ns)
             case Prepared() | Refused():
-                self._setup_answer(message)
+                self._recipes.answered(message)
             case _:
                 self._log.warning("foreign message on scored", kind=type(message).__name__)
         self._arm()
@@ -259,7 +229,7 @@ class _Decide:
 
     def _score(self, sight: Sight) -> None:
         recipe, scored, frame = sight.part.recipe, sight.scored, sight.frame
-        scorer = self._scorers.get(recipe.recipe.terms(sight.camera).bundle)
+        scorer = self._recipes.scorers.get(recipe.recipe.terms(sight.camera).bundle)
         if scorer is None or scored is None or frame is None:
             detail = "a score without the bundle it belongs to"
             self._line.part_failed(sight, Reason.INTERNAL, detail, self._service.clock())
@@ -279,156 +249,6 @@ class _Decide:
         else:
             self._line.part_failed(sight, Reason.INTERNAL, f"scoring: {error}", now_ns)
             self._log.error("scoring failed", error=str(error), part_id=sight.part.part_id)
-
-    # ---- recipes ---------------------------------------------------------------------------
-
-    def _setup_answer(self, message: Prepared | Refused) -> None:
-        if isinstance(message, Refused):
-            why = f"{message.where}: expected {message.expected}, got {message.got}"
-            refusal = self._said(message.process, why)
-            if refusal not in self._notes:
-                self._log.error("refused", process=message.process, why=refusal)
-            self._notes = (refusal,)
-            self._line.setups.refused(message)
-        else:
-            self._line.setups.prepared(message)
-            self._notes = ()
-        self._line.tick(self._service.clock())
-
-    def _load_last(self) -> None:
-        """The recipe of the product that was in force before the last stop."""
-        try:
-            text = self._last_recipe.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            text = None
-        except OSError as error:
-            self._loaded_at_start(CommandError.REFUSED_ARTEFACT, str(error))
-            return
-        try:
-            number = product_at_start(self._last_recipe, text, self._products)
-        except RecipeError as error:
-            self._loaded_at_start(CommandError.UNKNOWN_PRODUCT, str(error))
-        else:
-            self._load_by_number(number, self._loaded_at_start)
-
-    def _loaded_at_start(self, code: CommandError, detail: str) -> None:
-        if code != CommandError.DONE:
-            if detail not in self._notes:
-                self._log.error("no recipe", why=detail)
-            self._notes = (detail,)
-            # A person may have mended the file.
-            asyncio.get_running_loop().call_later(_READ_AGAIN_S, self._load_again)
-
-    def _load_again(self) -> None:
-        if self._line.setups.current is None:
-            self._load_last()
-
-    def _load_by_number(
-        self, number: int, done: Callable[[CommandError, str], None], *, is_reload: bool = False
-    ) -> None:
-        name = self._products.get(number)
-        if name is None:
-            known = ", ".join(str(n) for n in sorted(self._products))
-            detail = f"product: expected one of {known}, got {number}"
-            done(CommandError.UNKNOWN_PRODUCT, detail)
-            return
-        task = asyncio.get_running_loop().run_in_executor(None, self._read_recipe, name)
-        task.add_done_callback(lambda read: self._recipe_read(number, read, done, is_reload))
-
-    def _load_by_hash(self, wanted: int, done: Callable[[CommandError, str], None]) -> None:
-        task = asyncio.get_running_loop().run_in_executor(None, self._number_of_hash, wanted)
-
-        def found(read: "asyncio.Future[int]") -> None:
-            if read.result():
-                self._load_by_number(read.result(), done)
-            else:
-                detail = f"no product's recipe has a hash that begins with {wanted:08x}"
-                done(CommandError.UNKNOWN_PRODUCT, detail)
-
-        task.add_done_callback(found)
-
-    def _number_of_hash(self, wanted: int) -> int:
-        """The product whose recipe has this hash; 0 where none has."""
-        for number, name in self._products.items():
-            with suppress(ArtefactError):
-                if load_recipe(self._config, name).hash32 == wanted:
-                    return number
-        return 0
-
-    def _read_recipe(self, name: str) -> "tuple[LoadedRecipe, dict[str, Scorer]]":
-        """In a thread: every hash of its bundles is checked, which takes a while."""
-        # XGBoost alone takes a second to import: after a crash the PLC's port comes first.
-        from appliance.scoring import Scorer
-
-        loaded = load_recipe(self._config, name)
-        scorers: dict[str, Scorer] = {}
-        for camera in self._config.cameras:
-            bundle, bundle_dir, _, _ = loaded.recipe.terms(camera)
-            scorer = scorers.get(bundle) or self._scorers.get(bundle)
-            if scorer is None:
-                folder = self._config.bundles_dir / bundle_dir
-                if folder.parent != self._config.bundles_dir:
-                    raise RecipeError(f"{loaded.path}: bundle_dir", "a name", repr(bundle_dir))
-                scorer = Scorer(load_bundle(folder, bundle))
-            scorer.check(loaded, camera)
-            scorers[bundle] = scorer
-        return loaded, scorers
-
-    def _recipe_read(
-        self,
-        number: int,
-        read: "asyncio.Future[tuple[LoadedRecipe, dict[str, Scorer]]]",
-        done: Callable[[CommandError, str], None],
-        is_reload: bool,
-    ) -> None:
-        error = read.exception()
-        if is_reload and number != self._line.recipe_number:
-            # A product that was put in force meanwhile stays, and follows the new table itself.
-            self._reload_in_force(done)
-            return
-        if error is not None:
-            if not isinstance(error, ArtefactError):
-                self._log.error("bug while a recipe was read", exc_info=error)
-            if str(error) not in self._notes:
-                self._log.error("recipe refused", why=str(error))
-            self._notes = (str(error),)
-            done(CommandError.REFUSED_ARTEFACT, str(error))
-            return
-        loaded, scorers = read.result()
-        bundle_id = next(iter(scorers))
-        if done == self._loaded_at_start and self._line.setups.current is not None:
-            return  # the PLC asked for another one meanwhile, and it is in force
-        if loaded.name != self._products.get(number):
-            # The table was read anew meanwhile, and names another version.
-            self._load_by_number(number, done, is_reload=is_reload)
-            return
-
-        def finished(code: CommandError, detail: str) -> None:
-            if code == CommandError.DONE:
-                self._scorers = scorers
-                self._log.info("recipe in force", recipe=loaded.name, hash=loaded.hash[:12])
-                data = f"{loaded.name}\n{number}\n".encode()
-                task = asyncio.get_running_loop().run_in_executor(
-                    None, write_atomically, self._last_recipe, data
-                )
-                task.add_done_callback(self._remembered)
-            else:
-                self._notes = (detail,)
-                self._log.error("recipe not changed", recipe=loaded.name, why=detail)
-            done(code, detail)
-
-        now_ns = self._service.clock()
-        if self._line.setups.current is None:
-            # At start there is nothing to go back to: what refuses is asked again by itself.
-            self._line.adopt(loaded, number, bundle_id)
-            finished(CommandError.DONE, "")
-        else:
-            self._line.change_recipe(loaded, number, bundle_id, now_ns, finished)
-
-    def _remembered(self, written: "asyncio.Future[None]") -> None:
-        error = written.exception()
-        if error is not None:
-            self._log.error("recipe will not be remembered over a restart", why=str(error))
 
     # ---- commands of people and slow buses -------------------------------------------------
 
@@ -455,44 +275,6 @@ class _Decide:
         sending = asyncio.ensure_future(receiver.send(answer, route))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
-
-    def _reload_products(self, done: Callable[[CommandError, str], None]) -> None:
-        """What products.toml says now; the product in force follows from the next part on."""
-        task = asyncio.get_running_loop().run_in_executor(None, load_products, self._config)
-
-        def read(products: "asyncio.Future[dict[int, str]]") -> None:
-            error = products.exception()
-            if error is None:
-                self._products = products.result()
-                self._reload_in_force(done)
-            elif isinstance(error, ConfigError):
-                done(CommandError.REFUSED_ARTEFACT, str(error))
-            else:
-                raise error
-
-        task.add_done_callback(read)
-
-    def _reload_in_force(self, done: Callable[[CommandError, str], None]) -> None:
-        """Limits alone change between two parts; for anything else TriggerReady falls first."""
-        number, current = self._line.recipe_number, self._line.setups.current
-        name, setup_hash = self._products.get(number, ""), current.setup_hash if current else ""
-        task = asyncio.get_running_loop().run_in_executor(None, self._is_of, name, setup_hash)
-
-        def compared(task: "asyncio.Future[bool]") -> None:
-            answer = done
-            if not task.result():
-                answer = self._line.recipe_ordered(done)
-                self._line.tick(self._service.clock())
-            self._load_by_number(number, answer, is_reload=True)
-
-        task.add_done_callback(compared)
-
-    def _is_of(self, name: str, setup_hash: str) -> bool:
-        """In a thread: this recipe has this set-up; one that will be refused changes nothing."""
-        try:
-            return load_recipe(self._config, name).setup_hash == setup_hash
-        except ArtefactError:
-            return True
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -538,14 +320,13 @@ class _Decide:
                 )
             self._service.turn()
 
-    def _said(self, label: str, sentence: str) -> str:
-        """With the name of the process that said it, where several cameras may say the same."""
-        return f"{label}: {sentence}" if len(self._config.camera) > 1 else sentence
-
     def _publish(self, health: Sender, port: ModbusPort) -> None:
         line = self._line
         peers = line.setups.peers.values()
-        notes = (*self._notes, *(self._said(peer.label, peer.note) for peer in peers if peer.note))
+        notes = (
+            *self._recipes.notes,
+            *(said(self._config, peer.label, peer.note) for peer in peers if peer.note),
+        )
         self._live.send(
             Words(
                 registers=line.bank.snapshot(),

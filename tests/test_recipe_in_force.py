@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from appliance.codes import CommandError, OfflineReason
-from appliance.decide import _Decide, product_at_start
 from appliance.engine_null import write_null_bundle
 from appliance.recipe import Limits, LoadedRecipe, Recipe, RecipeError, View, write_recipe
+from appliance.recipe_in_force import RecipeInForce, product_at_start
 from appliance.scoring import Scorer
 from appliance.service import Service
 from tests.line_world import World
@@ -41,7 +41,7 @@ def test_what_nobody_knows_is_no_reason_for_the_first_product(text: str) -> None
         product_at_start(FILE, text, PRODUCTS)
 
 
-class Desk(_Decide):
+class Desk(RecipeInForce):
     """decide's recipes with a line on virtual time; reading a recipe waits until it may go on."""
 
     def __init__(self, world: World) -> None:
@@ -52,7 +52,7 @@ class Desk(_Decide):
         self.reads = threading.Event()
         self.use("cell/1", "other/1")
         super().__init__(Service("decide", lambda: world.now), config)
-        self._line = world.line
+        self.serve(world.line)
 
     def use(self, *names: str) -> None:
         rows = [
@@ -82,7 +82,7 @@ class Desk(_Decide):
 
     async def reload(self, meanwhile: Callable[[], None]) -> CommandError:
         answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
-        self._reload_products(lambda code, detail: answer.set_result(code))
+        self.reload_products(lambda code, detail: answer.set_result(code))
         await asyncio.to_thread(self.reads.wait, 20)
         meanwhile()
         self.may_read.set()
@@ -144,9 +144,9 @@ def test_a_load_under_way_while_products_change_follows_the_new_table(world: Wor
 
     async def load() -> CommandError:
         answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
-        desk._load_by_number(2, lambda code, detail: answer.set_result(code))
+        desk.load_by_number(2, lambda code, detail: answer.set_result(code))
         await asyncio.to_thread(desk.reads.wait, 20)
-        desk._products = {1: "cell/1", 2: "other/2"}
+        desk.products = {1: "cell/1", 2: "other/2"}
         desk.may_read.set()
         while not answer.done():
             await asyncio.sleep(0.005)
@@ -191,11 +191,11 @@ def test_a_start_with_an_unknown_recipe_waits_for_the_plc(world: World) -> None:
     world.line.setups.current = None
 
     async def start() -> None:
-        desk._load_last()
+        desk.load_last()
 
     asyncio.run(start())
     assert world.line.setups.current is None
-    assert "gone/4" in desk._notes[0]
+    assert "gone/4" in desk.notes[0]
     world.run(100)
     world.beat()
     assert world.bank.number("OfflineReason") == OfflineReason.NO_RECIPE
