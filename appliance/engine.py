@@ -20,10 +20,11 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from appliance import config
-from appliance.bundle import Bundle, Sums, head_model, merged_network
+from appliance.bundle import Bundle
 from appliance.codes import OfflineReason, Reason
 from appliance.config import Section, write_atomically
 from appliance.errors import ArtefactError, DeviceError, PartError
+from appliance.head import Sums, head_model, merged_network
 from appliance.passport import Passport, cpu_name, read_record
 
 Frame = npt.NDArray[np.uint8]
@@ -60,7 +61,7 @@ class Engine(ABC):
     """Name and version of the library."""
     precisions: ClassVar[tuple[str, ...]]
     sums: ClassVar[Sums] = "integer"
-    """How the pre-processing head adds pixels here; see `bundle.head_model`."""
+    """How the pre-processing head adds pixels here; see `head.head_model`."""
     is_simulated: bool = False
     uses_threads: ClassVar[bool] = True
     """Computes on the processor: the number of threads is part of who it is."""

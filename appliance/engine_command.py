@@ -17,11 +17,12 @@ import onnx
 import typer
 
 from appliance import config as settings_of
-from appliance.bundle import Bundle, load_bundle, merged_network
+from appliance.bundle import Bundle, load_bundle
 from appliance.config import load_config, write_atomically
 from appliance.engine import Engine, Spec, open_engine, passport_of, plan_name, spec_for
 from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.half import to_half
+from appliance.head import merged_network
 from appliance.infer_setup import GoldenFrames
 from appliance.passport import Built, Passport, Record, read_record, write_record
 

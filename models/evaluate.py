@@ -18,9 +18,10 @@ import onnx
 import onnxruntime
 import typer
 
-from appliance.bundle import Bundle, InputContract, load_bundle, merged_network
+from appliance.bundle import Bundle, InputContract, load_bundle
 from appliance.errors import ConfigError
 from appliance.forest import Forest
+from appliance.head import merged_network
 from appliance.segments import CLASSIFICATION, SegmentIndex
 from models import progress, protocols
 from models.dataset import Dataset, open_dataset

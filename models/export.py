@@ -20,8 +20,9 @@ import onnxruntime
 import torch
 from torch import nn
 
-from appliance.bundle import InputContract, head_model
+from appliance.bundle import InputContract
 from appliance.errors import ConfigError
+from appliance.head import head_model
 from models.exact import ExactSuperSimpleNet
 from models.supersimplenet import SuperSimpleNet
 

@@ -17,16 +17,9 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from appliance.bundle import (
-    Bundle,
-    GateLimits,
-    Golden,
-    InputContract,
-    Manifest,
-    finish_bundle,
-    merged_network,
-)
+from appliance.bundle import Bundle, GateLimits, Golden, InputContract, Manifest, finish_bundle
 from appliance.half import to_half
+from appliance.head import merged_network
 from appliance.segments import column_names
 from appliance.tiles import Tiles
 

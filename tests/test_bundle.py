@@ -14,15 +14,13 @@ from onnx import TensorProto, helper
 
 from appliance.bundle import (
     InputContract,
-    Sums,
     finish_bundle,
     golden_outputs,
-    head_model,
     load_bundle,
-    merged_network,
     smallest_defect_px,
 )
 from appliance.errors import ArtefactError
+from appliance.head import Sums, head_model, merged_network
 from tests.networks import network_model, write_network_bundle
 
 

@@ -23,6 +23,14 @@ ONLY_IN = {
     "harvesters": ("appliance/camera_genicam",),
     "mcap": ("appliance/recording",),
     "nicegui": ("appliance/hmi", "calibration/"),
+    # Not by decide and record: they start without it.
+    "onnx": (
+        "appliance/head.py",
+        "appliance/half.py",
+        "appliance/engine",
+        "models/",
+        "tools/bench",
+    ),
     "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_runtimes.py"),
     "openvino": ("appliance/engine_openvino.py", "models/"),
     "prometheus_client": ("appliance/metrics.py",),

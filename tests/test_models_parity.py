@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from appliance.bundle import InputContract, merged_network
+from appliance.bundle import InputContract
+from appliance.head import merged_network
 from models.dataset import elpv
 from models.exact import ExactSuperSimpleNet
 from models.export import Preprocessor, export_exact, session

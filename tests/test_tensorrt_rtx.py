@@ -10,9 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from appliance.bundle import InputContract, merged_network
+from appliance.bundle import InputContract
 from appliance.engine_tensorrt_build import Builder, fix_batch, network_precisions
 from appliance.errors import ArtefactError
+from appliance.head import merged_network
 from models.export import session
 from models.quantise import Quantiser
 from tests.networks import EXACT, exact_network

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from appliance import config
-from appliance.bundle import InputContract, merged_network
+from appliance.bundle import InputContract
 from appliance.engine import Engine, Spec, thread_count
 from appliance.errors import ArtefactError
+from appliance.head import merged_network
 from tools.bench_row import NotMeasuredError, Row
 
 _SIZE = 128

@@ -19,15 +19,9 @@ import onnx
 import tomli_w
 from onnx import TensorProto, helper, numpy_helper
 
-from appliance.bundle import (
-    Bundle,
-    Golden,
-    InputContract,
-    Manifest,
-    finish_bundle,
-    merged_network,
-)
+from appliance.bundle import Bundle, Golden, InputContract, Manifest, finish_bundle
 from appliance.config import Config, load_config
+from appliance.head import merged_network
 from appliance.recipe import Limits, LoadedRecipe, Recipe, load_recipe, write_recipe
 from appliance.replay_command import Options, play_one
 from appliance.replay_infer import Engines
