@@ -221,6 +221,18 @@ class Metrics(Section, frozen=True, kw_only=True):
     """0 = off."""
 
 
+class Alarms(Section, frozen=True, kw_only=True):
+    """Raised while more than so many of the last 1000 parts are …; 1000 = never."""
+
+    late: int = 1
+    incomplete: int = 10
+    """Without a whole picture: reasons 11 and 12."""
+    image_health: int = 10
+    """Reasons 13 and 21."""
+    rejects: int = 13
+    """NG, UNCERTAIN and ERROR: RejectRateAlarm. By chance once in 1000 windows at 0.5 % rejects."""
+
+
 class Wire(Section, frozen=True, kw_only=True):
     """Channels that leave this box: "channel" or "channel-peer" → "tcp://host:port" with CURVE."""
 
@@ -244,6 +256,7 @@ class Config(Section, frozen=True, kw_only=True):
     bus: Bus = Bus()
     io: Io | None = None
     challenge: ChallengePlan = ChallengePlan()
+    alarms: Alarms = Alarms()
     record: Record = Record()
     hmi: Hmi = Hmi()
     metrics: Metrics = Metrics()
@@ -252,6 +265,8 @@ class Config(Section, frozen=True, kw_only=True):
     """Sockets and locks, mode 0700, below root or absolute."""
     rings: str = ""
     """Frame rings, mode 0700; "" = a directory in /dev/shm named after the root."""
+    sysfs: str = "/sys"
+    """Where the kernel shows what is throttled; another folder is for rehearsal."""
     restart_limit: int = 5
     """Crashes in 60 s before a process is a Fault and retried every 60 s; cameras twice that."""
 
@@ -443,6 +458,10 @@ def load_config(path: Path) -> Config:
         ("record.max_images", config.record.max_images, 0, 1_000_000_000),
         ("record.max_age_days", config.record.max_age_days, 0, 100_000),
         ("record.grace_ms", config.record.grace_ms, 0, 60_000),
+        ("alarms.late", config.alarms.late, 0, 1000),
+        ("alarms.incomplete", config.alarms.incomplete, 0, 1000),
+        ("alarms.image_health", config.alarms.image_health, 0, 1000),
+        ("alarms.rejects", config.alarms.rejects, 0, 1000),
         ("hmi.port", config.hmi.port, 1, 65_535),
         *ranges(config.bus),
         ("metrics.port", config.metrics.port, 0, 65_535),

@@ -41,6 +41,7 @@ from appliance.plc_modbus import ModbusPort
 from appliance.recipe_in_force import RecipeInForce, said
 from appliance.service import Service
 from appliance.tape import Tape
+from appliance.throttle import Throttle
 from appliance.wire import AsyncReceiver, Sender, Wiring
 from appliance.words import Bank, PlcInput
 
@@ -73,6 +74,8 @@ class _Decide:
         self._largest_lag_ms = 0.0
         self._shown: tuple[object, ...] = ()
         self._sending: set[asyncio.Future[None]] = set()
+        self._throttle = Throttle(config.root_dir / config.sysfs)
+        self._is_looking = False
 
     async def serve(self) -> None:
         """All of it."""
@@ -314,11 +317,28 @@ class _Decide:
             if count % 20 == 0:
                 self._line.check_ledger(now_ns)
                 self._line.is_clock_synced = is_clock_synced()
+                self._look_at_heat()
                 self._line.spent_budgets = tuple(
                     path.name.removeprefix("spent-")
                     for path in self._config.runtime_dir.glob("spent-*")
                 )
             self._service.turn()
+
+    def _look_at_heat(self) -> None:
+        """In a thread: some sensors take milliseconds to answer."""
+        if not self._is_looking:
+            self._is_looking = True
+            looking = asyncio.get_running_loop().run_in_executor(None, self._throttle.look)
+            looking.add_done_callback(self._looked)
+
+    def _looked(self, looking: "asyncio.Future[str]") -> None:
+        self._is_looking = False
+        if looking.cancelled():  # the process ends
+            return
+        throttled = looking.result()
+        if throttled != self._line.throttled:
+            self._log.warning("throttled", by=throttled or "nothing any more")
+        self._line.throttled = throttled
 
     def _publish(self, health: Sender, port: ModbusPort) -> None:
         line = self._line
@@ -326,6 +346,7 @@ class _Decide:
         notes = (
             *self._recipes.notes,
             *(said(self._config, peer.label, peer.note) for peer in peers if peer.note),
+            *line.notes,
         )
         self._live.send(
             Words(

@@ -14,6 +14,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from appliance.bundle import Bundle, GateLimits, InputContract, Manifest, finish_bundle
 from appliance.codes import Reason
@@ -99,10 +100,12 @@ def write_null_bundle(
     width_px: int = 640,
     channels: Literal[1, 3] = 1,
     gates: GateLimits | None = None,
+    mean_image: npt.NDArray[np.uint8] | None = None,
 ) -> Bundle:
     """A bundle for the null engine at `folder`: one segment "all", no forest, no golden frame.
 
-    height_px, width_px: of the frames. Raises ArtefactError where `folder` exists.
+    height_px, width_px: of the frames. mean_image: of `gates`, where they look at the place.
+    Raises ArtefactError where `folder` exists.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -111,7 +114,7 @@ def write_null_bundle(
         labels = np.zeros((_SIDE_PX, _SIDE_PX), np.uint8)
         cv2.imwrite(str(draft / "segments.png"), labels)
         if gates is not None:
-            cv2.imwrite(str(draft / gates.mean_image), labels)
+            cv2.imwrite(str(draft / gates.mean_image), labels if mean_image is None else mean_image)
         manifest = Manifest(
             kind="null",
             product=product,

@@ -35,10 +35,12 @@ from appliance.messages import (
     Swap,
 )
 from appliance.service import EXIT_NO, Service
+from appliance.throttle_nvidia import NvidiaThrottle
 from appliance.wire import SETUP_ANSWER_MS, Inbox, Wiring
 
 _HEALTH_NS = 100_000_000
 _FAILURES, _FAILURES_NS = 3, 60_000_000_000
+_HEAT_NS = 1_000_000_000
 _QUIET_NS = 10_000_000_000
 """No frame for so long: the daily proof may take a turn."""
 _LOADING_NS = 120_000_000_000
@@ -73,6 +75,9 @@ class Infer:
         self._counters = Counter(scored=0, failed=0, refused=0, unsent=0)
         self._note = "no recipe prepared yet"
         self._beat_ns = 0
+        is_on_gpu = config.engine.kind in ("tensorrt", "onnx-cuda")
+        self._gpu = NvidiaThrottle() if is_on_gpu else None
+        self._hot, self._looked_ns = "", 0
 
     def serve(self) -> None:
         """The loop; releases everything at the end."""
@@ -362,6 +367,13 @@ class Infer:
             gauges["hang_limit_ms"] = setup.hang_limit_ns / 1e6
             for camera in setup.cameras.values():
                 gauges.update(camera.engine.health())
+        if self._gpu is not None:
+            if now_ns - self._looked_ns >= _HEAT_NS:
+                self._looked_ns, hot = now_ns, self._gpu.look()
+                if hot != self._hot:
+                    self._service.log.warning("GPU", throttled=hot or "no more")
+                self._hot = hot
+            gauges["gpu_throttled"] = float(bool(self._hot))
         health = Health(
             process=self._label,
             pid=os.getpid(),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from appliance.alarms import Alarms
 from appliance.association import Association
 from appliance.challenge import Challenge
 from appliance.challenge_due import ChallengeDue
@@ -102,6 +103,7 @@ class Line:
         self.bank = bank
         self.ledger = Ledger()
         self.tally = Tally(journal.counters)
+        self.alarms = Alarms(config.alarms)
         self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add)
         due = ChallengeDue(config.challenge, journal.counters)
         self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s, journal.counters)
@@ -144,6 +146,10 @@ class Line:
         """Processes whose restart budget is spent, as the supervisor says."""
         self.is_clock_synced = False
         """As the kernel says; a label for people, deadlines are monotonic."""
+        self.throttled = ""
+        """What slows this box down, as its kernel says; "" = nothing."""
+        self._hot_workers: set[str] = set()
+        """Workers whose GPU is slowed down."""
         self._plc: PlcInput | None = None
         self._beats = 0
         self._was_ready = False
@@ -230,7 +236,7 @@ class Line:
             load_recipe_by_hash=lambda wanted, answer: self._out.load_recipe_by_hash(
                 wanted, self.recipe_ordered(answer)
             ),
-            reset_counters=self.tally.reset_shift,
+            reset_counters=self._reset_counters,
             clear_overrun=self.handshake.clear_overrun,
             clear_error=self.handshake.clear_error,
             reload_products=self._out.reload_products,
@@ -248,6 +254,10 @@ class Line:
             reset=self._reset,
             owner_changed=self._owner_changed,
         )
+
+    def _reset_counters(self) -> None:
+        self.tally.reset_shift()
+        self.alarms.restart()
 
     def _set_running(self, is_running: bool, now_ns: int) -> CommandError:
         if not self._is_continuous:
@@ -405,6 +415,7 @@ class Line:
 
     def _closed(self, part: Part, verdict: Verdict) -> None:
         self.tally.verdict(verdict)
+        self.alarms.verdict(verdict)
         now_ns = part.zero_ns + verdict.latency_ns
         self.gate.verdict(verdict, now_ns, part.is_paired)
         if self.challenge.verdict(verdict):
@@ -449,6 +460,7 @@ class Line:
             if code == CommandError.DONE:
                 self.bundle_id, self.recipe_number = bundle_id, number
                 self._show_recipe()
+                self.alarms.restart()
             done(code, detail)
 
         self.setups.begin(target, now_ns, finished)
@@ -487,6 +499,8 @@ class Line:
             # Which of them has a frame is not known here: a new one forgives what all of them owe.
             lives = tuple(self.setups.peers[label].pid for label in self._workers)
             self.ledger.seen_alive(INFER, hash(lives))
+            is_hot = health.gauges.get("gpu_throttled", 0.0) > 0
+            (self._hot_workers.add if is_hot else self._hot_workers.discard)(health.process)
         elif health.process == "record":
             self._rows.heard(health, now_ns)
             for name in ("archived", "archive_dropped"):
@@ -577,6 +591,8 @@ class Line:
         archive = self._rows.archive
         is_recorder_ok = self._rows.is_recording(now_ns)
         is_lossy = archive.is_lossy or not is_recorder_ok or self._journal.lost > 0
+        is_throttled = bool(self.throttled or self._hot_workers)
+        alarms = self.alarms.raised
         conditions.status2 = bits_of(
             {
                 Status2.DECISION_OK: True,
@@ -589,9 +605,17 @@ class Line:
                 Status2.CHALLENGE_DUE: challenge.due_since_s is not None,
                 Status2.CHALLENGE_FAILED: challenge.is_failed,
                 Status2.DRIFT_WARN: challenge.drift,
+                Status2.THROTTLED: is_throttled,
+                Status2.REJECT_RATE_ALARM: "rejects" in alarms,
             }
         )
-        conditions.is_warning = not is_recorder_ok or self._journal.lost > 0 or self.gate.is_warning
+        conditions.is_warning = (
+            not is_recorder_ok
+            or self._journal.lost > 0
+            or self.gate.is_warning
+            or is_throttled
+            or any(name != "rejects" for name in alarms)
+        )
         conditions.open_parts = len(self.book)
 
     def _facts(self, now_ns: int) -> Facts:
@@ -650,6 +674,13 @@ class Line:
 
     def _show_counters(self) -> None:
         self.handshake.show_counters(self.tally.shift | {"unaccounted": self.ledger.unaccounted})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know though parts are judged: alarms at a rate, and heat."""
+        hot = f"throttled: {self.throttled}" if self.throttled else ""
+        hot = hot or ("throttled: the GPU is slowed down" if self._hot_workers else "")
+        return (*self.alarms.notes, *((hot,) if hot else ()))
 
     @property
     def counters(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import tomli_w
 
-from appliance.bundle import GateLimits
+from appliance.bundle import Bundle, GateLimits
 from appliance.config import load_config
 from appliance.engine_null import write_null_bundle
 from appliance.messages import Health, Verdict, Words
@@ -39,6 +39,8 @@ NUMBERS = _SIDE_PX * _SIDE_PX // _STEP
 """How many numbered pictures there are."""
 
 Picture = Callable[[int], npt.NDArray[np.uint8]]
+MakeBundle = Callable[[Path, int, int], Bundle]
+"""Folder, height and width of the pictures → a bundle there."""
 
 
 def numbered(number: int) -> npt.NDArray[np.uint8]:
@@ -53,6 +55,12 @@ def number_of(margin: float) -> float:
     return round(margin * _SIDE_PX * _SIDE_PX / (_STEP * 255), 3)
 
 
+def _null_bundle(gates: GateLimits | None) -> MakeBundle:
+    return lambda folder, height_px, width_px: write_null_bundle(
+        folder, "null", height_px, width_px, gates=gates
+    )
+
+
 class BenchLine:
     """One line of real processes below a directory of its own. A context manager."""
 
@@ -62,9 +70,13 @@ class BenchLine:
         pictures: int,
         gates: GateLimits | None = None,
         cameras: Sequence[str] = ("top",),
+        make_bundle: MakeBundle | None = None,
         **changes: dict[str, Any] | str | int,
     ) -> None:
-        """`changes`: keys of config.toml; a table is merged, `camera` is what all cameras share."""
+        """`changes`: keys of config.toml; a table is merged, `camera` is what all cameras share.
+
+        make_bundle: another one than that of the null engine with `gates`.
+        """
         self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
         self.port = free_port()
         camera = {"kind": "files", "folder": "pictures", "backoff_max_s": 0.2}
@@ -84,13 +96,13 @@ class BenchLine:
         self.config_path = self.root / "config.toml"
         self.config_path.write_text(tomli_w.dumps(settings))
         self.config = load_config(self.config_path)
-        self._write(picture, pictures, gates)
+        self._write(picture, pictures, make_bundle or _null_bundle(gates))
         self._log_path = self.root / "log"
         self._log = self._log_path.open("wb")
         self._run: subprocess.Popen[bytes] | None = None
         self._plc: subprocess.Popen[bytes] | None = None
 
-    def _write(self, picture: Picture, pictures: int, gates: GateLimits | None) -> None:
+    def _write(self, picture: Picture, pictures: int, make_bundle: MakeBundle) -> None:
         folder = self.root / "pictures"
         folder.mkdir()
         first = picture(0)
@@ -99,9 +111,7 @@ class BenchLine:
             done = cv2.imwrite(str(folder / f"{number:04d}.tiff"), picture(number), _PLAIN_TIFF)
             if not done:
                 raise NotMeasuredError(f"{folder}: a picture could not be written")
-        bundle = write_null_bundle(
-            self.config.bundles_dir / "null", "null", first.shape[0], first.shape[1], gates=gates
-        )
+        bundle = make_bundle(self.config.bundles_dir / "null", first.shape[0], first.shape[1])
         recipe = Recipe(
             id="bench",
             version=1,

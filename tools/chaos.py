@@ -25,7 +25,8 @@ from tools.bench import describe_machine
 from tools.bench_row import NotMeasuredError
 from tools.chaos_line import Scene
 from tools.chaos_page import page
-from tools.chaos_rows import NOT_YET, ROWS, NotHereError, Row
+from tools.chaos_plays import NotHereError
+from tools.chaos_rows import NOT_YET, ROWS, Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from appliance.bundle import GateLimits
-from appliance.codes import FaultCode, OfflineReason, Status1, Status2
+from appliance.codes import (
+    CommandCode,
+    Control,
+    ExpectedVerdict,
+    FaultCode,
+    OfflineReason,
+    Status1,
+    Status2,
+)
+from appliance.messages import Command
+from appliance.wire import Wiring
 from appliance.words import Bank
-from tools.bench_line import NUMBERS, BenchLine, Ear, Picture, number_of, numbered
+from tools.bench_line import (
+    NUMBERS,
+    BenchLine,
+    Ear,
+    MakeBundle,
+    Picture,
+    number_of,
+    numbered,
+)
 from tools.bench_row import NotMeasuredError
 from tools.plc_client import run_scans
 from tools.plc_level import LevelProgram
@@ -58,6 +76,10 @@ class Sight(NamedTuple):
 _BITS1 = ((Status1.WARNING, "Warning"),)
 _BITS2 = (
     (Status2.SAFE_STATE, "SafeState"),
+    (Status2.MAINTENANCE, "Maintenance"),
+    (Status2.CHALLENGE_FAILED, "ChallengeFailed"),
+    (Status2.CMD_FAILED, "CmdFailed"),
+    (Status2.THROTTLED, "Throttled"),
     (Status2.DISK_LOW, "DiskLow"),
     (Status2.ARCHIVE_LOSSY, "ArchiveLossy"),
 )
@@ -69,7 +91,8 @@ _GOOD2 = (
 _WATCHED1 = Status1.WARNING | Status1.FAULT
 _WATCHED2 = (
     Status2.SAFE_STATE | Status2.DISK_LOW | Status2.ARCHIVE_LOSSY
-    | Status2.CAMERA_OK | Status2.MODEL_OK | Status2.PLC_COMM_OK
+    | Status2.CAMERA_OK | Status2.MODEL_OK | Status2.PLC_COMM_OK | Status2.MAINTENANCE
+    | Status2.CHALLENGE_FAILED | Status2.CMD_FAILED | Status2.THROTTLED
 )  # fmt: skip
 
 
@@ -78,6 +101,13 @@ class _Watch(Program):
 
     sights: list[Sight]
     is_silent = False
+    expected = ExpectedVerdict.NONE
+    """Of every part, which is a challenge part then."""
+    _command: tuple[CommandCode, int] | None = None
+
+    def order(self, code: CommandCode, argument: int) -> None:
+        """One command, held until the box has answered."""
+        self._command = code, argument
 
     def scan(self, image: Bank, now_ns: int) -> None:
         """One cycle after a good request."""
@@ -91,6 +121,18 @@ class _Watch(Program):
             FaultCode(image.number("FaultCode")),
         )
         self._note(sight)
+        if Status1.CMD_DONE in Status1(image.number("Status1")):
+            self._command = None
+
+    def _write(self, now_ns: int) -> None:
+        if self._command is not None:
+            self.out.set("Command", self._command[0])
+            self.out.set("CmdArg", self._command[1])
+            self._bits |= Control.EXECUTE
+        if self.expected:
+            self._bits |= Control.CHALLENGE_MODE
+        self.out.set("ExpectedVerdict", self.expected)
+        super()._write(now_ns)
 
     def lost(self, now_ns: int, why: str) -> None:
         """One cycle without an answer."""
@@ -125,18 +167,21 @@ class Scene:
         ring_hz: float = 0.0,
         ring: Ring = Ring.PLC,
         scan_ms: float = SCAN_MS,
+        first_number: int = 0,
+        make_bundle: MakeBundle | None = None,
         **changes: Any,
     ) -> None:
         """ring_hz: so many parts per second through the ring; 0 = one at a time, no ring.
 
-        ring: who triggers then. scan_ms: of the PLC. Further: see `BenchLine`.
+        ring: who triggers then. scan_ms: of the PLC. first_number: what the first picture's margin
+        codes. Further: see `BenchLine`.
         """
         settings: dict[str, Any] = {"deadline_ms": DEADLINE_MS, "camera": {}, **changes}
         settings["camera"] = {"order": "tag", **settings["camera"]}
         if ring_hz:
             settings["plc"] = {"results": "ring"}
-        self.pictures = pictures
-        self.line = BenchLine(picture, pictures, gates, **settings)
+        self.pictures, self._first_number = pictures, first_number
+        self.line = BenchLine(picture, pictures, gates, make_bundle=make_bundle, **settings)
         self.ear = Ear(self.line)
         self.parts: list[Part] = []
         self.injected_ns = 0
@@ -186,6 +231,12 @@ class Scene:
         self.inject(lambda: os.kill(old, number))
         self.await_(f"new {process}", lambda: self.line.pids().get(process, old) != old)
 
+    def order(self, name: str, argument: str = "") -> None:
+        """A command of a person, as the page sends it."""
+        with Wiring(self.line.config.runtime_dir) as wiring:
+            command = Command(id=name, name=name, argument=argument, by="ada")
+            wiring.sender("command").send(command)
+
     def accepted_since(self, begun_ns: int) -> int:
         """Parts triggered after this and accepted."""
         return sum(p.is_accepted and p.triggered_ns > begun_ns for p in list(self.parts))
@@ -221,7 +272,7 @@ class Scene:
             and self.plc.options.ring == Ring.NONE
             and (
                 not math.isfinite(part.margin)
-                or number_of(part.margin) != (part.tag - 1) % self.pictures
+                or number_of(part.margin) - self._first_number != (part.tag - 1) % self.pictures
             )
         ]
 

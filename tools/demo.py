@@ -205,6 +205,9 @@ host = "{host}"
 port = {port}
 tool_port = {tool_port}
 
+[alarms]
+rejects = 1000  # a third of its parts is bad on purpose
+
 [record]
 images = "ng"
 min_free_gb = {free_gb}

@@ -1,0 +1,97 @@
+"""Heat, from directory trees as Linux lays them out; real numbers of the machines named."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance.throttle import Throttle
+from appliance.throttle_nvidia import NvidiaThrottle
+
+
+def put(sysfs: Path, files: dict[str, str]) -> Throttle:
+    for name, text in files.items():
+        path = sysfs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return Throttle(sysfs)
+
+
+PC = {
+    "class/thermal/thermal_zone0/type": "acpitz",
+    "class/thermal/thermal_zone0/temp": "27800",
+    "class/thermal/thermal_zone0/trip_point_0_type": "critical",
+    "class/thermal/thermal_zone0/trip_point_0_temp": "119000",
+    "class/thermal/thermal_zone1/type": "x86_pkg_temp",
+    "class/thermal/thermal_zone1/temp": "54000",
+    "class/thermal/thermal_zone1/trip_point_0_type": "passive",
+    "class/thermal/thermal_zone1/trip_point_0_temp": "0",
+    "class/thermal/cooling_device0/type": "Processor",
+    "class/thermal/cooling_device0/cur_state": "0",
+    "class/thermal/cooling_device0/max_state": "10",
+    "class/thermal/cooling_device1/type": "intel_powerclamp",
+    "class/thermal/cooling_device1/cur_state": "-1",
+    "class/thermal/cooling_device2/type": "Fan",
+    "class/thermal/cooling_device2/cur_state": "1",
+    "class/thermal/cooling_device3/type": "TCC Offset",
+    "class/thermal/cooling_device3/cur_state": "3",
+    "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "4711",
+    "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count": "12",
+}
+BOARD = {
+    "class/thermal/thermal_zone0/type": "cpu-thermal",
+    "class/thermal/thermal_zone0/temp": "61500",
+    "class/thermal/thermal_zone0/trip_point_0_type": "passive",
+    "class/thermal/thermal_zone0/trip_point_0_temp": "99000",
+    "class/thermal/thermal_zone0/trip_point_1_type": "active",
+    "class/thermal/thermal_zone0/trip_point_1_temp": "46000",
+    "class/thermal/cooling_device0/type": "pwm-fan",
+    "class/thermal/cooling_device0/cur_state": "2",
+    "class/thermal/cooling_device1/type": "cpu-throttle-alert",
+    "class/thermal/cooling_device1/cur_state": "0",
+    "class/thermal/cooling_device2/type": "thermal-devfreq-0",
+    "class/thermal/cooling_device2/cur_state": "0",
+}
+
+
+@pytest.mark.parametrize("machine", [PC, BOARD, {}])
+def test_a_cool_machine_is_not_throttled(tmp_path: Path, machine: dict[str, str]) -> None:
+    throttle = put(tmp_path, machine)
+    assert throttle.look() == ""
+    assert throttle.look() == "", "counts that stand still are old"
+
+
+@pytest.mark.parametrize(
+    ("machine", "file", "text", "said"),
+    [
+        (PC, "class/thermal/cooling_device0/cur_state", "3", "Processor at step 3"),
+        (BOARD, "class/thermal/cooling_device1/cur_state", "1", "cpu-throttle-alert at step 1"),
+        (BOARD, "class/thermal/cooling_device2/cur_state", "2", "thermal-devfreq-0 at step 2"),
+        (BOARD, "class/thermal/thermal_zone0/temp", "99000", "cpu-thermal 99 °C, limit 99 °C"),
+        (PC, "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "4712", "cpu0 low"),
+    ],
+)
+def test_heat_is_said_and_its_end(
+    tmp_path: Path, machine: dict[str, str], file: str, text: str, said: str
+) -> None:
+    now = [0.0]
+    put(tmp_path, machine)
+    throttle = Throttle(tmp_path, lambda: now[0])
+    assert throttle.look() == ""
+    cool = (tmp_path / file).read_text()
+    (tmp_path / file).write_text(text)
+    assert throttle.look().startswith(said)
+    (tmp_path / file).write_text(cool if "count" not in file else text)
+    now[0] += 11.0
+    assert throttle.look() == ""
+
+
+@pytest.mark.parametrize("text", ["", "hot", "4e3"])
+def test_a_sensor_that_answers_nonsense_is_left_out(tmp_path: Path, text: str) -> None:
+    throttle = put(tmp_path, PC | {"class/thermal/cooling_device0/cur_state": text})
+    assert throttle.look() == ""
+
+
+def test_without_a_driver_no_gpu_is_asked() -> None:
+    gpu = NvidiaThrottle("libno-such-driver.so.1")
+    assert gpu.cards == 0
+    assert gpu.look() == ""
