@@ -1,18 +1,20 @@
-"""Two verdicts of one part: which figures must be equal, how nearly, and which may differ.
+"""Two verdicts of one part, and the words that the PLC got: what must be equal, and how nearly.
 
-One table. On the engine passport that judged the part every figure is equal bit for bit. Another
-passport may move logits by the tolerance that the bundle states for its precision; a part whose
-margin lies that close to a limit is undecidable, never equal.
+On the engine passport that judged the part every figure is equal bit for bit. Another passport may
+move logits by the tolerance that the bundle states for its precision; a part whose margin lies that
+close to a limit is undecidable, never equal.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from appliance.codes import Word
 from appliance.messages import Verdict
 
-How: TypeAlias = Literal["equal", "logits", "ignored"]
+How: TypeAlias = Literal["equal", "logits", "shown", "ignored"]
+"""logits: within the tolerance. shown: made of logits for people, so compared on the same passport
+alone."""
 Outcome: TypeAlias = Literal["equal", "undecidable", "different"]
 
 FIELDS: Mapping[str, How] = {
@@ -45,11 +47,10 @@ FIELDS: Mapping[str, How] = {
     "word": "equal",
     "reason": "equal",
     "latency_ns": "equal",  # virtual time: the recorded one
-    # words for people, made of the figures above: compared on the same passport alone
-    "detail": "logits",
-    "reasons": "logits",
-    "region_px": "logits",
-    "defects": "logits",
+    "detail": "shown",
+    "reasons": "shown",
+    "region_px": "shown",
+    "defects": "shown",
     # of this run, not of the part
     "part_id": "ignored",  # how the two were found
     "passport": "ignored",  # decides which tolerance holds
@@ -63,6 +64,39 @@ FIELDS: Mapping[str, How] = {
     "views": "ignored",  # each is compared by itself
 }
 """Every field of a Verdict."""
+
+WORDS: Mapping[str, How] = {
+    # the level words, HR 115–152
+    "InspectionID": "equal",
+    "Verdict": "equal",
+    "Reason": "equal",
+    "Score": "shown",
+    "ScoreLimit": "equal",
+    "LatencyMs": "equal",
+    "DeadlineUsedMs": "equal",
+    "PartTagEcho": "equal",
+    "DefectCount": "shown",
+    "WorstRegion": "shown",
+    "ResultTear": "equal",
+    "PartIdEcho": "equal",
+    "Epoch": "equal",
+    "Margin": "logits",
+    "T1": "equal",
+    "T2": "equal",
+    # a slot of the ring
+    "slot seq": "ignored",  # how many results came before it
+    "slot verdict": "equal",
+    "slot reason": "equal",
+    "slot flags": "equal",
+    "slot score": "shown",
+    "slot latency_ms": "equal",
+    "slot part_tag": "equal",
+    "slot inspection_id": "equal",
+    "slot seq_again": "ignored",
+}
+"""Every word of a result."""
+_OF_THE_WORD = frozenset({"word", "reason", "Verdict", "Reason", "slot verdict", "slot reason"})
+"""What another side of a limit changes."""
 
 
 class Difference(NamedTuple):
@@ -100,10 +134,45 @@ def compare(recorded: Verdict, replayed: Verdict, tolerance: float) -> Compared:
         differences.append(Difference("word", recorded.word, replayed.word))
     outcome: Outcome = "different" if differences else "equal"
     is_near = (is_near_a_limit(*pair, tolerance) for pair in zip(old, new, strict=True))
-    if tolerance and any(is_near):
-        others = {d.field.rpartition(".")[2] for d in differences} - {"word", "reason"}
-        outcome = "undecidable" if not others else outcome
+    if tolerance and any(is_near) and is_of_the_word_alone(differences):
+        outcome = "undecidable"
     return Compared(recorded.part_id, outcome, tuple(differences))
+
+
+def compare_words(
+    recorded: Verdict,
+    replayed: Verdict,
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    tolerance: float,
+) -> Compared:
+    """The words that the PLC was given for a part, and those of the replayed verdict, by name.
+
+    A part that lies near a limit is undecidable already: its words say nothing more.
+    """
+    differences = [
+        Difference(name, then.get(name), now.get(name))
+        for name in {**then, **now}
+        if name not in then
+        or name not in now
+        or not _is_same(WORDS[name], then[name], now[name], tolerance)
+    ]
+    old, new = recorded.by_view(), replayed.by_view()
+    near = (is_near_a_limit(*pair, tolerance) for pair in zip(old, new, strict=False))
+    outcome: Outcome = "different" if differences else "equal"
+    if tolerance and any(near) and is_of_the_word_alone(differences):
+        outcome = "undecidable"
+    return Compared(recorded.part_id, outcome, tuple(differences))
+
+
+def is_of_the_word_alone(differences: Sequence[Difference]) -> bool:
+    """Nothing differs but OK, UNCERTAIN or NG, and why."""
+    return all(found.field.rpartition(".")[2] in _OF_THE_WORD for found in differences)
+
+
+def is_of_the_word(differences: Sequence[Difference]) -> bool:
+    """OK, UNCERTAIN or NG differs, or why."""
+    return any(found.field.rpartition(".")[2] in _OF_THE_WORD for found in differences)
 
 
 def is_near_a_limit(recorded: Verdict, replayed: Verdict, tolerance: float) -> bool:
@@ -119,7 +188,7 @@ def is_near_a_limit(recorded: Verdict, replayed: Verdict, tolerance: float) -> b
 
 
 def _is_same(how: How, old: Any, new: Any, tolerance: float) -> bool:
-    if how == "ignored":
+    if how == "ignored" or (how == "shown" and tolerance):
         return True
     if how == "equal" or tolerance == 0:
         return _is_equal(old, new)
@@ -131,7 +200,7 @@ def _is_same(how: How, old: Any, new: Any, tolerance: float) -> bool:
         return len(old) == len(new) and all(
             _is_close(a, b, tolerance) for a, b in zip(old, new, strict=True)
         )
-    return True  # sentences and places, made of figures that were compared
+    return False
 
 
 def _is_equal(old: Any, new: Any) -> bool:

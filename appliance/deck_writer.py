@@ -246,6 +246,7 @@ def about_recording(config: Config) -> dict[str, str]:
         "begun": f"{begun:%Y%m%dT%H%M%S}.{begun.microsecond // 1000:03d}Z-{os.getpid()}",
         "box": socket.gethostname(),
         "trigger": config.trigger,
+        "word_order": config.plc.word_order,
         "deadline_ms": str(config.deadline_ms),
         "engine": config.engine.kind,
         "precision": config.engine.precision,

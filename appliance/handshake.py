@@ -22,9 +22,9 @@ from appliance.codes import (
     Status2,
     Word,
 )
-from appliance.messages import Verdict
+from appliance.messages import PlcTold, Verdict
 from appliance.registers import COUNTERS
-from appliance.results import Ring, write_result
+from appliance.results import Ring, level_words, write_result
 from appliance.states import may_trigger
 from appliance.words import Bank, PlcInput
 
@@ -43,6 +43,8 @@ Ask = Callable[[int, int, int, Done], None]
 """Command code, argument and time; `Done` is called once with the answer, perhaps at once."""
 Count = Callable[[str], None]
 """One more of the counter with this name."""
+Told = Callable[[PlcTold, int], None]
+"""The words of a result lie there for the PLC, since this time."""
 
 
 @dataclass(slots=True)
@@ -82,9 +84,11 @@ class Handshake:
         heartbeat_timeout_ms: int,
         acknowledge_timeout_ms: int,
         deadline_ms: int,
+        told: Told | None = None,
     ) -> None:
         self._bank, self.conditions = bank, conditions
         self._accept, self._ask, self._cleared, self._count = accept, ask, cleared, count
+        self._told = told
         self._is_level = mode == "level"
         self._is_triggered_by_plc = is_triggered_by_plc
         self._epoch = epoch
@@ -258,6 +262,8 @@ class Handshake:
         self._put_in_ring(verdict)
         if self._is_level:
             self._waiting.append(verdict)
+        elif self._told is not None:
+            self._told(self._ring.newest(verdict.part_id), now_ns)
         self.refresh(now_ns)
 
     def refresh(self, now_ns: int) -> None:
@@ -372,6 +378,8 @@ class Handshake:
         self._bits |= Status1.PASS if verdict.word == Word.OK else Status1.FAIL
         self._bits |= Status1.RESULT_VALID
         self._valid_until_ns = now_ns + self._acknowledge_timeout_ns
+        if self._told is not None:
+            self._told(level_words(self._bank, verdict.part_id), now_ns)
 
     def _put_in_ring(self, verdict: Verdict) -> None:
         if self._ring.put(verdict) and not self._is_level:

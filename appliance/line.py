@@ -125,6 +125,7 @@ class Line:
             heartbeat_timeout_ms=config.plc.heartbeat_timeout_ms,
             acknowledge_timeout_ms=config.plc.acknowledge_timeout_ms,
             deadline_ms=config.deadline_ms,
+            told=None if tape is None else tape.plc_told,
         )
         self.hardware: HardwareTrigger | None = None
         if config.trigger == "hardware":

@@ -401,6 +401,18 @@ class PlcWrote(Message, frozen=True, kw_only=True):
     lot: str
 
 
+class PlcTold(Message, frozen=True, kw_only=True):
+    """The result words of one part, as they lay in the register map when the PLC could read them.
+
+    The level words, or the slot of the ring, whichever the PLC fetches.
+    """
+
+    part_id: int
+    address: int
+    """Zero-based holding register of the first word."""
+    words: tuple[int, ...]
+
+
 # ---- people and slow buses → decide --------------------------------------------------------
 
 
@@ -463,6 +475,7 @@ AnyMessage: TypeAlias = (
     | Expired
     | CameraRestarted
     | PlcWrote
+    | PlcTold
     | Command
     | CommandResult
     | Health

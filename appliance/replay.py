@@ -23,7 +23,7 @@ from appliance.messages import FrameReady, PartOpened
 from appliance.recipe import LoadedRecipe, Recipe, load_recipe, setup_hash
 from appliance.recording import CAMERA, Recording
 from appliance.replay_infer import Answer, Engines, Infer, Recipes
-from appliance.replay_stage import Pair, Stage
+from appliance.replay_stage import Pair, Stage, Told
 from appliance.replay_tape import Heard, read
 
 _SWITCH_S = 0.0005
@@ -71,8 +71,9 @@ class Player:
         self.engine_ns = 0
         """Time spent in engines: what the throughput is measured against."""
 
-    def play(self) -> Iterator[Pair]:
-        """Every part with a recorded verdict, in the order of the verdicts."""
+    def play(self) -> Iterator[Pair | Told]:
+        """Every part with a recorded verdict, in the order of the verdicts; after it the words that
+        the PLC was given, where the recording holds them."""
         count = _Losses(self._recording)
         cameras = count.cameras or self._config.cameras
         stage = Stage(self._recording, cameras, self._engines, self._what_if is not None)
@@ -109,17 +110,17 @@ class Player:
         return loaded
 
 
-def _behind(stage: Stage, count: "_Losses", answers: Iterable[Answer]) -> Iterator[Pair]:
+def _behind(stage: Stage, count: "_Losses", answers: Iterable[Answer]) -> Iterator[Pair | Told]:
     """The book is kept by a thread of its own, in the order of the answers."""
 
-    def take(answer: Answer) -> Pair | None:
+    def take(answer: Answer) -> Pair | Told | None:
         count.heard(answer.heard)
         pair = stage.take(answer)
-        if pair is not None:
+        if isinstance(pair, Pair):
             count.paired(pair)
         return pair
 
-    taken: deque[Future[Pair | None]] = deque()
+    taken: deque[Future[Pair | Told | None]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="book") as book:
         for answer in answers:
             taken.append(book.submit(take, answer))

@@ -22,7 +22,7 @@ from appliance.replay import Player, WhatIf
 from appliance.replay_infer import Engines
 from appliance.replay_pictures import has_pictures, play_pictures
 from appliance.replay_report import Report
-from appliance.replay_stage import Pair
+from appliance.replay_stage import Pair, Told
 from appliance.service import EXIT_DONE, EXIT_NO
 from appliance.summary import summarise_verdicts
 
@@ -148,12 +148,17 @@ def play_one(path: Path, options: Options, config: Config, engines: Engines) -> 
     report = Report(is_what_if=what_if is not None, is_golden=options.is_golden)
     player = Player(recording, config, engines, what_if, options.is_real_time)
     tolerances: dict[tuple[str, str], float] = {}
-    begun = told = time.monotonic()
-    for count, pair in enumerate(player.play(), 1):
-        report.take(pair, _tolerance(pair, tolerances, recording, config), str(path))
-        if time.monotonic() - told > _PROGRESS_S:
-            told = time.monotonic()
-            sys.stderr.write(f"{path.name}: {count} parts\n")
+    begun = shown = time.monotonic()
+    for played in player.play():
+        pair = played.pair if isinstance(played, Told) else played
+        tolerance = _tolerance(pair, tolerances, recording, config)
+        if isinstance(played, Told):
+            report.take_words(played, tolerance)
+        else:
+            report.take(pair, tolerance, str(path))
+        if time.monotonic() - shown > _PROGRESS_S:
+            shown = time.monotonic()
+            sys.stderr.write(f"{path.name}: {len(report.verdicts)} parts\n")
     report.ended(player.losses, time.monotonic() - begun, player.engine_ns / 1e9)
     return report
 

@@ -8,10 +8,16 @@ from typing import Any
 import msgspec
 
 from appliance.codes import Word
-from appliance.comparison import Compared, Difference, compare
+from appliance.comparison import (
+    Compared,
+    Difference,
+    compare,
+    compare_words,
+    is_of_the_word,
+)
 from appliance.messages import Verdict
 from appliance.replay import Loss
-from appliance.replay_stage import Pair
+from appliance.replay_stage import Pair, Told
 from appliance.summary import summarise_verdicts
 
 SHOWN = 20
@@ -44,6 +50,9 @@ class Report:
     equal: int = 0
     undecidable: list[Compared] = field(default_factory=list[Compared])
     different: list[Compared] = field(default_factory=list[Compared])
+    words_compared: int = 0
+    """Parts whose result words the recording holds, and that have a verdict today."""
+    words_different: list[Compared] = field(default_factory=list[Compared])
     not_compared: Counter[str] = field(default_factory=Counter[str])
     flips: list[Flip] = field(default_factory=list[Flip])
     from_to: Counter[tuple[Word, Word]] = field(default_factory=Counter[tuple[Word, Word]])
@@ -80,18 +89,30 @@ class Report:
                 )
             return
         compared = compare(old, new, tolerance)
-        if self.is_golden and compared.outcome == "different" and old.word is new.word:
-            # An update may move figures; what the customer accepts are the words.
-            fields = {difference.field.rpartition(".")[2] for difference in compared.differences}
-            if "word" not in fields and "reason" not in fields:
-                compared = compared._replace(outcome="equal", differences=())
-        match compared.outcome:
+        match self._accepted(compared).outcome:
             case "equal":
                 self.equal += 1
             case "undecidable":
                 self.undecidable.append(compared)
             case "different":
                 self.different.append(compared)
+
+    def take_words(self, told: Told, tolerance: float) -> None:
+        """What the PLC was given for a part. Not for a what-if."""
+        new = told.pair.replayed
+        if self.is_what_if or new is None:
+            return
+        self.words_compared += 1
+        found = compare_words(told.pair.recorded, new, told.then, told.now, tolerance)
+        if self._accepted(found).outcome == "different":
+            self.words_different.append(found)
+
+    def _accepted(self, compared: Compared) -> Compared:
+        """An update may move figures; what a customer accepts are the words."""
+        if self.is_golden and not is_of_the_word(compared.differences):
+            is_moved = compared.outcome == "different"
+            return compared._replace(outcome="equal", differences=()) if is_moved else compared
+        return compared
 
     def ended(self, losses: Loss, seconds: float, engine_seconds: float) -> None:
         """The recording was played to its end."""
@@ -103,11 +124,14 @@ class Report:
 
     def merge(self, other: "Report") -> None:
         """Add the report of another recording."""
-        for name in ("compared", "equal", "lost_messages", "lost_pictures", "recordings"):
+        for name in (
+            "compared", "equal", "words_compared", "lost_messages", "lost_pictures", "recordings",
+        ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.seconds += other.seconds
         self.engine_seconds += other.engine_seconds
-        for name in ("undecidable", "different", "flips", "verdicts", "recorded"):
+        lists = "undecidable", "different", "words_different", "flips", "verdicts", "recorded"
+        for name in lists:
             getattr(self, name).extend(getattr(other, name))
         self.not_compared.update(other.not_compared)
         self.from_to.update(other.from_to)
@@ -127,7 +151,8 @@ class Report:
         if self.is_what_if:
             return True
         is_sure = not (self.is_golden and self.undecidable)
-        return not self.different and self.compared > 0 and is_sure
+        is_equal = not self.different and not self.words_different
+        return is_equal and self.compared > 0 and is_sure
 
     def as_object(
         self, truth: Mapping[int, bool], deadline_ms: int | None, engine: str
@@ -139,10 +164,9 @@ class Report:
             "compared": self.compared,
             "equal": None if self.is_what_if else self.equal,
             "undecidable": [c.part_id for c in self.undecidable],
-            "different": [
-                {"part_id": c.part_id, "differences": [_plain(d) for d in c.differences]}
-                for c in self.different
-            ],
+            "different": [_deviation(compared) for compared in self.different],
+            "words_compared": self.words_compared,
+            "words_different": [_deviation(compared) for compared in self.words_different],
             "not_compared": dict(self.not_compared),
             "lost_messages": self.lost_messages,
             "lost_pictures": self.lost_pictures,
@@ -198,6 +222,16 @@ class Report:
                     yield f"    {_sentence(difference)}"
         if len(self.different) > SHOWN:
             yield f"… and {len(self.different) - SHOWN} more"
+        yield from self._lines_of_words()
+
+    def _lines_of_words(self) -> Iterator[str]:
+        different = len(self.words_different)
+        yield f"words for the PLC of {self.words_compared} parts compared: {different} different"
+        for compared in self.words_different[:SHOWN]:
+            found = "; ".join(map(_sentence, compared.differences))
+            yield f"part {compared.part_id}: words for the PLC: {found}"
+        if different > SHOWN:
+            yield f"… and {different - SHOWN} more"
 
     def _what_if_lines(self, truth: Mapping[int, bool]) -> Iterator[str]:
         yield f"{self.compared} parts judged again, {len(self.flips)} verdicts flip"
@@ -237,6 +271,13 @@ def _sentence(difference: Difference) -> str:
 
 def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
+
+
+def _deviation(compared: Compared) -> dict[str, Any]:
+    return {
+        "part_id": compared.part_id,
+        "differences": [_plain(difference) for difference in compared.differences],
+    }
 
 
 def _plain(difference: Difference) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The book of parts once more, told by the tape of a recording, with the answers of today's infer.
 
 Enters: the tape with its answers, in order. Leaves: one pair of verdicts per part, as recorded and
-as replayed. Time is the tape's: what came late comes late again, what was missing stays missing.
-Nothing is written and nothing compared here.
+as replayed, and one pair of the words that the PLC was given. Time is the tape's: what came late
+comes late again, what was missing stays missing. Nothing is written and nothing compared here.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +27,7 @@ from appliance.messages import (
     PartOpened,
     PartPaired,
     PartShown,
+    PlcTold,
     Scored,
     UnpairedEnded,
     Verdict,
@@ -35,7 +37,12 @@ from appliance.parts import Part, PartBook, Sight, as_whole
 from appliance.recording import CAMERA, TAPE, Recording
 from appliance.replay_infer import Answer, Engines, Mapped, Memory, Recipes
 from appliance.replay_tape import Seen
+from appliance.results import named, told_again
 from appliance.verdict import judge
+from appliance.words import Value, WordOrder
+
+_UNREAD = 64
+"""Results that wait for the PLC to fetch the ones before them; the handshake holds fewer."""
 
 
 class Pair(NamedTuple):
@@ -50,6 +57,14 @@ class Pair(NamedTuple):
     """Largest difference of the recorded map and the new one, in logits."""
     picture: tuple[str, int] | None = None
     """Where its picture lies in the recording."""
+
+
+class Told(NamedTuple):
+    """The words that the PLC was given for one part, and those of today's verdict."""
+
+    pair: Pair
+    then: Mapping[str, Value]
+    now: Mapping[str, Value]
 
 
 class _Keeper:
@@ -86,6 +101,8 @@ class Stage:
         self._memory = Memory()
         self._is_continuous = recording.about.get("trigger", "plc") != "plc"
         self._is_simulated = recording.about.get("simulated") == "true"
+        order = recording.about.get("word_order")
+        self._order: WordOrder = "low_first" if order == "low_first" else "high_first"
         self._cut()
 
     def _cut(self) -> None:
@@ -99,12 +116,14 @@ class Stage:
         """Frames whose picture the recording does not hold."""
         self._deviations: dict[tuple[str, int], float] = {}
         self._shown: Part | None = None
+        self._untold: dict[int, Pair] = {}
+        """Whose words come after their verdict."""
         self._book = PartBook(
             self._keeper, Ledger(), "replay", self._given, self._cameras, self._is_simulated
         )
 
-    def take(self, answer: Answer) -> Pair | None:
-        """One thing that decide heard; a pair where it was a verdict."""
+    def take(self, answer: Answer) -> Pair | Told | None:
+        """One thing that decide heard or did; a pair where it was a verdict or its words."""
         entry, message = answer.heard.entry, answer.heard.message
         if answer.heard.is_after_gap:
             self._cut()
@@ -137,7 +156,9 @@ class Stage:
             case "scored", Scored() | InferFailed():
                 self._answered(answer, message, now_ns)
             case "verdicts", Verdict():
-                return self._pair(message, answer.heard.seen)
+                return self._remembered(self._pair(message, answer.heard.seen))
+            case "words", PlcTold():
+                return self._told(message)
             case _:
                 pass
         return None
@@ -244,6 +265,20 @@ class Stage:
         if replayed is None:
             return Pair(recorded, None, "no verdict", deviation, picture)
         return Pair(recorded, replayed, "", deviation, picture)
+
+    def _remembered(self, pair: Pair) -> Pair:
+        if pair.replayed is not None and not pair.why:
+            self._untold[pair.recorded.part_id] = pair
+            if len(self._untold) > _UNREAD:
+                del self._untold[next(iter(self._untold))]
+        return pair
+
+    def _told(self, told: PlcTold) -> Told | None:
+        pair = self._untold.pop(told.part_id, None)
+        if pair is None or pair.replayed is None:
+            return None
+        again = told_again(told, pair.replayed, self._order, not self._is_continuous)
+        return Told(pair, named(told, self._order), named(again, self._order))
 
     def _by_recorded_score(self, recorded: Verdict, part: Part) -> Verdict | None:
         """Other limits on the same set-up need no picture: the recorded margins are enough."""

@@ -1,17 +1,21 @@
 """One verdict into the words that a PLC reads: the level words, and the ring. Pure.
 
 decide fills the bank of the Modbus server with these; the process `bus` fills one of its own, which
-it copies into controllers that do not speak Modbus.
+it copies into controllers that do not speak Modbus. Replay makes them once more.
 """
 
+from dataclasses import asdict
+
 from appliance.codes import SlotFlags
-from appliance.messages import Verdict
-from appliance.registers import RING_SLOTS
+from appliance.messages import PlcTold, Verdict
+from appliance.registers import FROM_VISION, RING_ADDRESS, RING_SLOTS, SLOT_WORDS
 from appliance.verdict import display_score
-from appliance.words import Bank
+from appliance.words import Bank, Value, WordOrder
 
 _MS = 1_000_000
 _RING_IDS = 65_535
+_LEVEL = tuple(row for row in FROM_VISION if 115 <= row.address < 153)
+_LEVEL_ADDRESS, _LEVEL_WORDS = _LEVEL[0].address, sum(row.size for row in _LEVEL)
 
 
 def write_result(bank: Bank, verdict: Verdict) -> None:
@@ -31,6 +35,36 @@ def write_result(bank: Bank, verdict: Verdict) -> None:
     for name, value in (("Margin", verdict.margin), ("T1", verdict.t1), ("T2", verdict.t2)):
         put(name, float("nan") if value is None else value)
     put("ResultTear", verdict.acq_id)
+
+
+def level_words(bank: Bank, part_id: int) -> PlcTold:
+    """What `write_result` wrote, with Epoch among it."""
+    words = tuple(bank.read(_LEVEL_ADDRESS, _LEVEL_WORDS))
+    return PlcTold(part_id=part_id, address=_LEVEL_ADDRESS, words=words)
+
+
+def told_again(told: PlcTold, verdict: Verdict, order: WordOrder, is_tag_known: bool) -> PlcTold:
+    """The same words for this verdict. is_tag_known: of every part, see `Ring`."""
+    bank = Bank(order)
+    if told.address == _LEVEL_ADDRESS:
+        bank.set("Epoch", verdict.epoch)
+        write_result(bank, verdict)
+        return level_words(bank, verdict.part_id)
+    ring = Ring(bank, verdict.epoch, is_tag_known)
+    ring.put(verdict)
+    return ring.newest(verdict.part_id)
+
+
+def named(told: PlcTold, order: WordOrder) -> dict[str, Value]:
+    """Name → value of result words, those of a slot as "slot …"; {} for words of no result."""
+    bank = Bank(order)
+    if told.address == _LEVEL_ADDRESS and len(told.words) == _LEVEL_WORDS:
+        bank.write(told.address, told.words)
+        return {row.name: bank.get(row.name) for row in _LEVEL}
+    if told.address >= RING_ADDRESS and len(told.words) == SLOT_WORDS:
+        bank.write(RING_ADDRESS, told.words)
+        return {f"slot {name}": value for name, value in asdict(bank.read_slot(0)).items()}
+    return {}
 
 
 class Ring:
@@ -68,6 +102,12 @@ class Ring:
         self._bank.set("RingLast", seq)
         self._bank.set("RingOldest", self._oldest())
         return is_overwriting
+
+    def newest(self, part_id: int) -> PlcTold:
+        """The slot that was written last, as it lies there."""
+        address = RING_ADDRESS + (self._count - 1) % RING_SLOTS * SLOT_WORDS
+        words = tuple(self._bank.read(address, SLOT_WORDS))
+        return PlcTold(part_id=part_id, address=address, words=words)
 
     def count_unread(self) -> None:
         """One more overwritten before it was acknowledged."""

@@ -26,6 +26,7 @@ from appliance.messages import (
     PartOpened,
     PartPaired,
     PartShown,
+    PlcTold,
     PlcWrote,
     Scored,
     Taped,
@@ -37,9 +38,12 @@ from appliance.recipe import LoadedRecipe
 from appliance.wire import encode
 from appliance.words import PlcInput
 
-Topic: TypeAlias = Literal["seen", "opened_by", "ignored", "scored", "book", "plc", "verdicts"]
+Topic: TypeAlias = Literal[
+    "seen", "opened_by", "ignored", "scored", "book", "plc", "verdicts", "words"
+]
 """seen, scored: what came from camera and infer. opened_by, ignored: frames of a free run. book:
-what decide itself did. plc: what the PLC wants. verdicts: what came of it."""
+what decide itself did. plc: what the PLC wants. verdicts: what came of it. words: its result, as
+the PLC could read it."""
 
 _EXPIRED_EVERY_NS = 1_000_000_000
 """Looking at deadlines that closes nothing is told this often: it is when the book forgets."""
@@ -78,6 +82,10 @@ class Tape:
         if wrote != self._plc:
             self._plc = wrote
             self.tell(at_ns, "plc", wrote)
+
+    def plc_told(self, told: PlcTold, at_ns: int) -> None:
+        """The words of a result lie there for the PLC."""
+        self.tell(at_ns, "words", told)
 
 
 class TapedBook(PartBook):

@@ -20,8 +20,9 @@ from appliance.codes import (
     Word,
 )
 from appliance.handshake import QUEUE_MAX, Conditions, Handshake
-from appliance.messages import Verdict
+from appliance.messages import PlcTold, Verdict
 from appliance.registers import REGISTERS, RING_SLOTS
+from appliance.results import named
 from appliance.words import Bank, PlcInput, Slot, decode_input
 
 MS = 1_000_000
@@ -49,6 +50,7 @@ class Desk:
         self.last_id = 0
         self.cleared: list[FaultCode] = []
         self.on_accept: Callable[[int], None] = lambda acq_id: None
+        self.told: list[PlcTold] = []
         self.handshake = Handshake(
             self.bank,
             self.conditions,
@@ -62,6 +64,7 @@ class Desk:
             heartbeat_timeout_ms=500,
             acknowledge_timeout_ms=2000,
             deadline_ms=DEADLINE_MS,
+            told=lambda told, now_ns: self.told.append(told),
         )
 
     def _accept(self, plc: PlcInput, now_ns: int) -> int:
@@ -476,6 +479,24 @@ def test_level_mode_never_overruns(desk: Desk) -> None:
 
 
 # ---- rule 4: the ring
+
+
+def test_the_words_of_a_result_are_told_when_the_plc_can_read_them(desk: Desk, ring: Desk) -> None:
+    desk.ready(ENABLE | BUFFER)
+    for _ in range(2):
+        desk.part(control=ENABLE | BUFFER)
+    desk.verdict(1)
+    desk.verdict(2, Word.NG, Reason.ANOMALY_SCORE, margin=3.0)
+    assert [told.part_id for told in desk.told] == [1], "the second one waits for ResultAck"
+    desk.acknowledge(ENABLE | BUFFER)
+    assert [told.part_id for told in desk.told] == [1, 2]
+    words = named(desk.told[1], "high_first")
+    assert (words["InspectionID"], words["Verdict"], words["Margin"]) == (2, Word.NG, 3.0)
+    ring.ready()
+    for number in (1, 2):
+        ring.verdict(number)
+        assert named(ring.told[-1], "high_first")["slot seq"] == number
+    assert len(ring.told) == 2
 
 
 def test_ring_mode_shows_no_level_result_and_ignores_result_ack(ring: Desk) -> None:

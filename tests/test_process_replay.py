@@ -23,7 +23,7 @@ import tomli_w
 from appliance.bundle import GateLimits
 from appliance.codes import Reason, Word
 from appliance.deck import SCHEMAS
-from appliance.messages import Verdict
+from appliance.messages import FrameReady, PlcTold, Verdict
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
 from appliance.recording import Recording, SegmentWriter
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_NO
@@ -140,6 +140,7 @@ def test_on_the_same_engine_every_part_is_equal_bit_for_bit_and_twice(line: Reco
         assert found["different"] == found["undecidable"] == []
         assert found["largest_margin_difference"] == found["largest_map_difference"] == 0.0
         assert found["lost_messages"] == found["lost_pictures"] == 0
+        assert (found["words_compared"], found["words_different"]) == (PARTS, [])
         answers.append(answer)
         sys.stderr.write(f"\n{json.dumps(found)[:400]}\n")
     words = Counter(verdict.word.name.lower() for verdict in line.verdicts.values())
@@ -202,7 +203,7 @@ def test_another_engine_lists_what_is_too_near_to_a_limit(line: Recorded) -> Non
         and min(abs(verdict.margin - T1), abs(verdict.margin - T2)) <= tolerance
     )
     assert sorted(found["undecidable"]) == near, errors
-    assert found["different"] == []
+    assert found["different"] == found["words_different"] == []
     assert found["equal"] == PARTS - len(near)
 
 
@@ -226,11 +227,13 @@ def test_a_recording_that_lacks_a_picture_is_refused_without_partial(
     copy = SegmentWriter(tmp_path / "lossy" / "000001.mcap", recording.about, SCHEMAS)
     for name, facts in recording.notes.items():
         copy.note(name, facts)
-    dropped = [key for key in recording.image_keys if key[0] == "/camera/top"][5]
+    scored = next(p for p, verdict in line.verdicts.items() if verdict.word is Word.NG)
     for entry in recording.entries():
         camera = ("/camera/top", entry.log_ns)
         copy.add(entry)
-        if recording.has_image(*camera) and camera != dropped:
+        message = decode(entry.data) if entry.topic == "/tape/seen" else None
+        is_dropped = isinstance(message, FrameReady) and message.part_id == scored
+        if recording.has_image(*camera) and not is_dropped:
             key, pixels = recording.image(*camera)
             copy.add_image(entry._replace(topic="/camera/top"), pixels, key)
     copy.finish()
@@ -246,14 +249,18 @@ def test_a_recording_that_lacks_a_picture_is_refused_without_partial(
 def test_a_recorded_verdict_that_differs_is_exit_1_and_named(
     line: Recorded, tmp_path: Path
 ) -> None:
-    """Somebody changed the margin and the word of one recorded part."""
+    """Somebody changed the margin and the word of one recorded part, and the words of another."""
     recording = Recording(line.path)
     copy = SegmentWriter(tmp_path / "edited" / "000001.mcap", recording.about, SCHEMAS)
     for name, facts in recording.notes.items():
         copy.note(name, facts)
-    edited = 0
+    edited = told = 0
     for entry in recording.entries():
-        message = decode(entry.data) if entry.topic == "/tape/verdicts" else None
+        message = decode(entry.data) if entry.topic in ("/tape/verdicts", "/tape/words") else None
+        if not told and edited and isinstance(message, PlcTold) and message.part_id != edited:
+            told = message.part_id
+            words = (message.words[0], 1 + message.words[1] % 3, *message.words[2:])
+            entry = entry._replace(data=encode(msgspec.structs.replace(message, words=words)))
         if not edited and isinstance(message, Verdict) and message.word is Word.NG:
             edited = message.part_id
             message = msgspec.structs.replace(message, word=Word.OK, margin=1.0)
@@ -269,6 +276,10 @@ def test_a_recorded_verdict_that_differs_is_exit_1_and_named(
     assert different["part_id"] == edited
     assert [d["field"] for d in different["differences"]] == ["margin", "word"]
     assert f"part {edited}: first at margin: recorded 1.0" in errors
+    (different,) = answer["replay"]["words_different"]
+    assert different["part_id"] == told
+    assert [d["field"] for d in different["differences"]] == ["Verdict"]
+    assert f"part {told}: words for the PLC: Verdict: recorded" in errors
     code, answer, _ = replay(line.rig, str(tmp_path / "edited"), "--golden")
     assert code == EXIT_NO
     assert replay(line.rig, str(line.path), "--golden")[0] == EXIT_DONE
