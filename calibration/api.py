@@ -21,6 +21,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
+from appliance.archive import view_path
 from appliance.codes import Word
 from appliance.errors import ConfigError, DeviceError
 from appliance.recipe import LoadedRecipe, load_recipe
@@ -54,6 +55,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     )
 }
 _PNG, _JPEG, _NPY = "image/png", "image/jpeg", "application/octet-stream"
+Seen = Annotated[str, Query(max_length=128, description='Of several: whose view; "" = it decided')]
 
 
 class Pace:
@@ -197,33 +199,36 @@ class _Routes:
         @api.get(
             "/parts/{part_id}/image.jpg", dependencies=anybody, responses=pictures | _is(_JPEG)
         )
-        async def image(part_id: Annotated[models.PartId, Path()]) -> Response:
+        async def image(part_id: Annotated[models.PartId, Path()], camera: Seen = "") -> Response:
             """The picture as the pages show it, reduced."""
-            await self._row(part_id)
-            images = await desk.images(part_id, is_program=True)
+            camera = _other(await self._row(part_id), camera)
+            images = await desk.images(part_id, camera, is_program=True)
             return _bytes(images.jpeg if images else b"", _JPEG, f"picture of part {part_id}")
 
         @api.get("/parts/{part_id}/image.png", dependencies=anybody, responses=pictures | _is(_PNG))
-        async def original(part_id: Annotated[models.PartId, Path()]) -> Response:
+        async def original(
+            part_id: Annotated[models.PartId, Path()], camera: Seen = ""
+        ) -> Response:
             """The picture as it was archived, every pixel."""
             row = await self._row(part_id)
-            path = desk.config.data_dir / row.image
+            other = _other(row, camera)
+            path = desk.config.data_dir / (view_path(row.image, other) if other else row.image)
             if not row.image or not await desk.run_for_program(path.is_file):
                 raise HTTPException(404, f"picture of part {part_id}: expected one kept, got none")
             return FileResponse(path, media_type=_PNG)
 
         @api.get("/parts/{part_id}/heat.png", dependencies=anybody, responses=pictures | _is(_PNG))
-        async def heat(part_id: Annotated[models.PartId, Path()]) -> Response:
+        async def heat(part_id: Annotated[models.PartId, Path()], camera: Seen = "") -> Response:
             """The anomaly map in the colours of the pages, transparent where nothing is."""
-            await self._row(part_id)
-            images = await desk.images(part_id, is_program=True)
+            camera = _other(await self._row(part_id), camera)
+            images = await desk.images(part_id, camera, is_program=True)
             return _bytes(images.heat if images else b"", _PNG, f"map of part {part_id}")
 
         @api.get("/parts/{part_id}/map.npy", dependencies=anybody, responses=pictures | _is(_NPY))
-        async def raw_map(part_id: Annotated[models.PartId, Path()]) -> Response:
+        async def raw_map(part_id: Annotated[models.PartId, Path()], camera: Seen = "") -> Response:
             """The anomaly map itself: NumPy file, (h, w) float32 raw logits."""
-            await self._row(part_id)
-            found = await desk.run_for_program(lambda: desk.map_of(part_id))
+            camera = _other(await self._row(part_id), camera)
+            found = await desk.run_for_program(lambda: desk.map_of(part_id, camera))
             data = io.BytesIO()
             if found is not None:
                 np.save(data, found.astype(np.float32), allow_pickle=False)
@@ -358,6 +363,14 @@ class _Routes:
 
 def _is(kind: str) -> dict[int | str, dict[str, object]]:
     return {200: {"content": {kind: {}}, "description": "the file"}}
+
+
+def _other(row: PartRow, camera: str) -> str:
+    """A camera as its pictures are kept: "" where its view decided. Raises HTTPException 404."""
+    known = [view.camera for view in row.verdict.by_view()]
+    if camera and camera not in known:
+        raise HTTPException(404, f"camera: expected {' or '.join(known)}, got {camera!r}")
+    return "" if camera == row.verdict.camera else camera
 
 
 def _bytes(data: bytes, kind: str, what: str) -> Response:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from appliance.messages import ViewResult
 from appliance.recipe import LoadedRecipe
 from appliance.store import PartRow
 from calibration.opinions import Asked, Label
@@ -129,8 +130,8 @@ class PartGot(BaseModel):
     label: LabelGot | None
 
 
-class PartWhole(PartGot):
-    """One part with all that explains it."""
+class ExplainedGot(BaseModel):
+    """What the score of one picture was made of."""
 
     map_max: float | None
     classification: float | None
@@ -140,7 +141,29 @@ class PartWhole(PartGot):
     region_px: list[int] | None
     defects: int
     passport: str
+
+
+class ViewGot(ExplainedGot):
+    """What one of several cameras saw."""
+
+    camera: str
+    word: str
+    reason: str
+    detail: str
+    reasons: list[str]
+    bundle: str
+    decides: str
+    margin: float | None
+    t1: float | None
+    t2: float | None
+
+
+class PartWhole(PartGot, ExplainedGot):
+    """One part with all that explains it."""
+
     software: str
+    views: list[ViewGot]
+    """In the order of config.toml; none on a line with one camera."""
 
 
 class PartsGot(BaseModel):
@@ -207,38 +230,50 @@ def whole_part(row: PartRow, label: Label | None) -> PartWhole:
     verdict = row.verdict
     return PartWhole(
         **_part(row, label),
-        map_max=finite(verdict.map_max),
-        classification=finite(verdict.classification),
-        features=[finite(value) for value in verdict.features],
-        gates={name: finite(value) for name, value in verdict.gates.items()},
-        stages_ms={name: value / 1e6 for name, value in verdict.stages_ns.items()},
-        region_px=list(verdict.region_px) if verdict.region_px else None,
-        defects=verdict.defects,
-        passport=verdict.passport,
+        **_explained(verdict),
         software=verdict.software,
+        views=[ViewGot(**_judged(view), **_explained(view)) for view in verdict.views],
     )
+
+
+def _explained(view: ViewResult) -> dict[str, Any]:
+    return {
+        "map_max": finite(view.map_max),
+        "classification": finite(view.classification),
+        "features": [finite(value) for value in view.features],
+        "gates": {name: finite(value) for name, value in view.gates.items()},
+        "stages_ms": {name: value / 1e6 for name, value in view.stages_ns.items()},
+        "region_px": list(view.region_px) if view.region_px else None,
+        "defects": view.defects,
+        "passport": view.passport,
+    }
+
+
+def _judged(view: ViewResult) -> dict[str, Any]:
+    return {
+        "camera": view.camera,
+        "word": view.word.name,
+        "reason": view.reason.name,
+        "detail": view.detail,
+        "reasons": list(view.reasons),
+        "bundle": view.bundle,
+        "decides": view.decides,
+        "margin": finite(view.margin),
+        "t1": finite(view.t1),
+        "t2": finite(view.t2),
+    }
 
 
 def _part(row: PartRow, label: Label | None) -> dict[str, Any]:
     verdict = row.verdict
-    return {
+    return _judged(verdict) | {
         "part_id": verdict.part_id,
-        "word": verdict.word.name,
-        "reason": verdict.reason.name,
-        "detail": verdict.detail,
-        "reasons": list(verdict.reasons),
         "opened": iso(verdict.opened_utc_ns),
         "tag": verdict.part_tag,
         "text": verdict.part_text,
         "lot": verdict.lot,
-        "camera": verdict.camera,
         "recipe": verdict.recipe,
         "recipe_hash": verdict.recipe_hash,
-        "bundle": verdict.bundle,
-        "decides": verdict.decides,
-        "margin": finite(verdict.margin),
-        "t1": finite(verdict.t1),
-        "t2": finite(verdict.t2),
         "latency_ms": verdict.latency_ns / 1e6,
         "deadline_ms": verdict.deadline_ns / 1e6,
         "is_simulated": verdict.is_simulated,

@@ -158,11 +158,13 @@ class Desk:
         known = self._pictures.get(part_id, camera)
         return known or await run(lambda: self._make(part_id, camera))
 
-    def map_of(self, part_id: int) -> npt.NDArray[np.float32] | None:
+    def map_of(self, part_id: int, camera: str = "") -> npt.NDArray[np.float32] | None:
         """(h, w) raw logits of the first detector, where ring or recordings still hold them; in the
-        thread."""
+        thread. camera: as for `images`."""
         verdict = self._verdict(part_id)
-        found = self._pictures.map(verdict) if verdict else None
+        views = {view.camera: view for view in verdict.by_view()} if verdict else {}
+        seen = views.get(camera, verdict)
+        found = self._pictures.map(seen) if seen else None
         return None if found is None else found[0]
 
     def _make(self, part_id: int, camera: str) -> Images | None:

@@ -1,7 +1,6 @@
 """Parts: find one, see why, say what it really is."""
 
 import time
-from contextlib import nullcontext
 from functools import partial
 
 from nicegui import ui
@@ -9,7 +8,7 @@ from nicegui import ui
 from appliance.codes import Word
 from appliance.hmi_page import Viewer
 from appliance.hmi_screen import Picture
-from appliance.hmi_view import part_view
+from appliance.hmi_view import PartView, part_view
 from appliance.store import PartRow
 from calibration import texts
 from calibration.desk import Desk
@@ -135,17 +134,7 @@ class _Parts:
                     ):
                         ui.label(name).classes("caps")
                         ui.label(value)
-            with ui.element("div").classes("part-picture"):
-                viewer = Viewer()
-                viewer.show(view.image)
-            with ui.element("div").classes("bar") if view.views else nullcontext():
-                for one in view.views:
-                    button(f"{one.camera} {one.sign} {one.word}", partial(viewer.show, one.image))
-            with ui.element("div").classes("part-why"):
-                if verdict.margin is not None:
-                    ui.label(f"{view.margin}   ({view.t1}, {view.t2})").classes("margin-line")
-                for reason in filter(None, (verdict.detail, *verdict.reasons[:3])):
-                    ui.label(reason).classes("reason-row")
+            _Views(view)
             self._ask(row, label, kinds)
 
     def _ask(self, row: PartRow, label: Label | None, kinds: tuple[str, ...]) -> None:
@@ -174,6 +163,32 @@ class _Parts:
         after = places.index(part_id) + 1 if part_id in places else 0
         following = [r for r in self._rows[after:] if r.verdict.part_id not in self._labels]
         await self._open(following[0] if following else row)
+
+
+class _Views:
+    """Picture, margin and reasons: of the whole part, or of one of its cameras at a touch."""
+
+    def __init__(self, part: PartView) -> None:
+        with ui.element("div").classes("part-picture"):
+            self._viewer = Viewer()
+        with ui.element("div").classes("bar"):
+            self._tabs = {
+                one.camera: button(f"{one.camera} {one.sign} {one.word}", partial(self._show, one))
+                for one in part.views
+            }
+        self._why = ui.element("div").classes("part-why")
+        self._show(part)
+
+    def _show(self, view: PartView) -> None:
+        self._viewer.show(view.image)
+        for camera, tab in self._tabs.items():
+            tab.classes(**{"add" if camera == view.camera else "remove": "is-on"})
+        self._why.clear()
+        with self._why:
+            if view.place is not None:
+                ui.label(f"{view.margin}   ({view.t1}, {view.t2})").classes("margin-line")
+            for reason in filter(None, (view.detail, *view.reasons[:3])):
+                ui.label(reason).classes("reason-row")
 
 
 def _when(utc_ns: int) -> str:

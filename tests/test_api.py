@@ -159,6 +159,27 @@ def test_pictures_are_the_archived_ones(eva: Client, shop: Shop) -> None:
     assert eva("/parts/1/map.npy").error == "map of part 1: expected one kept, got none"
 
 
+def test_a_part_of_several_cameras_is_told_view_by_view(eva: Client, shop: Shop) -> None:
+    part_id = shop.seen_twice()
+    part = eva(f"/parts/{part_id}").json
+    assert (part["word"], part["camera"], part["detail"]) == ("NG", "side", "side NG")
+    assert [(view["camera"], view["word"]) for view in part["views"]] == [
+        ("top", "OK"), ("side", "NG"),
+    ]  # fmt: skip
+    top, beside = part["views"]
+    assert (top["margin"], top["reasons"]) == (-3.0, [])
+    assert {name: part[name] for name in beside if name not in ("detail", "reasons")} == {
+        name: beside[name] for name in beside if name not in ("detail", "reasons")
+    }
+    for kind in ("png", "jpg"):
+        path = f"/parts/{part_id}/image.{kind}"
+        decided, other = eva(path).body, eva(f"{path}?camera=top").body
+        assert decided == eva(f"{path}?camera=side").body != other
+    refused = eva(f"/parts/{part_id}/image.png?camera=..%2F..%2Fx")
+    assert (refused.status, refused.error) == (404, "camera: expected top or side, got '../../x'")
+    assert eva("/parts/600").json["views"] == []
+
+
 def test_a_map_is_found_in_the_recording_of_its_minute(tmp_path: Path) -> None:
     path = tmp_path / "20261127T000000" / "000001.ng.mcap"
     writer = SegmentWriter(path, {"box": "b"}, {})
@@ -226,8 +247,8 @@ def test_two_who_propose_are_told_apart(eva: Client, shop: Shop) -> None:
         ("/parts?since=2026-11-27T06:00", None, 422, "since: expected a time with a zone"),
         ("/parts/%3Cscript%3E", None, 422, "path.part_id: expected a valid integer"),
         ("/parts/99999999999999999999", None, 422, "path.part_id: expected less than or equal"),
-        ("/parts/601", None, 404, "part: expected a known id, got 601"),
-        ("/parts/601/label", {"kind": "good"}, 404, "part: expected a known id, got 601"),
+        ("/parts/700", None, 404, "part: expected a known id, got 700"),
+        ("/parts/700/label", {"kind": "good"}, 404, "part: expected a known id, got 700"),
         ("/parts/1/label", {"kind": "<script>"}, 422, "label: expected good or the name of a"),
         ("/parts/1/label", {"kind": 5}, 422, "body.kind: expected a valid string, got 5"),
         ("/parts/1/label", {"kind": "good", "by": "x"}, 422, "body.by: expected a known name"),

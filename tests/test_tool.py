@@ -381,6 +381,24 @@ def test_a_session_that_ended_leads_to_the_door_and_changes_nothing(shop: Shop, 
 
 @needs_chromium
 @pytest.mark.browser
+def test_a_part_of_two_cameras_shows_each_view_with_its_own_reasons(shop: Shop, guest: Any) -> None:
+    part_id = shop.seen_twice()
+    one: Guest = guest("ole")
+    page = one.page
+    page.locator(".part-row").first.click()
+    expect(page.locator(".part-title")).to_have_text(str(part_id))
+    expect(page.locator(".part-why")).to_contain_text("side: segment side centre")
+    decided = page.locator(".part-picture img").first.get_attribute("src")
+    page.get_by_role("button", name="top", exact=False).click()
+    expect(page.locator(".part-why")).to_contain_text("−3.0")
+    expect(page.locator(".part-why .reason-row")).to_have_count(0)
+    expect(page.locator(".do.is-on", has_text="top")).to_have_count(1)
+    assert page.locator(".part-picture img").first.get_attribute("src") != decided
+    assert one.problems == []
+
+
+@needs_chromium
+@pytest.mark.browser
 def test_the_next_verdict_of_a_running_line_uses_what_was_approved(browser: Browser) -> None:
     port = free_port()
     with Rig({"hmi": {"tool_port": port}}, limits=(300.0, 400.0)) as rig:

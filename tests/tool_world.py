@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 from argon2 import PasswordHasher
 
-from appliance.archive import image_path
+from appliance.archive import image_path, view_path
 from appliance.audit import AuditJournal
 from appliance.codes import CommandError, Reason, Word
 from appliance.config import Config, load_config
-from appliance.messages import Command, CommandResult, Verdict, Words
+from appliance.messages import Command, CommandResult, Verdict, ViewResult, Words
+from appliance.parts import as_whole
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
 from appliance.store import Store
 from appliance.wire import Wiring
@@ -176,6 +178,37 @@ class Shop:
             cv2.imwrite(str(path), picture)
         store = Store(self.config.data_dir / "parts.db")
         store.add([verdict], images=images)
+        store.close()
+        return part_id
+
+    def seen_twice(self, words: tuple[Word, Word] = (Word.OK, Word.NG)) -> int:
+        """One more part, of cameras top and side, with both pictures; its id."""
+        part_id = self._next
+        self._next += 1
+        opened = FIRST_NS + part_id * 200_000_000
+        views = tuple(
+            ViewResult(
+                camera=camera, word=word, margin=3.0 if word is Word.NG else -3.0, t1=T1, t2=T2,
+                reason=Reason.SEGAD if word is Word.NG else Reason.NONE, decides="segad",
+                reasons=(f"segment {camera} centre: mean is high",) if word is Word.NG else (),
+                bundle=BUNDLE,
+            )
+            for camera, word in zip(("top", "side"), words, strict=True)
+        )  # fmt: skip
+        whole = as_whole(views)
+        verdict = Verdict(
+            **msgspec.structs.asdict(whole), part_id=part_id, acq_id=part_id, epoch=1, views=views,
+            opened_utc_ns=opened, deadline_ns=200_000_000, latency_ns=30_000_000,
+            recipe="plate/1", recipe_hash="cd" * 32, software="0.1.0",
+        )  # fmt: skip
+        path = image_path(part_id, opened)
+        for number, view in enumerate(views):
+            of_view = path if view.camera == whole.camera else view_path(path, view.camera)
+            file = self.config.data_dir / of_view
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), draw(7, "good" if view.word is Word.OK else "scratch", number))
+        store = Store(self.config.data_dir / "parts.db")
+        store.add([verdict], images={part_id: path})
         store.close()
         return part_id
 
