@@ -26,8 +26,11 @@ _SIZE = (3000, 4096)
 _DEFECT_PX = 12
 _NETWORK = (256, 256)
 _TILES = Tiles(height_px=768, width_px=768, overlap_px=96)
-_EPOCHS = 4
-_GOOD, _TEST_GOOD, _BAD = 6, 3, 6
+_EPOCHS = {"whole": 120, "tiles": 18}
+"""A plate is one image where it is seen whole and 30 where it is cut."""
+_DARKER = 25
+"""Grey levels between a pit and the plate around it."""
+_GOOD, _TEST_GOOD, _BAD = 4, 12, 10
 _PANEL = (480, 352)
 """Width and height of one of the four panels."""
 
@@ -42,7 +45,7 @@ def main(out: Path) -> None:
         maps: dict[str, npt.NDArray[np.float32]] = {}
         bad = [sample for sample in data.held_out if sample.label]
         for name, tiles in (("whole", None), ("tiles", _TILES)):
-            train.train_bundle(data, root / name, size=_NETWORK, epochs=_EPOCHS, tiles=tiles)
+            train.train_bundle(data, root / name, size=_NETWORK, epochs=_EPOCHS[name], tiles=tiles)
             told[name], maps[name] = _figures(root / name, data)
         frame = cv2.imread(str(bad[0].path), cv2.IMREAD_GRAYSCALE)
         if frame is None:
@@ -60,7 +63,7 @@ def _figures(folder: Path, data: Dataset) -> tuple[dict[str, object], npt.NDArra
     figures = {
         "map_px": list(maps[0].shape[::-1]),
         "pixels_per_map_pixel": round(bundle.manifest.input.smallest_defect_px / 3, 2),
-        "largest_of_good": round(float(good.max()), 3),
+        "of_good": [round(float(value), 3) for value in good],
         "of_bad": [round(float(value), 3) for value in bad],
         "found": int((bad > good.max()).sum()),
         "bad": len(bad),
@@ -78,7 +81,8 @@ def _draw_all(folder: Path) -> dict[str, tuple[int, int]]:
             plate = _plate(rng)
             if name == "test/pit":
                 y, x = (int(rng.integers(100, side - 100)) for side in _SIZE)
-                cv2.circle(plate, (x, y), _DEFECT_PX // 2, (60.0,), -1, cv2.LINE_AA)
+                pit = float(plate[y - 50 : y + 50, x].mean()) - _DARKER
+                cv2.circle(plate, (x, y), _DEFECT_PX // 2, (pit,), -1, cv2.LINE_AA)
                 places[f"{index:03d}.png"] = (y, x)
             grain = rng.normal(0, 3, _SIZE).astype(np.float32)
             file = folder / name / f"{index:03d}.png"
