@@ -6,6 +6,7 @@ and a slow browser slows nobody. All of the page comes from this machine.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -25,14 +26,18 @@ from appliance.hmi_screen import Screen
 from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.hmi_view import STRIP, LiveView
 from appliance.messages import Health, Verdict, Words, camera_label
-from appliance.service import Service
+from appliance.service import Service, be_nice
 from appliance.store import Store, where
 from appliance.wire import AsyncReceiver, Wiring
 
 T = TypeVar("T")
 TICK_S = 0.1
-PICTURE_S = 0.04
-"""Pause between two looks for a picture to make: at most 25 a second."""
+SOONEST_S = 0.05
+"""Least time between two screens: at most 20 a second."""
+PICTURE_S = 0.08
+"""Least time between two pictures of the newest part: at most 12 a second."""
+LOOK_S = 0.25
+"""Until pictures that could not be made are looked at again, without a new part."""
 HISTORY_S = 5.0
 _RETRIES_S = (0.3, 1.0, 3.0, 3600.0)
 """Pauses after each failure to make a picture."""
@@ -41,6 +46,7 @@ _RETRIES_S = (0.3, 1.0, 3.0, 3600.0)
 def main(service: Service, config: Config, name: str) -> None:
     """Serve until stopped. Raises ConfigError before anything is served where the port is taken."""
     listener = listen(config.hmi.host, config.hmi.port)
+    be_nice()
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         asyncio.run(Hmi(service, config, wiring).serve(listener))
 
@@ -57,7 +63,7 @@ class Hmi:
         self._service, self._config = service, config
         self._processes = expected_processes(config)
         self._live = wiring.async_receiver("live")
-        self._health = wiring.async_receiver("health", *self._processes)
+        self._health = wiring.receiver("health", *self._processes)
         self._own_health = wiring.sender("health", "hmi")
         self._view = LiveView(self._processes)
         self._pictures = Pictures(config)
@@ -66,21 +72,24 @@ class Hmi:
         self._store: Store | None = None
         self._retries: dict[tuple[int, str], tuple[int, int]] = {}
         self._lag_ms = 0.0
+        self._came = asyncio.Event()
+        """A part whose picture has to be made."""
+        self._news = asyncio.Event()
+        """Something to be seen that is worth a screen before the next tick."""
 
     async def serve(self, listener: socket.socket) -> None:
         """Until the service stops, or a task meets a bug."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         self._service.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
-        hmi_page.build(lambda: self._screen)
+        show = hmi_page.build(lambda: self._screen)
         server = make_server(make_app(self._images, self._pictures.outline))
         serving = asyncio.create_task(server.serve([listener]))
         tasks = [
             asyncio.create_task(task)
             for task in (
                 self._follow_live(),
-                self._follow_health(),
-                self._tick(server),
+                self._tick(server, show),
                 self._make_pictures(),
                 self._read_history(),
             )
@@ -107,54 +116,66 @@ class Hmi:
         async for message in _messages(self._live):
             if isinstance(message, Verdict):
                 self._view.verdict(message, self._service.clock())
+                (self._came if message.pixels else self._news).set()
             elif isinstance(message, Words):
                 self._view.words(message, self._service.clock())
 
-    async def _follow_health(self) -> None:
-        async for message in _messages(self._health):
-            if isinstance(message, Health):
-                self._view.health(message, self._service.clock())
-
-    async def _tick(self, server: uvicorn.Server) -> None:
-        """Every 100 ms: the screen of all clients, our health, the watchdog."""
+    async def _tick(self, server: uvicorn.Server, show: Callable[[Screen], None]) -> None:
+        """Every 100 ms, and as soon as there is news: the screen of all clients, our health, the
+        watchdog."""
         loop = asyncio.get_running_loop()
         while not server.started:
             await asyncio.sleep(0.01)
         self._service.ready()
         while True:
             due = loop.time() + TICK_S
+            while (message := self._health.receive()) is not None:
+                if isinstance(message, Health):
+                    self._view.health(message, self._service.clock())
             self._screen = self._view.screen(self._service.clock())
+            show(self._screen)
             self._own_health.send(self._report())
             self._service.turn()
-            await asyncio.sleep(due - loop.time())
-            self._lag_ms = (loop.time() - due) * 1e3
+            await asyncio.sleep(SOONEST_S)
+            await _within(self._news, due - loop.time())
+            self._lag_ms = max(0.0, (loop.time() - due) * 1e3)
 
     async def _make_pictures(self) -> None:
         """Images of what the page shows, one at a time, while anybody looks."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(PICTURE_S)
-            if not Client.instances:
-                continue
-            newest, strip = self._view.wanted()
-            for wanted in (
-                [(verdict, "") for verdict in newest],
-                self._view.wanted_views(),
-                [(verdict, "") for verdict in strip],
-            ):
-                now_ns = self._service.clock()
-                due = [
-                    (verdict, camera)
-                    for verdict, camera in wanted
-                    if self._retries.get((verdict.part_id, camera), (0, 0))[1] <= now_ns
-                ]
-                if due:
-                    await self._make_picture(*due[0])
+            due = loop.time() + PICTURE_S
+            is_idle = not (Client.instances and await self._make_those_due())
+            await asyncio.sleep(due - loop.time())
+            if is_idle:
+                await _within(self._came, LOOK_S)
+
+    async def _make_those_due(self) -> bool:
+        """One of the newest part, one of its other views, one of the strip; False = none is due."""
+        newest, strip = self._view.wanted()
+        is_any = False
+        for wanted in (
+            [(verdict, "") for verdict in newest],
+            self._view.wanted_views(),
+            [(verdict, "") for verdict in strip],
+        ):
+            now_ns = self._service.clock()
+            due = [
+                (verdict, camera)
+                for verdict, camera in wanted
+                if self._retries.get((verdict.part_id, camera), (0, 0))[1] <= now_ns
+            ]
+            if due:
+                is_any = True
+                await self._make_picture(*due[0])
+        return is_any
 
     async def _make_picture(self, verdict: Verdict, camera: str) -> None:
         images = await self._in_thread(partial(self._pictures.make, verdict, camera))
         key = verdict.part_id, camera
         if images is not None:
             self._view.pictured(verdict.part_id, images.picture, camera)
+            self._news.set()
             self._retries.pop(key, None)
             return
         # Not in the ring any more, and perhaps not yet in the archive.
@@ -232,3 +253,10 @@ async def _messages(receiver: AsyncReceiver) -> AsyncIterator[object]:
         count += 1
         if count % 32 == 0:
             await asyncio.sleep(0)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    """Until the event, which is taken with it, or so long."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(event.wait(), max(0.0, seconds))
+    event.clear()

@@ -1,7 +1,7 @@
-"""The live page: one `Screen` laid out in NiceGUI elements, brought up to date ten times a second.
+"""The live page: one `Screen` laid out in NiceGUI elements, brought up to date when it is told.
 
-All clients read the same `Screen`; an element is sent only where its text or tone changed, so a
-slow client falls behind by itself. Everything that comes from a part, a recipe or a process goes
+All clients are shown the same `Screen`; an element is sent only where its text or tone changed, so
+a slow client falls behind by itself. Everything that comes from a part, a recipe or a process goes
 through text nodes and attributes, never through HTML. Read-only: nothing here commands the line.
 """
 
@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-from nicegui import ui
+from nicegui import Client, ui
 
 from appliance import hmi_texts as texts
-from appliance.hmi_screen import ImageView, PartView, Screen
+from appliance.hmi_elements import Block, Text, Viewer, number_tile
+from appliance.hmi_screen import PartView, Screen
 from appliance.hmi_view import STRIP
-from appliance.images import scale_css
 
-REFRESH_S = 0.1
 PINNED_S = 60.0
 """How long a touched reject stays on the screen before the live part returns."""
 
@@ -29,82 +27,30 @@ _FAVICON = (
 )
 
 
-class Viewer(ui.element, component="hmi_viewer.js"):
-    """The picture with heat map and regions; blends in the browser, by two sliders' opacity."""
+def build(screen: Callable[[], Screen]) -> Callable[[Screen], None]:
+    """Register the page at "/"; returns what shows another screen to all clients at once.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.props["view"] = None
-        self.props["scale"] = scale_css()
-        self.props["texts"] = {
-            "heat": texts.HEAT,
-            "regions": texts.REGIONS,
-            "worst": texts.FRAME_BOX,
-            "empty": texts.NO_PICTURE,
-            "t1": "T1",
-            "t2": "T2",
-        }
-        self._shown: ImageView | None = None
-
-    def show(self, image: ImageView | None) -> None:
-        """Another part, or none."""
-        if image != self._shown:
-            self._shown = image
-            self.props["view"] = None if image is None else msgspec.to_builtins(image)
-
-
-class Text:
-    """One line on the page; `set` sends only what changed."""
-
-    def __init__(self, classes: str) -> None:
-        self._label = ui.label().classes(classes)
-        self._tone = ""
-
-    def set(self, text: str, tone: str = "") -> None:
-        """Show this; an empty text takes no room."""
-        if text != self._label.text:
-            self._label.text = text
-        if tone != self._tone:
-            self._label.classes(remove=f"is-{self._tone}", add=f"is-{tone}" if tone else None)
-            self._tone = tone
-
-
-class Block:
-    """A container whose tone follows the screen."""
-
-    def __init__(self, classes: str, tag: str = "div") -> None:
-        self.element = ui.element(tag).classes(classes)
-        self._tones: frozenset[str] = frozenset()
-
-    def set(self, *tones: str) -> None:
-        """Give it these tones and no others."""
-        wanted = frozenset(tone for tone in tones if tone)
-        if wanted != self._tones:
-            self.element.classes(
-                remove=" ".join(f"is-{tone}" for tone in self._tones - wanted),
-                add=" ".join(f"is-{tone}" for tone in sorted(wanted)),
-            )
-            self._tones = wanted
-
-    def __enter__(self) -> "Block":
-        self.element.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.element.__exit__()
-
-
-def build(screen: Callable[[], Screen]) -> None:
-    """Register the page at "/". screen: the newest one, the same for all clients."""
+    screen: the one that a new client begins with.
+    """
     ui.add_css(_HERE / "hmi.css", shared=True)
     script = (_HERE / "hmi_watch.js").read_text(encoding="utf-8")
     ui.add_head_html(f"<script>{script}</script>", shared=True)
 
+    pages: dict[Client, LivePage] = {}
+
     @ui.page("/", title=texts.TITLE, favicon=_FAVICON)
     def live() -> None:  # pyright: ignore[reportUnusedFunction]
-        page = LivePage()
+        client = ui.context.client
+        page = pages[client] = LivePage()
         page.update(screen())
-        ui.timer(REFRESH_S, lambda: page.update(screen()))
+        client.on_delete(lambda: pages.pop(client, None))
+
+    def show(screen: Screen) -> None:
+        for client, page in tuple(pages.items()):
+            if client.has_socket_connection:
+                page.update(screen)
+
+    return show
 
 
 class LivePage:
@@ -188,11 +134,11 @@ class LivePage:
             with Block("panel"):
                 ui.label(texts.TODAY).classes("caps")
                 with Block("counters"):
-                    self._counters = [_tile() for _ in texts.COUNTERS]
+                    self._counters = [number_tile() for _ in texts.COUNTERS]
             with Block("panel"):
                 self._latency_title = Text("caps")
                 with Block("latency"):
-                    self._latency = [_tile() for _ in range(3)]
+                    self._latency = [number_tile() for _ in range(3)]
             with Block("panel processes"):
                 ui.label(texts.HEALTH).classes("caps")
                 self._process_list = Block("process-list")
@@ -402,8 +348,3 @@ class Card:
                 self._heat.props["src"] = image.heat
             else:
                 self._heat.props.pop("src", None)
-
-
-def _tile() -> tuple[Block, Text, Text]:
-    with Block("tile") as block:
-        return block, Text("tile-label"), Text("tile-value")

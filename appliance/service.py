@@ -118,6 +118,12 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def be_nice(least: int = 5) -> None:
+    """Give way to the line, as the unit files of pages say; before any thread is started."""
+    if os.getpriority(os.PRIO_PROCESS, 0) < least:
+        os.setpriority(os.PRIO_PROCESS, 0, least)
+
+
 def exit_of(err: ConfigError, is_supervised: bool) -> int:
     """78 stays down; what may mend itself is tried again where somebody starts us afresh."""
     is_retried = is_supervised and isinstance(err, (AddressInUse, ChipAway))

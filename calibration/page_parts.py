@@ -6,7 +6,7 @@ from functools import partial
 from nicegui import ui
 
 from appliance.codes import Word
-from appliance.hmi_page import Viewer
+from appliance.hmi_elements import Viewer
 from appliance.hmi_screen import Picture
 from appliance.hmi_view import PartView, part_view
 from appliance.store import PartRow

@@ -15,7 +15,7 @@ from appliance.config import Config
 from appliance.errors import ConfigError, DeviceError
 from appliance.hmi import expected_processes
 from appliance.hmi_server import end, listen, make_app, make_server
-from appliance.service import Service
+from appliance.service import Service, be_nice
 from appliance.wire import AsyncReceiver, Wiring
 from calibration import (
     control,
@@ -47,6 +47,7 @@ def main(service: Service, config: Config, name: str) -> None:
     if not config.hmi.tool_port:
         raise ConfigError("config.toml: hmi.tool_port", "a port for the tool", "0")
     listener = listen(config.hmi.host, config.hmi.tool_port, "hmi.tool_port")
+    be_nice()
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         asyncio.run(_serve(service, config, wiring, listener))
 

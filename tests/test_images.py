@@ -127,17 +127,27 @@ def test_ignored_pixels_stay_clear_and_do_not_count() -> None:
     assert at(other_size, 12, 22)[3] > 190
 
 
-def test_a_frame_is_reduced_and_keeps_its_shape_and_colours() -> None:
-    frame = np.zeros((1200, 2400, 3), np.uint8)
-    frame[:, :1200, 0] = 255
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_frame_is_halved_and_keeps_its_shape_and_colours(odd: int) -> None:
+    frame = np.zeros((2400 + odd, 4800 + odd, 3), np.uint8)
+    frame[:, :2400, 0] = 255
     jpeg, size = reduced_jpeg(frame)
-    assert size == (2400, 1200)
+    assert size == (4800 + odd, 2400 + odd)
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
-    assert picture.shape == (480, LONGEST_PX, 3)
+    assert picture.shape == (600, 1200, 3)
     blue, green, red = (int(x) for x in picture[240, 200])
     assert red > 240
     assert max(green, blue) < 15
+    assert picture[240, 1000].max() < 15
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (LONGEST_PX, 1)])
+def test_what_cannot_be_halved_is_shown_as_it_is(shape: tuple[int, int]) -> None:
+    jpeg, size = reduced_jpeg(np.full(shape, 7, np.uint8))
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    assert picture.shape == shape == size[::-1]
 
 
 def test_a_small_frame_is_not_blown_up_and_12_bits_are_shifted() -> None:
