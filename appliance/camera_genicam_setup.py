@@ -16,6 +16,9 @@ from appliance.source import Mode
 _FRAME_TRIGGERS = ("FrameStart", "ExposureStart", "FrameBurstStart", "AcquisitionStart")
 """The trigger that begins a picture, and what older cameras have in its place."""
 _PACKET_SIZE = ("GevSCPSPacketSize", "DeviceStreamChannelPacketSize")
+_HEARTBEATS = {"GevHeartbeatTimeout": 1000, "DeviceLinkHeartbeatTimeout": 1e6}
+"""Milliseconds, and microseconds since SFNC 2.0: a GigE camera whose program was killed is free
+again after one second, not after the usual three."""
 _ALTERNATIVES = {
     "ExposureTime": ("ExposureTime", "ExposureTimeAbs"),
     "TriggerDelay": ("TriggerDelay", "TriggerDelayAbs"),
@@ -55,6 +58,10 @@ def set_up(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool:
         nodes.execute("UserSetLoad")
     for name, value in camera.nodes.items():
         nodes.write(name, value, wrong)
+    for name, value in _HEARTBEATS.items():
+        # Nobody asked for it: a device that has other limits keeps its own.
+        if name not in camera.nodes:
+            nodes.try_write(name, value)
     if camera.packet_size_bytes:
         nodes.write(_first(nodes, _PACKET_SIZE), camera.packet_size_bytes, wrong)
     if camera.is_ptp:

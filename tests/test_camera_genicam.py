@@ -301,7 +301,7 @@ class Acquirer:
         return buffer
 
 
-SETTINGS = ("trigger", "strobe", "chunks", "packet_size_bytes", "is_ptp", "user_set")
+SETTINGS = ("trigger", "strobe", "chunks", "packet_size_bytes", "is_ptp", "user_set", "nodes")
 
 
 def invented(mode: Mode = "free", **nodes):
@@ -316,7 +316,7 @@ def invented(mode: Mode = "free", **nodes):
         create=lambda index, config: acquirer,
         reset=lambda: None,
     )
-    source = GenicamSource(a_camera(nodes={}, **settings), mode, time.monotonic_ns)
+    source = GenicamSource(a_camera(**{"nodes": {}, **settings}), mode, time.monotonic_ns)
     source.attach(harvester)
     source.configure(View())
     source.start()
@@ -528,6 +528,15 @@ def test_strobe_chunks_packet_size_clock_and_user_set():
         "GevSCPSPacketSize": 9000,
         "GevIEEE1588": True,
         "GevIEEE1588Status": "Listening",
+    }
+
+
+def test_a_killed_program_lets_go_of_a_gige_camera_after_a_second():
+    nodes = {"GevHeartbeatTimeout": Node(3000), "DeviceLinkHeartbeatTimeout": Node(3e6)}
+    invented("free", nodes={"DeviceLinkHeartbeatTimeout": 2e6}, **nodes)
+    assert {name: node.value for name, node in nodes.items()} == {
+        "GevHeartbeatTimeout": 1000,
+        "DeviceLinkHeartbeatTimeout": 2e6,
     }
 
 
