@@ -1,4 +1,4 @@
-"""`kill -9` of the camera while parts are triggered; 100 times is `python -m tools.camera_kills`."""
+"""`kill -9` of the camera under a PLC's triggers; 100 times: `python -m tools.camera_kills`."""
 
 from tools.camera_kills import kill_camera
 

@@ -39,14 +39,19 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[GenicamSource] = []
 
     def source(
-        mode: Mode = "free", view: View | None = None, is_ptp: bool = False, **nodes: Any
+        mode: Mode = "free",
+        view: View | None = None,
+        is_ptp: bool = False,
+        chunks: tuple[str, ...] = (),
+        **nodes: Any,
     ) -> GenicamSource:
         folder = tmp_path / str(len(made))
         path = producer(folder, top=[picture(number) for number in range(5)])
         settings = {**FAST, **nodes}
         camera = Camera(
-            name="top", kind="genicam", producer=str(path), nodes=settings, buffers=8, is_ptp=is_ptp
-        )
+            name="top", kind="genicam", producer=str(path), nodes=settings, buffers=8,
+            is_ptp=is_ptp, chunks=chunks,
+        )  # fmt: skip
         source = GenicamSource(camera, mode, time.monotonic_ns)
         made.append(source)
         source.open()
@@ -108,6 +113,18 @@ def test_a_region_of_the_sensor(make: Make) -> None:
     (frame,) = frames(source, 1)
     whole = picture((frame.frame_id - 1) % 5)
     np.testing.assert_array_equal(frame.pixels, whole[2:7, 3:23])
+
+
+def test_chunks_ride_behind_the_picture_and_leave_it_as_it_is(make: Make) -> None:
+    source = make(chunks=("Timestamp", "FrameID"))
+    for frame in frames(source, 6):
+        np.testing.assert_array_equal(frame.pixels, picture((frame.frame_id - 1) % 5))
+    # For other software: harvesters finds in them what the buffer says of itself.
+    acquirer = source._acquirer
+    with acquirer.fetch(timeout=3) as buffer:
+        buffer.update_chunk_data()
+        assert source.node_map.ChunkFrameID.value == buffer.frame_id
+        assert source.node_map.ChunkTimestamp.value == buffer.timestamp_ns
 
 
 # ---- ids and losses --------------------------------------------------------------------------
