@@ -89,6 +89,8 @@ def masked_noise(features: Tensor, masks: Tensor, std: float, generator: torch.G
     """
     noise = torch.zeros_like(features)
     where = masks[:, 0] > 0.5  # [N, H, W]
-    drawn = torch.randn((int(where.sum()), features.shape[1]), generator=generator)
+    drawn = torch.randn(
+        (int(where.sum()), features.shape[1]), generator=generator, device=generator.device
+    )
     noise.permute(0, 2, 3, 1)[where.to(noise.device)] = drawn.mul_(std).to(noise.device)
     return noise

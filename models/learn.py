@@ -8,7 +8,8 @@ details" and "Training"; what differs for a small backbone stands in `PLANS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -16,7 +17,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.anomalies import anomaly_masks, masked_noise
 from models.checkpoints import Progress, load_progress, save_progress
@@ -64,6 +65,8 @@ class Plan:
     regime: Regime = "unsupervised"
     wiring: Wiring = "jims"
     seed: int = 0
+    mixed: bool = False
+    """Convolutions in bfloat16, as `half_convolutions` says; all else in float32."""
 
     def for_regime(self, regime: Regime) -> Plan:
         """The same plan for a regime: what the papers change with it."""
@@ -163,38 +166,70 @@ def train_heads(
     # A step with the classification head costs nearly three times as much as one without.
     costs = [1.0 if epoch < silent else 2.8 for epoch in range(plan.epochs)]
     network.train()
-    for epoch in range(len(history), plan.epochs):
-        order = sampler.epoch(epoch)
-        rng = np.random.default_rng([plan.seed, epoch])
-        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + epoch)
-        steps: list[tuple[float, float, float]] = []
-        size = min(len(order), batch)
-        for start in range(0, len(order) - size + 1, size):
-            chosen = order[start : start + size]
-            steps.append(
-                _step(
-                    network, optimiser, taps.take(chosen), targets.take(chosen), plan, rng,
-                    generator, device, classify=epoch >= silent,
+    with half_convolutions(network, device) if plan.mixed else nullcontext():
+        for epoch in range(len(history), plan.epochs):
+            order = sampler.epoch(epoch)
+            rng = np.random.default_rng([plan.seed, epoch])
+            generator = torch.Generator(device).manual_seed(plan.seed * 1_000_003 + epoch)
+            steps: list[tuple[float, float, float]] = []
+            size = min(len(order), batch)
+            for start in range(0, len(order) - size + 1, size):
+                chosen = order[start : start + size]
+                steps.append(
+                    _step(
+                        network, optimiser, taps.take(chosen), targets.take(chosen), plan, rng,
+                        generator, device, classify=epoch >= silent,
+                    )
+                )  # fmt: skip
+                if not math.isfinite(sum(steps[-1][:2])):
+                    raise FloatingPointError(f"loss {steps[-1]} in epoch {epoch + 1}")
+                done = sum(costs[:epoch]) + costs[epoch] * (start + size) / len(order)
+                progress(done / sum(costs), history)
+            schedule.step()
+            segmentation, classification, gap = np.mean(steps, axis=0).tolist()
+            history.append(
+                Epoch(
+                    segmentation=segmentation,
+                    classification=classification if epoch >= silent else math.nan,
+                    gap=gap,
                 )
-            )  # fmt: skip
-            if not math.isfinite(sum(steps[-1][:2])):
-                raise FloatingPointError(f"loss {steps[-1]} in epoch {epoch + 1}")
-            done = sum(costs[:epoch]) + costs[epoch] * (start + size) / len(order)
-            progress(done / sum(costs), history)
-        schedule.step()
-        segmentation, classification, gap = np.mean(steps, axis=0).tolist()
-        history.append(
-            Epoch(
-                segmentation=segmentation,
-                classification=classification if epoch >= silent else math.nan,
-                gap=gap,
             )
-        )
-        if checkpoint:
-            save_progress(checkpoint, state, history)
+            if checkpoint:
+                save_progress(checkpoint, state, history)
     progress(1.0, history)
     network.eval()
     return history
+
+
+@contextmanager
+def half_convolutions(network: SuperSimpleNet, device: torch.device) -> Iterator[None]:
+    """Within it, convolutions and BatchNorm of adaptor and heads compute in bfloat16.
+
+    What they are given and what they return is float32, and so is all in between: the noise, the
+    statistics behind the classification head, its last layer, the losses, the weights. bfloat16 has
+    the range of float32, so that no loss needs scaling. The frozen backbone stays float32: its
+    features and their spread are what the exported network will see, and it runs once per image.
+    """
+    heads = network.discriminator
+    modules: list[nn.Module] = [network.feature_adaptor, heads.seg, heads.dec_head]
+    for module in modules:
+        module.forward = _in_bfloat16(module.forward, device)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward  # the class's own is behind it
+
+
+def _in_bfloat16(
+    forward: Callable[[Tensor], Tensor], device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    def run(features: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            out = forward(features)
+        return out.float()
+
+    return run
 
 
 def troubles(history: list[Epoch]) -> tuple[str, ...]:

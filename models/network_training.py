@@ -46,6 +46,8 @@ class Wishes:
     """Start from these heads: an authors' checkpoint, heads.npz or a bundle."""
     cache_bytes: int = CACHE_BYTES
     device: str = "cpu"
+    mixed: bool | None = None
+    """Convolutions of the heads in bfloat16; None: on a GPU that has it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def train_network(
         if not torch.cuda.is_available():
             raise ConfigError("--device cuda", "an NVIDIA device that torch can use", "none")
         torch.backends.cudnn.deterministic = True
+        # TensorFloat-32 is torch's default for convolutions and not what is exported.
+        torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(wishes.seed)
     found = weights.find_weights(wishes.backbone, wishes.backbone_weights, download=wishes.download)
     regime = regime_of([s.mask is not None for s in data.network_bad], wishes.regime)
@@ -146,12 +150,19 @@ def _plan(
         grid=wishes.grid or plan.grid,
         wiring=wishes.wiring,
         seed=wishes.seed,
+        mixed=_is_mixed(wishes),
     )
     heads = None
     if wishes.init is not None:
         heads = read_heads(wishes.init)
         plan = replace(plan, hidden=hidden_of(heads))
     return plan.for_regime(regime), heads
+
+
+def _is_mixed(wishes: Wishes) -> bool:
+    if wishes.mixed is None:
+        return wishes.device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return wishes.mixed
 
 
 def _reader(

@@ -79,6 +79,13 @@ def main(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    mixed: Annotated[
+        bool | None,
+        typer.Option(
+            "--mixed/--full",
+            help="Convolutions of the heads in bfloat16; default: on a GPU that has it.",
+        ),
+    ] = None,
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for features; beyond it they are recomputed.")
     ] = 4.0,
@@ -103,6 +110,7 @@ def main(
         init=init,
         cache_bytes=int(cache_gb * (1 << 30)),
         device=one_of("--device", device, ("cpu", "cuda")),
+        mixed=mixed,
     )
     resizing = cast("Resize", one_of("--resize", resize, ("area", "authors")))
     dataset = open_dataset(

@@ -127,6 +127,21 @@ def test_training_is_repeatable_lowers_the_loss_and_leaves_the_backbone_alone():
     assert outcomes[2] < outcomes[0]
 
 
+def test_convolutions_in_bfloat16_learn_about_the_same_and_leave_float32_behind():
+    histories = []
+    for mixed in (False, True, True):
+        network, taps = small_network()
+        plan = Plan(epochs=3, classification_epochs=2, batch=6, mixed=mixed)
+        histories.append(train_heads(network, taps, plan))
+        assert {value.dtype for value in network.parameters()} == {torch.float32}
+        assert all("forward" not in vars(module) for module in network.modules())
+    full, mixed, again = (history[-1] for history in histories)
+    assert mixed == again
+    assert mixed != full  # it was another arithmetic
+    for name, value in full.items():
+        assert mixed[name] == pytest.approx(value, rel=0.05, abs=0.01), name
+
+
 def test_classification_head_cannot_move_the_map_when_the_gradient_is_stopped():
     maps = []
     for classification_epochs in (0, 3):
