@@ -2,6 +2,8 @@
 installed instead of `onnxruntime`. The only importer of onnxruntime.
 """
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -112,6 +114,13 @@ class OnnxCudaEngine(OnnxEngine):
         ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "0"}),
         ("CPUExecutionProvider", {}),
     )
+
+    def _load(self, model: bytes) -> None:
+        # CUDA's libraries may lie in packages of their own, where no loader looks. What is missing
+        # is printed; whether it is needed, the session says.
+        with contextlib.redirect_stdout(sys.stderr):
+            ort.preload_dlls()
+        super()._load(model)
 
     @classmethod
     def device(cls) -> tuple[str, str]:
