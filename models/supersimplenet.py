@@ -131,6 +131,8 @@ class Discriminator(nn.Module):
 class SuperSimpleNet(nn.Module):
     """The whole network. Train through `taps`, `embed`, `adapt` and `discriminator`."""
 
+    blur: Tensor
+
     def __init__(
         self,
         backbone: Backbone,
@@ -150,6 +152,7 @@ class SuperSimpleNet(nn.Module):
         self.channels = sum(backbone.channels)
         self.feature_adaptor = FeatureAdaptor(self.channels)
         self.discriminator = Discriminator(self.channels, hidden, stop_gradient)
+        self.register_buffer("blur", blur_kernel(), persistent=False)
         for module in (*self.feature_adaptor.modules(), *self.discriminator.modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_normal_(module.weight)
@@ -188,15 +191,18 @@ class SuperSimpleNet(nn.Module):
         """(N, 3, H, W) float32 RGB 0…255 → blurred logit map (N, 1, H, W) and logit (N,)."""
         features = self.embed(*self.taps(pixels))
         logits, score = self.heads(features, self.feature_adaptor(features))
-        return upscale_and_blur(logits, (pixels.shape[-2], pixels.shape[-1])), score
+        return upscale_and_blur(logits, (pixels.shape[-2], pixels.shape[-1]), self.blur), score
 
 
-def upscale_and_blur(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+def upscale_and_blur(
+    logits: Tensor, shape: tuple[int, int], kernel: Tensor | None = None
+) -> Tensor:
     """Logit map (N, 1, h, w) → (N, 1, H, W): bilinear, then 25x25 Gaussian, sigma 4, reflected.
 
     Reflected and not zero-padded: zeros would lift the normal, negative logits at the border.
+    kernel: `blur_kernel()` where the logits are; a CUDA graph cannot fetch one from the host.
     """
-    kernel = blur_kernel().to(logits)
+    kernel = blur_kernel().to(logits) if kernel is None else kernel
     out = functional.interpolate(logits, size=shape, mode="bilinear", align_corners=False)
     out = functional.pad(out, (BLUR_RADIUS,) * 4, mode="reflect")
     out = functional.conv2d(out, kernel.view(1, 1, -1, 1))
