@@ -2,8 +2,8 @@
 
 `Gpu` is what the engine is written against; `CudaPython` and `PyCuda` do it, the latter where no
 cuda-python fits the toolkit of a board. Every status is looked at: what is no success is a
-DeviceError with CUDA's own words. Nothing here has run on a GPU of ours yet: docs/gpu.md says what
-was checked without one.
+DeviceError with CUDA's own words. docs/gpu.md says on which GPU `CudaPython` has run; `PyCuda` has
+on none yet.
 """
 
 import ctypes

@@ -1,7 +1,6 @@
 """The installed TensorRT, 10.3 to 11, behind the facades. The only importer of tensorrt.
 
-Nothing here has run on a GPU of ours yet: docs/gpu.md says what was
-checked without one.
+Nothing here has run on a GPU of ours yet: docs/gpu.md says what was checked without TensorRT.
 """
 
 import contextlib

@@ -48,7 +48,7 @@ ONLY_IN = {
         "calibration/challenges.py",
         "calibration/study_log.py",
     ),
-    "torch": ("models/",),
+    "torch": ("models/", "tools/gpu_bench.py"),
     "xgboost": ("appliance/forest.py",),
     "zmq": ("appliance/wire.py",),
     "pickle": (),

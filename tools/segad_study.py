@@ -110,7 +110,7 @@ def study(
             told = {"seed": seed, "bad": n, "variant": f"{_named(scored, ks)}, {name}"}
             yield told | _fitted(rows, columns, scored.labels, known, test, seed)
         if n >= segad.FOLDS:
-            for ks in ((0,), every):
+            for ks in dict.fromkeys(((0,), every)):
                 yield {"seed": seed, "bad": n, "gate": _named(scored, ks)} | _chosen(
                     scored, features["proposed map", ks], known, test, seed, ks
                 )
