@@ -38,6 +38,9 @@ COMMANDS: Mapping[str, Entry] = {
         "calibration.repeatability_command:main", "Do the same parts get the same answer?"
     ),
     "work": Entry("models.work:main", "The job that waits for the operator's tool."),
+    "certificate": Entry(
+        "appliance.certificate:main", "A certificate for the pages, signed by itself."
+    ),
     "users": Entry("calibration.users:main", "Who may log in to the operator's tool."),
     "replay": Entry("appliance.replay_command:main", "Judge recorded frames once more; compare."),
     "quantise": Entry("models.quantise_command:main", "An int8 network, proved, in a new bundle."),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from appliance import supervise
+from appliance import config_check, supervise
 from appliance.bundle import load_bundles
 from appliance.config import load_config, load_products
 from appliance.recipe import load_recipe
@@ -102,5 +102,6 @@ def check(config: ConfigPath = Path("config.toml")) -> None:
         sys.stdout.write(
             f"product {number}: recipe {name} ({recipe.hash[:12]}), bundle {bundles}\n"
         )
+    config_check.check(loaded)
     supervise.check_addresses(loaded)
     sys.stdout.write(f"{config}: good\n")

@@ -212,11 +212,20 @@ class Hmi(Section, frozen=True, kw_only=True):
     """Of the operator's tool, where limits are set after log-in; 0 = there is none."""
 
 
+class Tls(Section, frozen=True, kw_only=True):
+    """HTTPS: page, tool, API, metrics. Paths below root; `inspectd certificate` fills them."""
+
+    certificate: str = "keys/page.crt"
+    """PEM, the chain of its authorities after it."""
+    key: str = "keys/page.key"
+    """PEM without a passphrase, mode 0600."""
+
+
 class Metrics(Section, frozen=True, kw_only=True):
     """Figures for Prometheus, on a port of their own."""
 
     host: str = "127.0.0.1"
-    """Plain HTTP without a password: beyond this machine, put a proxy in front of it."""
+    """There is no password: whoever reaches it may read."""
     port: int = 0
     """0 = off."""
 
@@ -259,6 +268,8 @@ class Config(Section, frozen=True, kw_only=True):
     alarms: Alarms = Alarms()
     record: Record = Record()
     hmi: Hmi = Hmi()
+    tls: Tls | None = None
+    """Without this section all of them are plain HTTP."""
     metrics: Metrics = Metrics()
     wire: Wire = Wire()
     runtime: str = "run"

@@ -27,6 +27,7 @@ from appliance.disk import wanted_bytes_per_s, written_bytes_per_s
 from appliance.errors import ConfigError
 from appliance.recipe import Recipe, load_recipe
 from appliance.support import write_bundle
+from appliance.tls import files_of
 
 Grade = Literal["good", "missing", "broken"]
 
@@ -111,6 +112,7 @@ def installation(path: Path) -> Iterator[Finding]:
         yield _checked(f"product {number}", lambda name=name: _recipe(config, name))
     addresses = _checked("addresses", lambda: _addresses(config))
     yield addresses
+    yield _encryption(config)
     usage = shutil.disk_usage(config.root_dir)
     free_gb = usage.free / 1e9
     grade: Grade = "good" if free_gb >= config.record.min_free_gb else "broken"
@@ -145,6 +147,23 @@ def _recording(config: Config, products: dict[int, str]) -> Finding:
         remedy = "record fewer pictures (camera.record), zstd, or a faster disk"
         return Finding("recording", "broken", f"the policy wants {said}: {remedy}")
     return Finding("recording", "good", f"the policy wants {said}")
+
+
+def _encryption(config: Config) -> Finding:
+    """Pages: encrypted, or reachable from this machine alone."""
+    try:
+        files = files_of(config)
+        if files is not None:
+            certificate = importlib.import_module("appliance.certificate")
+            is_good, said = certificate.describe(files)
+            return Finding("tls", "good" if is_good else "broken", said)
+    except (ConfigError, ImportError) as err:
+        return Finding("tls", "broken", str(err))
+    open_hosts = sorted({config.hmi.host, config.metrics.host} - {"127.0.0.1", "::1", "localhost"})
+    if config.hmi.is_enabled and open_hosts:
+        said = f"plain HTTP on {', '.join(open_hosts)}: [tls], docs/security.md"
+        return Finding("tls", "missing", said)
+    return Finding("tls", "good", "none, and the pages are for this machine alone")
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:

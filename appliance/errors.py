@@ -3,6 +3,7 @@
     ConfigError             a human        exit 78, systemd leaves the process down
     ├─ AddressInUse         a human        as above; a supervised process: exit 1, retried
     ├─ ChipAway             a human        as above; a supervised process: exit 1, retried
+    ├─ CertificateError     a human        as above; a supervised process: exit 1, retried
     └─ ArtefactError        a human        one-shot command: exit 78; line process: `Refused`
     DeviceError             the process    close, back off, reopen; parts meanwhile end as ERROR
     └─ DeviceTimeout        the process    as above, after waiting for a named time
@@ -33,6 +34,11 @@ class AddressInUse(ConfigError):
 
 class ChipAway(ConfigError):
     """The GPIO chip is not there: never was, or an expander that comes back in a moment."""
+
+
+class CertificateError(ConfigError):
+    """A certificate or its key is missing, damaged or readable by others: it is being renewed, or
+    never came. The page is away until it is mended; the line never is."""
 
 
 class ArtefactError(ConfigError):

@@ -28,6 +28,7 @@ from appliance.hmi_view import STRIP, LiveView
 from appliance.messages import Health, Verdict, Words, camera_label
 from appliance.service import Service, be_nice
 from appliance.store import Store, where
+from appliance.tls import Files, files_of
 from appliance.wire import AsyncReceiver, Wiring
 
 T = TypeVar("T")
@@ -44,11 +45,13 @@ _RETRIES_S = (0.3, 1.0, 3.0, 3600.0)
 
 
 def main(service: Service, config: Config, name: str) -> None:
-    """Serve until stopped. Raises ConfigError before anything is served where the port is taken."""
+    """Serve until stopped. Raises ConfigError before anything is served: the port is taken, the
+    certificate cannot be used."""
+    tls = files_of(config)
     listener = listen(config.hmi.host, config.hmi.port)
     be_nice()
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
-        asyncio.run(Hmi(service, config, wiring).serve(listener))
+        asyncio.run(Hmi(service, config, wiring).serve(listener, tls))
 
 
 def expected_processes(config: Config) -> tuple[str, ...]:
@@ -77,13 +80,13 @@ class Hmi:
         self._news = asyncio.Event()
         """Something to be seen that is worth a screen before the next tick."""
 
-    async def serve(self, listener: socket.socket) -> None:
+    async def serve(self, listener: socket.socket, tls: Files | None) -> None:
         """Until the service stops, or a task meets a bug."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         self._service.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
         show = hmi_page.build(lambda: self._screen)
-        server = make_server(make_app(self._images, self._pictures.outline))
+        server = make_server(make_app(self._images, self._pictures.outline), tls)
         serving = asyncio.create_task(server.serve([listener]))
         tasks = [
             asyncio.create_task(task)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from appliance import hmi_texts
 from appliance.errors import AddressInUse
 from appliance.hmi_pictures import Images
+from appliance.tls import Files
 
 _CLOSE_S = 0.4
 """For the browsers to answer the closing of their connections."""
@@ -99,8 +100,8 @@ def make_app(
     return app
 
 
-def make_server(app: FastAPI) -> uvicorn.Server:
-    """A server that leaves signals and logging to the process."""
+def make_server(app: FastAPI, tls: Files | None) -> uvicorn.Server:
+    """A server that leaves signals and logging to the process. tls: None = plain HTTP."""
     return _Server(
         uvicorn.Config(
             app,
@@ -110,6 +111,8 @@ def make_server(app: FastAPI) -> uvicorn.Server:
             proxy_headers=False,  # anybody on the box could name the address that is locked out
             ws_per_message_deflate=False,  # costs more than a plant's network gains
             timeout_graceful_shutdown=1,
+            ssl_certfile=tls.certificate if tls else None,
+            ssl_keyfile=tls.key if tls else None,
         )
     )
 

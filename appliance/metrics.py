@@ -1,6 +1,6 @@
 """PROCESS: what everyone reports → Prometheus, on a port of its own; off unless configured.
 
-Enters: `health` of all processes, `live` of decide. Leaves: text on http://`metrics.host:port`/.
+Enters: `health` of all processes, `live` of decide. Leaves: text on http(s)://`metrics.host:port`/.
 Names and labels are made from the names in the messages, so that a new counter is there by itself.
 A process of its own, since no scrape may cost the line anything; its death is nobody's matter.
 """
@@ -20,6 +20,7 @@ from appliance.errors import AddressInUse
 from appliance.messages import Health, Verdict, Words, camera_label
 from appliance.registers import REGISTERS
 from appliance.service import Service
+from appliance.tls import files_of
 from appliance.wire import Inbox, Wiring
 
 _BEAT_NS = 100_000_000
@@ -31,7 +32,7 @@ _STATES = ("State", "OfflineReason", "FaultCode", "Epoch")
 
 
 def main(service: Service, config: Config, name: str) -> None:
-    """Serve until stopped. Raises ConfigError where the port is taken."""
+    """Serve until stopped. Raises ConfigError where the port is taken or the certificate bad."""
     others = (
         *(camera_label(name) for name in config.cameras),
         *config.workers,
@@ -39,6 +40,7 @@ def main(service: Service, config: Config, name: str) -> None:
         "record",
         *(("hmi",) if config.hmi.is_enabled else ()),
     )
+    tls = files_of(config)
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         live, healths = wiring.receiver("live"), wiring.receiver("health", *others)
         own = wiring.sender("health", "metrics")
@@ -47,7 +49,13 @@ def main(service: Service, config: Config, name: str) -> None:
         registry.register(metrics)
         settings = config.metrics
         try:
-            server, thread = start_http_server(settings.port, settings.host, registry)
+            server, thread = start_http_server(
+                settings.port,
+                settings.host,
+                registry,
+                certfile=str(tls.certificate) if tls else None,
+                keyfile=str(tls.key) if tls else None,
+            )
         except OSError as err:
             address = f"{settings.host}:{settings.port}"
             raise AddressInUse("metrics.port", f"a free port {address}", str(err)) from err

@@ -90,7 +90,7 @@ class ModbusPort:
         """Another port is the PLC's: writes are refused."""
         self.clock = clock
         self._plc, self._bank, self._on_write, self._on_shown = plc, bank, on_write, on_shown
-        self._allow = [_network(text) for text in plc.allow]
+        self._allow = allowed_networks(plc)
         self._server: asyncio.Server | None = None
         self._connections: dict[int, _Connection] = {}
         self._writer: _Connection | None = None
@@ -335,6 +335,11 @@ def _decode(code: int, body: bytes) -> ModbusPDU:
 
 def _outside(verb: str, address: int, count: int) -> str:
     return f"{verb} HR {address} to {address + count - 1}, which is outside the map"
+
+
+def allowed_networks(plc: Plc) -> list[Network]:
+    """Who may write; empty = whoever comes first. Raises ConfigError."""
+    return [_network(text) for text in plc.allow]
 
 
 def _network(text: str) -> Network:

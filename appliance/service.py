@@ -21,7 +21,7 @@ from typing import TextIO
 import structlog
 
 from appliance.config import Config, load_config
-from appliance.errors import AddressInUse, ChipAway, ConfigError
+from appliance.errors import AddressInUse, CertificateError, ChipAway, ConfigError
 
 EXIT_DONE = 0
 EXIT_NO = 1
@@ -126,7 +126,7 @@ def be_nice(least: int = 5) -> None:
 
 def exit_of(err: ConfigError, is_supervised: bool) -> int:
     """78 stays down; what may mend itself is tried again where somebody starts us afresh."""
-    is_retried = is_supervised and isinstance(err, (AddressInUse, ChipAway))
+    is_retried = is_supervised and isinstance(err, (AddressInUse, ChipAway, CertificateError))
     return EXIT_NO if is_retried else EXIT_CONFIG
 
 

@@ -24,6 +24,7 @@ import structlog
 from appliance.config import Config, load_config, load_products
 from appliance.errors import AddressInUse
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_USAGE, start_logging
+from appliance.tls import files_of
 
 _WINDOW_NS = 60_000_000_000
 _RETRY_NS = 60_000_000_000
@@ -224,19 +225,24 @@ def _lines(notify: socket.socket) -> Iterator[str]:
         yield from data.decode(errors="replace").splitlines()
 
 
+def ports(config: Config) -> Iterator[tuple[str, str, int]]:
+    """Key, host and port of all that listens."""
+    yield "plc.port", config.plc.host, config.plc.port
+    if config.hmi.is_enabled:
+        yield "hmi.port", config.hmi.host, config.hmi.port
+    if config.bus.opcua is not None:
+        yield "bus.opcua.port", config.bus.opcua.host, config.bus.opcua.port
+    if config.metrics.port:
+        yield "metrics.port", config.metrics.host, config.metrics.port
+    if config.hmi.tool_port:
+        yield "hmi.tool_port", config.hmi.host, config.hmi.tool_port
+
+
 def check_addresses(config: Config) -> None:
     """Raises ConfigError where an address that the line needs is taken."""
-    wanted = [("plc.port", config.plc.host, config.plc.port)]
-    if config.hmi.is_enabled:
-        wanted.append(("hmi.port", config.hmi.host, config.hmi.port))
-    if config.bus.opcua is not None:
-        wanted.append(("bus.opcua.port", config.bus.opcua.host, config.bus.opcua.port))
-    if config.metrics.port:
-        wanted.append(("metrics.port", config.metrics.host, config.metrics.port))
-    if config.hmi.tool_port:
-        wanted.append(("hmi.tool_port", config.hmi.host, config.hmi.tool_port))
-    for key, host, port in wanted:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    for key, host, port in ports(config):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -259,6 +265,7 @@ def run(config_path: Path) -> int:
     """The whole line in the foreground. Raises ConfigError before anything is started."""
     config = load_config(config_path)
     load_products(config)
+    files_of(config)
     check_addresses(config)
     start_logging()
     supervisor = Supervisor(config_path, config)

@@ -50,6 +50,8 @@ CHANNELS: Mapping[str, Channel] = {
     "health": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=100),
 }
 
+IPC_PATH_MOST: int = zmq.IPC_PATH_MAX_LEN
+"""Longest path of a socket on this box."""
 SETUP_ANSWER_MS = 500
 """Longest wait for decide to take the answer about a set-up."""
 
@@ -124,10 +126,10 @@ class Wiring:
             if key in self._remote:
                 return self._remote[key]
         address = f"ipc://{self._folder / name}"
-        if len(address) - len("ipc://") > zmq.IPC_PATH_MAX_LEN:
+        if len(address) - len("ipc://") > IPC_PATH_MOST:
             raise ConfigError(
                 self._folder,
-                f"a socket directory of at most {zmq.IPC_PATH_MAX_LEN - len(name) - 1} characters",
+                f"a socket directory of at most {IPC_PATH_MOST - len(name) - 1} characters",
                 f"{len(str(self._folder))}",
             )
         return address

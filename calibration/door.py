@@ -100,7 +100,13 @@ def add_door(app: FastAPI, desk: Desk) -> None:
             return await desk.run(lambda: form(text, follow, 401))
         known = {address for address, _, _ in PAGES}
         answer = RedirectResponse(follow if follow in known else PAGES[0][0], 303)
-        answer.set_cookie(COOKIE, desk.sessions.open(user), httponly=True, samesite="strict")
+        answer.set_cookie(
+            COOKIE,
+            desk.sessions.open(user),
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
         return answer
 
     @app.post("/logout")

@@ -16,6 +16,7 @@ from appliance.errors import ConfigError, DeviceError
 from appliance.hmi import expected_processes
 from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.service import Service, be_nice
+from appliance.tls import Files, files_of
 from appliance.wire import AsyncReceiver, Wiring
 from calibration import (
     control,
@@ -46,13 +47,16 @@ def main(service: Service, config: Config, name: str) -> None:
     """Serve until stopped. Raises ConfigError before anything is served."""
     if not config.hmi.tool_port:
         raise ConfigError("config.toml: hmi.tool_port", "a port for the tool", "0")
+    tls = files_of(config)
     listener = listen(config.hmi.host, config.hmi.tool_port, "hmi.tool_port")
     be_nice()
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
-        asyncio.run(_serve(service, config, wiring, listener))
+        asyncio.run(_serve(service, config, wiring, listener, tls))
 
 
-async def _serve(service: Service, config: Config, wiring: Wiring, listener: socket.socket) -> None:
+async def _serve(
+    service: Service, config: Config, wiring: Wiring, listener: socket.socket, tls: Files | None
+) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     service.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
     try:
@@ -60,7 +64,7 @@ async def _serve(service: Service, config: Config, wiring: Wiring, listener: soc
     except DeviceError as err:
         raise ConfigError(config.data_dir / "people.db", "a usable database", str(err)) from err
     build(desk)
-    server = make_server(make_app(desk.images, desk.outline, lambda app: add_door(app, desk)))
+    server = make_server(make_app(desk.images, desk.outline, lambda app: add_door(app, desk)), tls)
     processes = wiring.async_receiver("health", *expected_processes(config))
 
     async def follow(heard: AsyncReceiver) -> None:
