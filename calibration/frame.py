@@ -167,7 +167,7 @@ def _top(desk: Desk, here: str, user: User) -> ui.element | None:
                 live.on(
                     "click",
                     js_handler="(e) => { e.preventDefault(); "
-                    f"location.href = `http://${{location.hostname}}:{port}/`; }}",
+                    f"location.href = `${{location.protocol}}//${{location.hostname}}:{port}/`; }}",
                 )
         if user.role >= Role.TECHNICIAN:
             with ui.element("button").classes("plain").props('type="button"') as ask:

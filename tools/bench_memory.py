@@ -16,14 +16,14 @@ from tools.bench_line import BenchLine, Ear, numbered
 from tools.bench_row import Row, figure
 
 _RATE_HZ = 500.0
-_FILL_S = 40.0
+FILL_S = 40.0
 _SAMPLE_S = 0.5
 _ENOUGH_PARTS = 100_000
 _MUST_BYTES = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class Sample:
     """One look at one process."""
 
     parts: int
@@ -35,23 +35,41 @@ class _Sample:
 
 def memory(seconds: float) -> list[Row]:
     """`seconds` of 500 parts/s after 40 s that fill up what is remembered."""
-    taken: dict[str, list[_Sample]] = {}
+    taken: dict[str, list[Sample]] = {}
     camera = {"rate_hz": _RATE_HZ}
     with BenchLine(numbered, 16, trigger="free", camera=camera) as line, Ear(line) as ear:
         line.start()
         ear.await_ready()
         line.start_plc("--ring", "free", "--forever", "--scan-ms", "10")
         ear.await_parts(1)
-        ear.sleep(_FILL_S)
+        ear.sleep(FILL_S)
+        rings = _files(line)
         for _ in range(max(3, int(seconds / _SAMPLE_S))):
             for process, pid in line.pids().items():
-                look = _look(pid, ear.figure("verdicts"))
-                taken.setdefault(process, []).append(look)
+                sample = look(pid, ear.figure("verdicts"))
+                taken.setdefault(process, []).append(sample)
             ear.sleep(_SAMPLE_S)
-    return [*(_row(process, samples) for process, samples in sorted(taken.items())), _equal(taken)]
+        rings_after = _files(line)
+    shared = Row(
+        bench="memory",
+        what="files in shared memory, more or fewer",
+        value=rings_after - rings,
+        unit="files",
+        must=0.0,
+        spread={"at the end": rings_after},
+    )
+    return [
+        *(_row(process, samples) for process, samples in sorted(taken.items())),
+        _equal(taken),
+        shared,
+    ]
 
 
-def _row(process: str, samples: list[_Sample]) -> Row:
+def _files(line: BenchLine) -> int:
+    return len(list(line.config.rings_dir.iterdir()))
+
+
+def _row(process: str, samples: list[Sample]) -> Row:
     first, last = samples[0], samples[-1]
     parts = last.parts - first.parts
     per_part, bound = slope([s.parts for s in samples], [s.bytes for s in samples])
@@ -72,7 +90,7 @@ def _row(process: str, samples: list[_Sample]) -> Row:
     )
 
 
-def _equal(taken: dict[str, list[_Sample]]) -> Row:
+def _equal(taken: dict[str, list[Sample]]) -> Row:
     """Descriptors and threads at both ends."""
     pairs = {process: (samples[0], samples[-1]) for process, samples in sorted(taken.items())}
     descriptors = {
@@ -112,9 +130,10 @@ def _status(pid: int) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines)
 
 
-def _look(pid: int, parts: int) -> _Sample:
+def look(pid: int, parts: int) -> Sample:
+    """One process, now, after so many parts. Raises OSError, KeyError where it has just ended."""
     fields = _status(pid)
-    return _Sample(
+    return Sample(
         parts=parts,
         bytes=private_bytes(pid),
         resident_bytes=1024 * int(fields["VmRSS"].split()[0]),

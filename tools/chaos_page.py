@@ -51,7 +51,8 @@ while a failure lasts.</caption><thead><tr>{headings}</tr></thead><tbody>
 
 
 def _row(row: dict[str, Any]) -> str:
-    note = f'<div class="small">{html.escape(row["note"])}</div>' if row["note"] else ""
+    said = html.escape(": ".join(filter(None, (row["row"], row["note"]))))
+    note = f'<div class="small">{said}</div>'
     why = f'<div class="small">{html.escape(row["why"])}</div>' if row["why"] else ""
     cells = (
         f"<td>{html.escape(row['failure'])}{note}</td>",
