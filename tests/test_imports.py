@@ -32,6 +32,7 @@ ONLY_IN = {
         "models/",
         "tools/bench",
         "tools/chaos_pictures.py",
+        "tools/gpu_bench.py",
     ),
     "onnxruntime": ("appliance/engine_onnx.py", "models/", "tools/bench_runtimes.py"),
     "openvino": ("appliance/engine_openvino.py", "models/"),
