@@ -1,5 +1,7 @@
 """Heat, from directory trees as Linux lays them out; real numbers of the machines named."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,36 @@ def test_without_a_driver_no_gpu_is_asked() -> None:
     gpu = NvidiaThrottle("libno-such-driver.so.1")
     assert gpu.cards == 0
     assert gpu.look() == ""
+
+
+NVML = """
+#include <stdlib.h>
+int nvmlInit_v2(void) { return getenv("NVML_IS_AWAY") != NULL; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **card) {
+    *card = (void *)(size_t)(0x700000000000 + index);  /* a handle needs all its bits */
+    return 0;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *card, unsigned long long *reasons) {
+    const char *told = getenv("NVML_REASONS");
+    *reasons = card == (void *)0x700000000001 && told ? strtoull(told, 0, 16) : 0x4;
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_a_card_says_why_its_clock_is_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library with the names and types of nvml.h: no card is here."""
+    library = str(tmp_path / "libnvidia-ml.so.1")
+    command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", library]
+    subprocess.run(command, input=NVML, text=True, check=True)
+    gpu = NvidiaThrottle(library)
+    assert gpu.cards == 2 and gpu.look() == "", "a power cap is how a card works"
+    monkeypatch.setenv("NVML_REASONS", "44")
+    assert gpu.look() == "GPU 1: hardware thermal slowdown"
+    monkeypatch.setenv("NVML_REASONS", "a8")
+    said = "GPU 1: hardware slowdown, software thermal slowdown, power brake"
+    assert gpu.look() == said
+    monkeypatch.setenv("NVML_IS_AWAY", "1")
+    assert NvidiaThrottle(library).cards == 0

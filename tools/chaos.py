@@ -28,6 +28,9 @@ from tools.chaos_page import page
 from tools.chaos_plays import NotHereError
 from tools.chaos_rows import NOT_YET, ROWS, Row
 
+_BUSY = frozenset({Reason.LATE, Reason.QUEUE_FULL})
+"""What a loaded machine does to parts that no failure has struck: safe, and too slow."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -133,7 +136,7 @@ def judge(name: str, row: Row, scene: Scene, begun_ns: int) -> Outcome:
         *([f"{lies} parts accepted that were not scored"] * bool(lies)),
         *([f"{open_parts} parts without a verdict or a row"] * bool(open_parts)),
         *([f"unaccounted is {unaccounted}"] * (unaccounted != 0)),
-        *(f"reason {reason}" for reason in sorted(strange)),
+        *(f"reason {reason}" for reason in sorted(strange - _BUSY)),
     ]
     is_expected = row.shown is not None or bool(row.reasons)
     if is_expected and detected_ms is None:
@@ -146,6 +149,7 @@ def judge(name: str, row: Row, scene: Scene, begun_ns: int) -> Outcome:
         )
         if figure is not None and limit and figure > limit
     ]
+    slow += [f"reason {reason}" for reason in sorted(strange & _BUSY)]
     return Outcome(
         row=name,
         failure=row.failure,
