@@ -118,8 +118,9 @@ class LivePage:
                         self._t1 = Text("t1")
                         self._t2 = Text("t2")
                 ui.label(texts.WHY).classes("caps why-title")
-                self._detail = Text("detail")
-                self._reasons = [Text("reason-row") for _ in range(4)]
+                with Block("reasons"):
+                    self._detail = Text("detail")
+                    self._reasons = [Text("reason-row") for _ in range(4)]
                 with Block("facts"):
                     self._decides = Text("fact")
                     self._latency_part = Text("fact")
