@@ -9,12 +9,15 @@ Four laws, each side counted by another process:
 
 A law that is broken adds to `unaccounted`, which everybody can see and which must stay 0. An
 answer may be late: it is owed until `patience_ns` after the part's deadline, and forgiven where
-the process that owed it has died meanwhile (that is an event of its own, counted elsewhere).
+the process that owed it has died meanwhile (that is an event of its own, counted elsewhere), and so
+is what infer owes for a frame of a camera that died: nobody knows whether its last one got there.
 Answers that come twice or for nobody are counted by whoever holds the parts (parts.py).
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+
+from appliance.messages import camera_label
 
 Debtor = str
 """A process, as in `Health.process`."""
@@ -79,7 +82,7 @@ class Ledger:
         """A process reported health; a new life owes nothing that the old one owed."""
         if self._lives.get(debtor) != life:
             self._lives[debtor] = life
-            for key in [k for k in self._owed if k[0] == debtor]:
+            for key in [k for k in self._owed if debtor in _involved(k)]:
                 del self._owed[key]
 
     def owe(self, debtor: Debtor, part_id: int, deadline_ns: int, camera: str = "") -> None:
@@ -134,7 +137,7 @@ class Ledger:
         self.overdue = sum(1 for deadline in open_deadlines_ns if deadline + _GRACE_NS < now_ns)
         self.vanished = abs(self.pending - len(open_deadlines_ns))
         for key in [k for k, due_ns in self._owed.items() if due_ns < now_ns]:
-            if alive is None or key[0] in alive:
+            if alive is None or all(process in alive for process in _involved(key)):
                 del self._owed[key]
                 self.unanswered += 1
             else:
@@ -169,3 +172,9 @@ class Ledger:
             "rows_skipped": self.rows_skipped,
             "unaccounted": self.unaccounted,
         }
+
+
+def _involved(debt: tuple[Debtor, int, str]) -> tuple[Debtor, ...]:
+    """Who must live on for this debt to be one: the debtor, and whoever handed the frame to it."""
+    debtor, _, camera = debt
+    return (debtor, camera_label(camera)) if camera else (debtor,)

@@ -72,6 +72,18 @@ def test_death_forgives_the_debts_of_that_process_alone() -> None:
     assert ledger.unanswered == 1
 
 
+def test_a_camera_that_died_or_is_silent_takes_the_debts_for_its_frames_with_it() -> None:
+    ledger = Ledger()
+    for camera in ("top", "side"):
+        ledger.seen_alive(f"camera:{camera}", 100)
+        ledger.owe("infer", 1, 1 * S, camera)
+    ledger.check(60 * S, [], True, ["infer", "camera:side"])
+    assert ledger.unanswered == 1, "of side, which lives"
+    ledger.seen_alive("camera:top", 101)
+    ledger.check(120 * S, [], True)
+    assert ledger.unanswered == 1
+
+
 def test_rows_are_pending_until_the_recorder_was_well_for_five_seconds() -> None:
     ledger = Ledger()
     ledger.row_sent(1, 0)

@@ -355,6 +355,22 @@ def test_decide_restarted_while_the_plc_holds_trigger(world: World) -> None:
     world.part()
 
 
+@pytest.mark.parametrize("back_ms", [400, 12_000])
+def test_a_frame_that_died_with_its_camera_is_no_debt_of_infer(
+    world: World, back_ms: float
+) -> None:
+    """decide heard of it, infer did not: what the camera's last breath was is not known."""
+    world.plan = lambda part_id: Plan(infer="silent") if part_id == 1 else Plan()
+    part_id = world.until_ready().part()
+    world.run(30)
+    world.kill(world.camera, back_ms)
+    world.idle(int(back_ms) + 8000)
+    verdict = world.verdicts[part_id].verdict
+    assert (verdict.word, verdict.reason) == (Word.ERROR, Reason.LATE)
+    assert world.unaccounted == 0
+    world.until_ready()
+
+
 def test_camera_restarted_with_a_part_open(world: World) -> None:
     world.plan = lambda part_id: Plan(camera_ms=100)
     part_id = world.until_ready().part()

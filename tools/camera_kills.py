@@ -43,10 +43,15 @@ def kill_camera(kills: int, seed: int = 1) -> dict[str, Any]:
         scene.begin()
         rings = scene.line.config.rings_dir
         before = len(list(rings.iterdir()))
-        for _ in range(kills):
+        for number in range(kills):
             time.sleep(draw.uniform(0, _LONGEST_WAIT_S))
             scene.kill("camera")
-            scene.await_accepted(1)
+            try:
+                scene.await_accepted(1)
+            except NotMeasuredError as err:
+                said = scene.ear.words.ledger if scene.ear.words else {}
+                broken = {name: count for name, count in said.items() if count}
+                raise NotMeasuredError(f"{err}\nkill {number + 1}, ledger {broken}") from err
         scene.end()
         open_parts = scene.open_parts()
         ledger = scene.ear.words.ledger if scene.ear.words else {}
