@@ -192,6 +192,9 @@ class Record(Section, frozen=True, kw_only=True):
     max_age_days: float = 0.0
     """Images and recordings go when they are older; 0 = by free space alone. From 1.5 times
     `min_free_gb` down the oldest go as well, OK before UNCERTAIN before ERROR before NG."""
+    stop_when_lossy: bool = False
+    """True: no part (OfflineReason 12) while rows or pictures cannot be kept, for sites that must
+    keep them; it ends by itself. False: inspection goes on, and ArchiveLossy says so."""
     max_images: int = 20000
     """Oldest images go first beyond this number."""
     grace_ms: int = 2000

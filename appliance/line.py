@@ -570,6 +570,11 @@ class Line:
         peer = self.setups.peers[label]
         return peer.is_fresh(now_ns, limit_ns) and peer.is_serving
 
+    def _is_lossy(self, now_ns: int) -> bool:
+        """Rows or pictures are not kept now, or were not a moment ago."""
+        is_recording = self._rows.is_recording(now_ns)
+        return self._rows.archive.is_lossy or not is_recording or self._journal.lost > 0
+
     def _follow(self, now_ns: int) -> None:
         """Derive state, offline reason, fault and bits from what is known now."""
         conditions, setups, challenge = self.conditions, self.setups, self.challenge
@@ -589,9 +594,7 @@ class Line:
         if self._is_continuous:
             self._move(Event.STOP if self._is_stopped else Event.START_CONTINUOUS)
 
-        archive = self._rows.archive
         is_recorder_ok = self._rows.is_recording(now_ns)
-        is_lossy = archive.is_lossy or not is_recorder_ok or self._journal.lost > 0
         is_throttled = bool(self.throttled or self._hot_workers)
         alarms = self.alarms.raised
         conditions.status2 = bits_of(
@@ -601,8 +604,8 @@ class Line:
                 Status2.SIMULATED: self._is_simulated,
                 Status2.CAMERA_OK: facts.is_camera_ok,
                 Status2.MODEL_OK: facts.is_infer_ok and facts.refusal is None,
-                Status2.DISK_LOW: archive.is_disk_low,
-                Status2.ARCHIVE_LOSSY: is_lossy,
+                Status2.DISK_LOW: self._rows.archive.is_disk_low,
+                Status2.ARCHIVE_LOSSY: self._is_lossy(now_ns),
                 Status2.CHALLENGE_DUE: challenge.due_since_s is not None,
                 Status2.CHALLENGE_FAILED: challenge.is_failed,
                 Status2.DRIFT_WARN: challenge.drift,
@@ -653,6 +656,7 @@ class Line:
             is_reject_missing=self.gate.check(now_ns),
             is_stalled=now_ns < self._stalled_until_ns,
             is_budget_spent=bool(self.spent_budgets),
+            is_unkept=self._config.record.stop_when_lossy and self._is_lossy(now_ns),
             is_stopped=self._is_stopped or self._is_halted,
             is_ended=self._is_ended,
         )

@@ -38,6 +38,8 @@ class Facts:
     is_reject_missing: bool
     is_stalled: bool
     is_budget_spent: bool
+    is_unkept: bool
+    """Rows or pictures cannot be kept, and the policy wants no part without."""
     is_stopped: bool
     """Stopped or halted by a person or the PLC."""
     is_ended: bool
@@ -85,7 +87,7 @@ def offline_of(facts: Facts, is_locked: bool, is_association_lost: bool) -> Offl
         (facts.is_stopped, OfflineReason.STOPPED_BY_PERSON),
         (is_locked, OfflineReason.CHALLENGE_LOCK),
         (is_association_lost, OfflineReason.ASSOCIATION_LOST),
-        (facts.is_journal_bad, OfflineReason.STORAGE_POLICY),
+        (facts.is_journal_bad or facts.is_unkept, OfflineReason.STORAGE_POLICY),
     )
     return next((reason for is_so, reason in causes if is_so), OfflineReason.NONE)
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from appliance.codes import CommandError, Control, Reason, Status1, Word
-from appliance.config import Camera, Config, Engine, Plc
+from appliance.config import Camera, Config, Engine, Plc, Record
 from appliance.config_challenge import ChallengePlan
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
@@ -131,6 +131,7 @@ class World:
     challenge: ChallengePlan = field(default=ChallengePlan())
     plan: Callable[[int], Plan] = field(default=lambda part_id: Plan())
     cameras: tuple[str, ...] = ("top",)
+    record_policy: Record = field(default=Record())
     workers: int = 1
     """infer processes; frames are dealt out in turn to those that live."""
     view: Callable[[int, str], Plan] | None = None
@@ -148,6 +149,7 @@ class World:
             engine=Engine(kind="null", workers=self.workers),
             plc=Plc(results=self.results),
             challenge=self.challenge,
+            record=self.record_policy,
         )
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0

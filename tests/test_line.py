@@ -21,6 +21,7 @@ from appliance.codes import (
     Status2,
     Word,
 )
+from appliance.config import Record
 from appliance.journal import acq_id
 from appliance.messages import Health, NoFrame, Stored
 from appliance.parts import Judgement
@@ -284,6 +285,21 @@ def test_rows_without_a_recorder_are_pending_and_no_fault(world: World) -> None:
     assert set(world.rows) == {1}
     assert world.unaccounted == 0
     assert not world.has(Status1.WARNING)
+
+
+def test_a_site_that_must_keep_everything_makes_no_part_while_it_cannot() -> None:
+    with World(record_policy=Record(stop_when_lossy=True)) as world:
+        world.until_ready().part()
+        world.read()
+        world.kill(world.record, back_ms=5000)
+        world.idle(2000)
+        assert not world.is_ready
+        assert world.bank.number("OfflineReason") == OfflineReason.STORAGE_POLICY
+        assert world.bank.number("FaultCode") == FaultCode.NONE
+        world.idle(6000)
+        assert world.is_ready
+        assert set(world.rows) == {1}
+        assert world.unaccounted == 0
 
 
 def test_verdicts_beyond_what_can_be_kept_are_counted(

@@ -23,6 +23,7 @@ WELL = Facts(
     is_reject_missing=False,
     is_stalled=False,
     is_budget_spent=False,
+    is_unkept=False,
     is_stopped=False,
     is_ended=False,
 )
@@ -55,6 +56,7 @@ REASONS = [
     ({"is_using": False, "is_infer_ok": False}, OfflineReason.ENGINE),
     ({"is_stopped": True}, OfflineReason.STOPPED_BY_PERSON),
     ({"is_journal_bad": True}, OfflineReason.STORAGE_POLICY),
+    ({"is_unkept": True}, OfflineReason.STORAGE_POLICY),
 ]
 
 
