@@ -26,8 +26,9 @@ _SIZE = (3000, 4096)
 _DEFECT_PX = 12
 _NETWORK = (256, 256)
 _TILES = Tiles(height_px=768, width_px=768, overlap_px=96)
-_EPOCHS = {"whole": 540, "tiles": 18}
-"""A plate is one image where it is seen whole and 30 where it is cut: as many passes for both."""
+_EPOCHS = {"whole": 120, "tiles": 18}
+"""A plate is one image where it is seen whole and 30 where it is cut. Whole, 540 epochs were tried:
+after 219 the training said that defects lie 0.00 above normal pixels."""
 _DARKER = 25
 """Grey levels between a pit and the plate around it."""
 _GOOD, _TEST_GOOD, _BAD = 4, 12, 10
