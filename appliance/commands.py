@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from appliance import config_check, supervise
-from appliance.bundle import load_bundles
+from appliance import supervise
 from appliance.config import load_config, load_products
-from appliance.recipe import load_recipe
 from appliance.service import run_process
 
 PROCESSES = ("camera", "infer", "decide", "bus", "record", "hmi", "tool", "metrics")
@@ -93,6 +91,11 @@ def units(config: ConfigPath = Path("config.toml")) -> None:
 @config.command()
 def check(config: ConfigPath = Path("config.toml")) -> None:
     """Check every key, file, port and hash without starting anything."""
+    # Here: every process of the line comes through this file, and few of them need all of this.
+    from appliance import config_check
+    from appliance.bundle import load_bundles
+    from appliance.recipe import load_recipe
+
     loaded = load_config(config)
     products = load_products(loaded)
     for number, name in sorted(products.items()):

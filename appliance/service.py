@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 import structlog
 
@@ -93,11 +92,11 @@ class Service:
                 channel.sendto(text.encode(), address)
 
 
-def start_logging(level: int = logging.INFO, stream: TextIO = sys.stderr) -> None:
+def start_logging() -> None:
     """One line per event on stderr: for people on a terminal, with journald priority elsewhere."""
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=True)
-        if stream.isatty()
+        if sys.stderr.isatty()
         else structlog.processors.LogfmtRenderer(key_order=("level", "process", "event"))
     )
     structlog.configure(
@@ -107,8 +106,8 @@ def start_logging(level: int = logging.INFO, stream: TextIO = sys.stderr) -> Non
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
 

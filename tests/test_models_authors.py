@@ -14,16 +14,22 @@ from models import evaluate, export_model, weights
 from models.checkpoints import put_heads, read_heads, save_heads
 from models.exact import ExactSuperSimpleNet
 from models.export_model import load_network
-from tests.naive_network import features_of, heads_of, random_weights
+from tests.naive_network import Weights, features_of, heads_of, random_weights
 
 SIZES = [(256, 256), (640, 232), (320, 192)]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> tuple[Path, Path]:
-    """weights.pt of the authors and a torchvision file, both random."""
+def drawn() -> tuple[Weights, Weights]:
+    """Backbone and heads, both random."""
+    return random_weights(hidden=1024, seed=0)
+
+
+@pytest.fixture(scope="module")
+def files(drawn, tmp_path_factory) -> tuple[Path, Path]:
+    """weights.pt of the authors and a torchvision file."""
     folder = tmp_path_factory.mktemp("weights")
-    backbone, heads = random_weights(hidden=1024, seed=0)
+    backbone, heads = drawn
     torch.save(backbone, folder / "wide.pth")
     torch.save(heads, folder / "weights.pt")
     return folder / "weights.pt", folder / "wide.pth"
@@ -34,8 +40,8 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_checkpoints_give_what_the_naive_network_gives(files, size):
-    backbone, heads = random_weights(hidden=1024, seed=0)
+def test_checkpoints_give_what_the_naive_network_gives(files, drawn, size):
+    backbone, heads = drawn
     pixels = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) * 255
     with torch.inference_mode():
         features = features_of(pixels, backbone)

@@ -1,5 +1,7 @@
 """The exact graph and its ONNX export give what the plain network gives."""
 
+from functools import cache
+
 import numpy as np
 import onnx
 import pytest
@@ -73,10 +75,16 @@ def test_exact_graph_of_a_resnet(name, channels):
     assert abs(float(fast[1] - plain[1])) < 1e-3
 
 
+@cache
+def exported(size: tuple[int, int]) -> tuple[SuperSimpleNet, torch.Tensor, onnx.ModelProto]:
+    """A network, pictures for it, and its graph, which takes seconds to make."""
+    network, pixels = random_network(size, grid=1)
+    return network, pixels, export_exact(network, size)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_onnx_equals_torch_on_both_runtimes(size):
-    network, pixels = random_network(size, grid=1)
-    model = export_exact(network, size)
+    network, pixels, model = exported(size)
     assert {node.op_type for node in model.graph.node}.isdisjoint({"Resize", "BatchNormalization"})
     for batch in (1, 2):
         with torch.inference_mode():
@@ -103,8 +111,7 @@ def run_openvino(model: bytes, pixels: np.ndarray) -> list[np.ndarray]:
 
 
 def test_export_names_no_path_of_the_machine_it_ran_on():
-    network, _ = random_network((64, 64), grid=1)
-    model = export_exact(network, (64, 64)).SerializeToString()
+    model = exported(SIZES[0])[2].SerializeToString()
     assert b"site-packages" not in model
     assert b"/models/" not in model
 
