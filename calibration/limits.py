@@ -23,6 +23,7 @@ from calibration.bounds import (
     advice,
     escape_ppm,
     most_missed,
+    percent,
     share,
     upper_bound,
 )
@@ -195,9 +196,29 @@ def propose(parts: Parts, target: Target, guard_band: float = 0.0) -> Proposal:
     )
     overkill = upper_bound(allowed, len(good), target.confidence)
     t2 = None if upper is None else float(upper)
+    if not groups:
+        words += _good_alone(good, target)
     if t1 is not None and t2 is not None:
         t1, t2 = _ordered(t1, t2, guard_band)
     return Proposal(t1, t2, tuple(words), proved, overkill)
+
+
+def _good_alone(good: Floats, target: Target) -> list[str]:
+    """What good parts without any bad one are good for: a person may set NG by it, knowing that it
+    promises nothing of escapes."""
+    most = percent(target.max_overkill)
+    said: list[str] = []
+    if (proved := overkill_limit(good, target.max_overkill, target.confidence)) is not None:
+        said.append(
+            f"NG from {float(proved):.4f} up: at most {most} of the good parts are rejected, with "
+            f"{target.confidence:.0%} confidence"
+        )
+    if (conformal := conformal_limit(good, target.max_overkill)) is not None:
+        said.append(
+            f"NG from {float(conformal):.4f} up: the next good part is rejected with a chance of "
+            f"at most {most}, on the average over all samples (split conformal)"
+        )
+    return said
 
 
 def _ordered(t1: float, t2: float, guard_band: float) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from calibration.limits import (
     overkill_limit,
     propose,
 )
+from calibration.tradeoff import false_alarms_at
 
 RUNS = 10_000
 TYPES = {"scratch": (3.0, 1.0), "dent": (2.0, 1.5), "stain": (4.0, 2.0)}
@@ -100,6 +101,19 @@ def proposal(runs: int, *, per_type: bool) -> dict[str, float]:
     return {name: count / runs for name, count in holds.items()}
 
 
+def alarms(runs: int, recall: float) -> float:
+    """`false_alarms_at`, the choice of its limit by the bad parts included."""
+    rng = np.random.default_rng(8)
+    holds = 0
+    for _ in range(runs):
+        parts = draw(rng, 200, 60, ("dent",))
+        bad = np.sort(parts.bad)
+        limit = bad[len(bad) - int(np.ceil(round(recall * len(bad), 9)))]
+        seen = false_alarms_at(parts, recall, CONFIDENCE)
+        holds += bool(above(limit) <= seen.upper)
+    return holds / runs
+
+
 # ---- bounds of fresh parts -----------------------------------------------------------------
 
 
@@ -163,6 +177,7 @@ def rows(runs: int) -> Mapping[str, Callable[[], dict[str, float]]]:
         },
         "both, every type by itself, guard band": lambda: proposal(runs, per_type=True),
         "both, types pooled, guard band": lambda: proposal(runs, per_type=False),
+        "false alarms where 95 % of the bad are found": lambda: {"alarms": alarms(runs, 0.95)},
         "any limits, judged by fresh parts": lambda: fresh(runs, 1),
         "the best of three planned looks": lambda: fresh(runs, 3),
         "four openings of the same verify parts, all": lambda: {"escapes": opened_again(runs)},

@@ -99,13 +99,15 @@ def test_the_example_configuration_loads() -> None:
 
 def test_the_snippets_of_the_first_line_load(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "first-line.md").read_text(encoding="utf-8")
-    products, recipe, camera = (body for kind, body in FENCE.findall(text) if kind == "toml")
+    products, recipe, tool, camera = (body for kind, body in FENCE.findall(text) if kind == "toml")
     (tmp_path / "a.toml").write_text(products)
     assert read_toml(tmp_path / "a.toml", Products).product[0].recipe == "plate/1"
     (tmp_path / "b.toml").write_text(recipe)
     assert read_toml(tmp_path / "b.toml", Recipe).camera["top"].exposure_us == 800.0
-    (tmp_path / "c.toml").write_text(f'root = "."\ndeadline_ms = 200\n{camera}')
-    assert load_config(tmp_path / "c.toml").camera[0].faults.delay_ms == 300
+    (tmp_path / "c.toml").write_text(f'root = "."\ndeadline_ms = 200\n{tool}{camera}')
+    config = load_config(tmp_path / "c.toml")
+    assert config.camera[0].faults.delay_ms == 300
+    assert (config.hmi.tool_port, config.record.images) == (8081, "all")
 
 
 def test_the_snippets_about_several_cameras_load(tmp_path: Path) -> None:

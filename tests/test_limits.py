@@ -52,6 +52,10 @@ def test_the_conformal_limit_rejects_no_more_good_parts_than_it_says(
     assert rejected >= rate - 1 / (count + 1) - three_errors
 
 
+def test_false_alarms_at_a_share_of_the_bad_keep_their_bound() -> None:
+    assert truth.alarms(FEW, 0.95) >= least(FEW)
+
+
 @pytest.mark.parametrize("per_type", [True, False])
 def test_a_proposal_keeps_all_it_states_choice_of_limits_included(per_type: bool) -> None:
     covered = truth.proposal(FEW, per_type=per_type)
@@ -111,8 +115,17 @@ def test_too_few_parts_give_no_limit_and_the_number_that_would_do() -> None:
 
 
 def test_without_bad_parts_nothing_is_said_of_escapes() -> None:
-    proposal = propose(draw(np.random.default_rng(0), 200, 0), Target())
-    assert proposal.t1 is None and "no bad parts" in proposal.advice[0]
+    parts = draw(np.random.default_rng(0), 200, 0)
+    proposal = propose(parts, Target(max_overkill=0.05))
+    assert proposal.t1 is None and not proposal.is_proved and "no bad parts" in proposal.advice[0]
+    proved = overkill_limit(parts.good, 0.05, 0.95)
+    conformal = conformal_limit(parts.good, 0.05)
+    assert proved is not None and conformal is not None and conformal < proved
+    assert f"NG from {float(proved):.4f} up: at most 5 % of the good" in proposal.advice[2]
+    assert f"NG from {float(conformal):.4f} up: the next good part" in proposal.advice[3]
+    assert (
+        len(propose(draw(np.random.default_rng(0), 10, 0), Target(max_overkill=0.05)).advice) == 2
+    )
 
 
 def test_one_limit_without_the_other_is_no_proof() -> None:
