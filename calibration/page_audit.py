@@ -46,8 +46,19 @@ def _readable(desk: Desk) -> Iterator[Entry]:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.utc_ns / 1e9))
-    old, new = (_short(value) for value in (entry.old, entry.new))
+    old, new = (_short(value) for value in changed(entry.old, entry.new))
     return (str(entry.number), when, entry.who, entry.what, entry.subject, old, new, entry.reason)
+
+
+def changed(old: object, new: object) -> tuple[object, object]:
+    """Of two tables what differs; whatever else as it is."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return old, new
+    same = {key for key, value in old.items() if key in new and new[key] == value}
+    before, after = (
+        {key: value for key, value in told.items() if key not in same} for told in (old, new)
+    )
+    return before, after
 
 
 def _short(value: object) -> str:
