@@ -33,8 +33,8 @@ from appliance.wire import AsyncReceiver, Wiring
 
 T = TypeVar("T")
 TICK_S = 0.1
-SOONEST_S = 0.05
-"""Least time between two screens: at most 20 a second."""
+SOONEST_S = 0.03
+"""Least time between two screens: at most 33 a second."""
 PICTURE_S = 0.08
 """Least time between two pictures of the newest part: at most 12 a second."""
 LOOK_S = 0.25
@@ -148,9 +148,9 @@ class Hmi:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + PICTURE_S
-            is_idle = not (Client.instances and await self._make_those_due())
-            await asyncio.sleep(due - loop.time())
-            if is_idle:
+            if Client.instances and await self._make_those_due():
+                await asyncio.sleep(due - loop.time())
+            else:
                 await _within(self._came, LOOK_S)
 
     async def _make_those_due(self) -> bool:
