@@ -143,6 +143,8 @@ class LivePage:
             with Block("panel processes"):
                 ui.label(texts.HEALTH).classes("caps")
                 self._process_list = Block("process-list")
+                ui.label(texts.WORDS_TITLE).classes("caps plc-title")
+                self._plc_words = Text("plc-words")
                 self._processes: list[tuple[Block, Text, Text, Text]] = []
 
     def _strip(self) -> None:
@@ -242,6 +244,7 @@ class LivePage:
             block.set(tile.tone)
             label.set(tile.label)
             value.set(tile.value)
+        self._plc_words.set(screen.plc_words)
         self._latency_title.set(screen.latency_title)
         for (block, label, value), tile in zip(self._latency, screen.latency, strict=True):
             block.set(tile.tone)

@@ -101,4 +101,6 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     latency_title: str
     latency: tuple[Tile, ...]
     processes: tuple[ProcessView, ...]
+    plc_words: str
+    """Bits that the PLC reads, each with a lamp."""
     skipped: str

@@ -1,6 +1,6 @@
 """Every text that a page shows, in one table: a translation is another file like this one."""
 
-from appliance.codes import FaultCode, OfflineReason, Reason, State, Word
+from appliance.codes import FaultCode, OfflineReason, Reason, State, Status1, Word
 
 TITLE = "inspectd"
 NO_DATA = "–"
@@ -155,6 +155,20 @@ BROKEN_LAWS = {
     "rows_missing": "rows missing",
     "rows_doubled": "rows twice",
 }
+
+WORDS_TITLE = "Words to the PLC"
+LAMPS = ("\N{WHITE CIRCLE}", "\N{BLACK CIRCLE}")
+STATUS_WORDS = (
+    (Status1.TRIGGER_READY, "TriggerReady"),
+    (Status1.TRIGGER_ACK, "TriggerAck"),
+    (Status1.BUSY, "Busy"),
+    (Status1.RESULT_VALID, "ResultValid"),
+    (Status1.PASS, "Pass"),
+    (Status1.FAIL, "Fail"),
+    (Status1.WARNING, "Warning"),
+    (Status1.FAULT, "Fault"),
+)
+"""Bits of HR 100 as docs/plc-registers.md names them."""
 
 TODAY = "Since reset"
 LATENCY_TITLE = "Latency in ms, last {count} parts"

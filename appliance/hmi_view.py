@@ -155,6 +155,7 @@ class LiveView:
             latency_title=texts.LATENCY_TITLE.format(count=len(self._latencies_ns)),
             latency=self._latency(),
             processes=tuple(self._process(name, now_ns) for name in self._health),
+            plc_words=texts.NO_DATA if is_silent else self._plc_words(),
             skipped=texts.SKIPPED.format(count=self.skipped) if self.skipped else "",
         )
 
@@ -171,6 +172,13 @@ class LiveView:
             if has_come or now_ns - at_ns > PATIENCE_NS:
                 return at_ns, verdict
         return None
+
+    def _plc_words(self) -> str:
+        status = self._register(100)
+        return "  ".join(
+            f"{texts.LAMPS[bool(status & bit)]}\N{NO-BREAK SPACE}{name}"
+            for bit, name in texts.STATUS_WORDS
+        )
 
     def _register(self, address: int) -> int:
         return 0 if self._words is None else self._words.registers.get(address, 0)

@@ -8,7 +8,7 @@ export default {
         <div v-if="shown" class="frame" :class="{ 'is-old': view?.base !== shown.base }" :style="frame">
           <img class="base" :src="shown.base" :alt="shown.caption" />
           <img v-if="shown.heat" class="heat" :src="shown.heat" :style="box(shown.roi, heat / 100)" alt="" />
-          <img v-if="shown.regions && regions" class="regions" :src="shown.regions" :style="box(shown.roi, 1)" alt="" />
+          <img v-if="shown.regions && regions" class="regions" :src="shown.regions" :style="box(shown.roi, regions / 100)" alt="" />
           <div v-if="shown.worst && worst" class="worst" :style="box(shown.worst, 1)"></div>
           <span class="caption">{{ shown.caption }}</span>
         </div>
@@ -19,13 +19,14 @@ export default {
           <span class="caps">{{ texts.heat }}</span>
           <input type="range" min="0" max="100" step="5" v-model.number="heat" :aria-label="texts.heat" />
         </label>
+        <label class="tool-regions">
+          <span class="caps">{{ texts.regions }}</span>
+          <input type="range" min="0" max="100" step="5" v-model.number="regions" :aria-label="texts.regions" />
+        </label>
         <div class="legend">
           <div class="legend-bar" :style="{ backgroundImage: scale }"></div>
           <span class="legend-t1">{{ texts.t1 }}</span><span class="legend-t2">{{ texts.t2 }}</span>
         </div>
-        <button class="toggle" :class="{ 'is-on': regions }" :aria-pressed="regions" @click="regions = !regions">
-          {{ texts.regions }}
-        </button>
         <button class="toggle" :class="{ 'is-on': worst }" :aria-pressed="worst" @click="worst = !worst">
           {{ texts.worst }}
         </button>
@@ -35,7 +36,7 @@ export default {
   props: { view: Object, texts: Object, scale: String },
   data() {
     const kept = JSON.parse(localStorage.getItem("inspectd-viewer") || "{}");
-    return { shown: null, heat: kept.heat ?? 80, regions: kept.regions ?? false, worst: kept.worst ?? true };
+    return { shown: null, heat: kept.heat ?? 80, regions: Number(kept.regions ?? 0), worst: kept.worst ?? true };
   },
   computed: {
     frame() {

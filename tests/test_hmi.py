@@ -486,11 +486,14 @@ def test_opacity_regions_and_colours_are_the_viewers_own(
         return watched.page.locator(".frame .heat").evaluate("e => e.style.opacity")
 
     assert opacity(seen) == "0.8"
-    seen.page.locator(".tools input[type=range]").fill("25")
+    seen.page.get_by_label("Heat map").fill("25")
     wait(lambda: opacity(seen) == "0.25")
     assert seen.page.locator(".frame .regions").count() == 0
-    seen.page.locator(".toggle", has_text="Regions").click()
-    seen.page.wait_for_selector(".frame .regions")
+    seen.page.get_by_label("Regions").fill("60")
+    regions = seen.page.locator(".frame .regions")
+    assert regions.evaluate("e => e.style.opacity") == "0.6"
+    seen.page.get_by_label("Regions").fill("0")
+    regions.wait_for(state="detached")
 
     def theme(watched: Watched) -> str:
         return watched.page.evaluate("() => document.documentElement.dataset.theme")

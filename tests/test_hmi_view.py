@@ -301,6 +301,16 @@ def test_state_in_words(view: LiveView) -> None:
     assert view.screen(NOW).state == "77"
 
 
+def test_the_words_of_the_plc_are_lamps_and_none_while_decide_is_silent(view: LiveView) -> None:
+    first = view.screen(NOW).plc_words.split("  ")[:2]
+    assert first == ["●\xa0TriggerReady", "○\xa0TriggerAck"]
+    status = Status1.ONLINE | Status1.RESULT_VALID | Status1.FAIL
+    view.words(words(registers={100: int(status)}), NOW)
+    lit = [w for w in view.screen(NOW).plc_words.split("  ") if w.startswith("●")]
+    assert lit == ["●\xa0ResultValid", "●\xa0Fail"]
+    assert view.screen(NOW + SILENT_NS + 1).plc_words == texts.NO_DATA
+
+
 def test_simulated_shows_from_the_plc_words_and_from_the_part(view: LiveView) -> None:
     assert not view.screen(NOW).is_simulated
     view.verdict(verdict(1, is_simulated=True), NOW)
