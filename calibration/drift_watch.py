@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from appliance.bundle import load_bundle
 from appliance.codes import CommandError, Word
-from appliance.errors import ConfigError, DeviceError
+from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.recipe import LoadedRecipe
 from appliance.store import PartRow
 from calibration import drift, texts
@@ -55,14 +55,12 @@ def window_of(desk: Desk, recipe: LoadedRecipe, count: int = WINDOW) -> tuple[Pa
 
 
 def columns_of(desk: Desk, recipe: LoadedRecipe) -> tuple[str, ...]:
-    """Names of the features of its bundle; empty where it cannot be read."""
+    """Names of the features of its bundle, read once. Raises ArtefactError where it cannot be read:
+    without them no region would be compared, and nobody would know."""
     known = desk.columns.get(recipe.recipe.bundle)
     if known is None:
         folder = desk.config.bundles_dir / recipe.recipe.bundle_dir
-        try:
-            known = load_bundle(folder, recipe.recipe.bundle).manifest.columns
-        except ConfigError:
-            return ()  # it may be readable the next time
+        known = load_bundle(folder, recipe.recipe.bundle).manifest.columns
         desk.columns[recipe.recipe.bundle] = known
     return known
 
@@ -85,11 +83,12 @@ class Watch:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                await self._tell(await self._desk.run(self._look))
+                await self._tell(await self._desk.run(self.look))
             except (ConfigError, DeviceError, OSError):
                 continue
 
-    def _look(self) -> Baseline | None:
+    def look(self) -> Baseline | None:
+        """The baseline that counts, after one more window where there is one; in the thread."""
         desk = self._desk
         if len(desk.config.camera) > 1:
             return None  # the margin of a part is that of its worst view, now of this, now of that
@@ -106,7 +105,11 @@ class Watch:
         rows = window_of(desk, recipe)
         if len(rows) < WINDOW or rows[-1].verdict.part_id <= baseline.looked_part_id:
             return baseline
-        found = compare(baseline.figures, baseline.rates, rows, columns_of(desk, recipe))
+        try:
+            columns = columns_of(desk, recipe)
+        except ArtefactError:
+            return baseline  # the level stays; the page says that nothing is compared
+        found = compare(baseline.figures, baseline.rates, rows, columns)
         level = drift.escalate(baseline.level, bool(found))
         said = [texts.FINDING.format(**finding._asdict()) for finding in found]
         desk.baselines.looked(baseline, level, rows[0].verdict.part_id, said)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from nicegui import ui
 
+from appliance.errors import ArtefactError
 from appliance.recipe import LoadedRecipe
 from appliance.store import PartRow
 from calibration import control, texts
@@ -110,7 +111,10 @@ def drifting(desk: Desk, recipe: LoadedRecipe) -> Seen:
     in the thread."""
     baseline = desk.baselines.of(recipe)
     rows = window_of(desk, recipe)
-    columns = columns_of(desk, recipe)
+    try:
+        columns = columns_of(desk, recipe)
+    except ArtefactError as err:
+        return Seen(baseline, [texts.NOT_COMPARED.format(error=err)], is_alarm=True)
     if baseline is not None:
         figures, rates = baseline.figures, baseline.rates
         note = texts.DRIFT_APPROVED.format(

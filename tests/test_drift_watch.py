@@ -1,5 +1,6 @@
 """Drift: an approved baseline, windows that alarm, and what the line is told. And the machine."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from playwright.sync_api import expect, sync_playwright
 from appliance.audit import AuditJournal
 from appliance.recipe import load_recipe
 from appliance.store import Store
-from calibration.baselines import WINDOW, Baselines, figures_of, rates_of
+from appliance.wire import Wiring
+from calibration.baselines import WINDOW, Baseline, Baselines, figures_of, rates_of
+from calibration.desk import Desk
 from calibration.drift import Level
-from calibration.drift_watch import LOOK_S, compare
+from calibration.drift_watch import LOOK_S, Watch, compare
 from calibration.machine import disk, temperatures
 from tests.test_tool import CHROMIUM, Guest, needs_chromium
 from tests.tool_world import Shop, wait
@@ -53,6 +56,15 @@ def test_drift_climbs_a_step_a_window_and_a_passed_challenge_ends_it(shop: Shop)
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         eva = Guest(browser, shop.url).log_in("eva")
+        manifest = shop.config.bundles_dir / "plate-1" / "manifest.json"
+        away = manifest.rename(manifest.with_suffix(".away"))
+        page = eva.go("health")
+        expect(page.get_by_text("Nothing is compared, and no baseline")).to_be_visible()
+        page.get_by_label("Reason for the baseline").fill("validated in week 12")
+        eva.press(f"The newest {WINDOW} are right: baseline")
+        eva.told("expected a bundle manifest, got No such file")
+        assert baselines.of(recipe) is None
+        away.rename(manifest)
         page = eva.go("health")
         expect(page.get_by_text("Nobody approved a baseline")).to_be_visible()
         eva.press(f"The newest {WINDOW} are right: baseline")
@@ -88,6 +100,30 @@ def test_drift_climbs_a_step_a_window_and_a_passed_challenge_ends_it(shop: Shop)
         assert entries[-1].reason == "a challenge was passed"
         assert eva.problems == []
         browser.close()
+
+
+def test_no_window_is_compared_while_the_regions_are_not_known(shop: Shop) -> None:
+    recipe = load_recipe(shop.config, "plate/1")
+    manifest = shop.config.bundles_dir / "plate-1" / "manifest.json"
+    with Wiring(shop.config.runtime_dir) as wiring:
+
+        async def looked() -> tuple[Baseline | None, Baseline | None]:
+            desk = Desk(shop.config, shop.root / "config.toml", wiring.async_sender("command"))
+            try:
+                rows = desk.store().last(WINDOW)
+                desk.baselines.approve(recipe, rows, (), "validated in week 12", shop.user("eva"))
+                shop.produce(WINDOW, shift=0.8)
+                watch = Watch(desk)
+                away = manifest.rename(manifest.with_suffix(".away"))
+                blind = watch.look()
+                away.rename(manifest)
+                return blind, watch.look()
+            finally:
+                desk.close()
+
+        blind, seeing = asyncio.run(looked())
+    assert blind is not None and (blind.level, blind.looked_part_id) == (Level.CALM, WINDOW)
+    assert seeing is not None and (seeing.level, seeing.looked_part_id) == (Level.WARN, 2 * WINDOW)
 
 
 def test_a_level_is_ended_by_a_person_with_a_name(shop: Shop) -> None:

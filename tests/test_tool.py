@@ -20,6 +20,7 @@ from appliance.codes import CommandError, Word
 from appliance.config import load_products
 from appliance.shifts import shift_at
 from appliance.store import Store
+from calibration.page_audit import changed
 from calibration.people import People, Role
 from tests.rig import Rig, until
 from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop, free_port, wait
@@ -185,6 +186,13 @@ def test_what_is_no_log_in_form_stays_outside(shop: Shop) -> None:
     assert status == 401 and "<script>alert" not in page
     answer = ask(shop, "/login", form(name="ole", password=SECRET, next="http://evil.example"))
     assert answer[0] == 303
+
+
+def test_of_two_tables_the_journal_shows_what_differs() -> None:
+    old, new = {"t1": -1.0, "t2": 1.5, "gone": 1}, {"t1": -0.6, "t2": 1.5, "new": None}
+    assert changed(old, new) == ({"t1": -1.0, "gone": 1}, {"t1": -0.6, "new": None})
+    assert changed("OPERATOR", "ADMIN") == ("OPERATOR", "ADMIN")
+    assert changed(None, {"t1": 1.0}) == (None, {"t1": 1.0})
 
 
 # ---- pages ---------------------------------------------------------------------------------

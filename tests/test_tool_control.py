@@ -104,6 +104,11 @@ def test_what_the_line_refuses_is_said_and_journalled(shop: Shop, guest: Any) ->
     expect(tim.page.locator(".control-says")).to_have_text("The PLC has control.")
 
 
+TELLS = """new MutationObserver(() => told(document.querySelector(".control-says").textContent))
+    .observe(document.querySelector(".control"), {subtree: true, childList: true, attributes: true})
+"""
+
+
 @pytest.mark.parametrize("how", ["logs out", "is disabled"])
 def test_control_ends_with_the_session(shop: Shop, guest: Any, how: str) -> None:
     name = how.replace(" ", ".")
@@ -113,9 +118,13 @@ def test_control_ends_with_the_session(shop: Shop, guest: Any, how: str) -> None
     one.page.get_by_label("Reason for the change of control").fill("cleaning the lens")
     one.press("Take control")
     wait(lambda: shop.owner == name)
+    told: list[str] = []
     if how == "logs out":
         one.press("Log out")
     else:
+        expect(one.page.locator(".control-says")).to_contain_text(f"{name} has control")
+        one.page.expose_function("told", lambda text: told.append(text))
+        one.page.evaluate(TELLS)
         shop.people.change(name, "ada", is_enabled=False)
     wait(lambda: shop.owner == "", 60, "control is still taken")
     wait(
@@ -125,6 +134,9 @@ def test_control_ends_with_the_session(shop: Shop, guest: Any, how: str) -> None
         ),
         60,
     )
+    # Nobody is there any more to be told that control went back to the PLC.
+    expect(one.page.locator("input[name=password]")).to_be_visible()
+    assert told == []
 
 
 def published(shop: Shop, t2: float) -> str:

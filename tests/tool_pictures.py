@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from appliance.audit import AuditJournal
+from appliance.camera_settings import Found, write_found
 from appliance.codes import Word
 from appliance.recipe import load_recipe
 from calibration.challenge_rules import Kind, Shown
@@ -45,6 +47,7 @@ def main() -> None:
         )  # fmt: skip
         use(shop.config, "plate/1", "plate/2")
         _tell(shop)
+        _give_camera(shop)
         shop.start()
         with _browser() as browser:
             for scheme in _SCHEMES:
@@ -93,6 +96,15 @@ def _tell(shop: Shop) -> None:
         shop.passes("", Word.OK, is_challenge=False)
 
 
+def _give_camera(shop: Shop) -> None:
+    """A simulated one, and what the line found in it."""
+    path = shop.root / "config.toml"
+    device = 'kind = "genicam"\nproducer = "viky"\ndevice = { serial_number = "2" }\n'
+    path.write_text(path.read_text().replace('kind = "files"\nfolder = "x"\n', device))
+    settings = {"Device": "Machine Vision Games Ltd. Viky 2", "Height": "400", "Width": "400"}
+    write_found(shop.config, "top", Found(recipe="plate/2", settings=settings))
+
+
 def _noisy(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """The same plate, seen again."""
     plate = draw(7, "good", 1).astype(np.int16)
@@ -123,6 +135,17 @@ def _take(page: Page, shop: Shop, suffix: str) -> None:
     page.goto(f"{shop.url}/recipes")
     page.wait_for_selector(".version")
     _shot(page, f"tool-recipes{suffix}")
+    page.goto(f"{shop.url}/camera")
+    page.get_by_role("button", name="Read the features", exact=True).click()
+    page.wait_for_selector(".feature-group")
+    page.get_by_label("Feature or category").fill("acquisition")
+    _shot(page, f"tool-camera{suffix}")
+    page.goto(f"{shop.url}/report")
+    when = datetime.fromtimestamp(FIRST_NS / 1e9).isoformat(timespec="seconds")
+    page.get_by_label("Date or time").fill(when)
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.wait_for_selector(".pareto")
+    _shot(page, f"tool-report{suffix}")
     for name in ("health", "challenge", "msa", "tokens", "audit", "users"):
         page.goto(f"{shop.url}/{name}")
         page.wait_for_selector(".panel")

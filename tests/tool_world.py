@@ -24,25 +24,31 @@ from argon2 import PasswordHasher
 
 from appliance.archive import image_path, view_path
 from appliance.audit import AuditJournal
+from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
 from appliance.codes import CommandError, Reason, Word
 from appliance.config import Config, load_config
 from appliance.messages import Command, CommandResult, Verdict, ViewResult, Words
 from appliance.parts import as_whole
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
+from appliance.segments import column_names
 from appliance.store import Store
 from appliance.wire import Wiring
 from calibration.opinions import Opinions
 from calibration.people import People, Role, User
 from tests.waiting import until
-from tools.draw_parts import DEFECTS, draw
+from tools.draw_parts import DEFECTS, SIDE_PX, draw
 
 T1, T2 = -1.0, 1.5
-BUNDLE = "ab" * 32
 SECRET = "correct horse battery"
 PEOPLE = {
     "eva": Role.ENGINEER, "max": Role.ENGINEER, "ole": Role.OPERATOR, "ada": Role.ADMIN,
     "tim": Role.TECHNICIAN,
 }  # fmt: skip
+REGIONS = tuple(
+    f"{row} {column}".replace("middle centre", "centre")
+    for row in ("top", "middle", "bottom")
+    for column in ("left", "centre", "right")
+)
 FIRST_NS = 1_790_000_000_000_000_000
 
 
@@ -70,21 +76,18 @@ class Shop:
         (self.root / "products.toml").write_text(
             '# the integrator\'s own words\n[[product]]\nnumber = 1\nrecipe = "plate/1"\n'
         )
+        self.bundle = _write_bundle(self.config.bundles_dir / "plate-1")
         write_recipe(
             self.config,
             Recipe(
                 id="plate",
                 version=1,
-                bundle=BUNDLE,
+                bundle=self.bundle.id,
                 bundle_dir="plate-1",
                 decides="segad",
                 limits=Limits(t1=T1, t2=T2, set_by="training", reason="first proposal"),
             ),
         )
-        folder = self.config.bundles_dir / "plate-1"
-        folder.mkdir(parents=True)
-        rows, columns = np.mgrid[0:64, 0:64]
-        cv2.imwrite(str(folder / "segments.png"), (rows // 22 * 3 + columns // 22).astype(np.uint8))
         self.kinds: dict[int, str] = {}
         self._rng = np.random.default_rng(0)
         self._next = 1
@@ -141,7 +144,8 @@ class Shop:
                         "network": int(rng.gamma(40, 350_000)),
                         "features": int(rng.gamma(20, 20_000)),
                     },
-                    bundle=BUNDLE, recipe="plate/1", recipe_hash="cd" * 32, software="0.1.0",
+                    bundle=self.bundle.id, recipe="plate/1", recipe_hash="cd" * 32,
+                    software="0.1.0",
                 )
             )  # fmt: skip
             if part_id >= begins + count - pictures:
@@ -167,7 +171,7 @@ class Shop:
             part_id=part_id, acq_id=part_id, epoch=1, word=word, part_text=name, camera="top",
             reason=Reason.NONE if word is Word.OK else Reason.SEGAD, decides="segad",
             margin=margin, t1=T1, t2=T2, opened_utc_ns=opened, deadline_ns=200_000_000,
-            latency_ns=20_000_000, bundle=BUNDLE, recipe="plate/1", recipe_hash="cd" * 32,
+            latency_ns=20_000_000, bundle=self.bundle.id, recipe="plate/1", recipe_hash="cd" * 32,
             is_challenge=is_challenge,
         )  # fmt: skip
         images: dict[int, str] = {}
@@ -191,7 +195,7 @@ class Shop:
                 camera=camera, word=word, margin=3.0 if word is Word.NG else -3.0, t1=T1, t2=T2,
                 reason=Reason.SEGAD if word is Word.NG else Reason.NONE, decides="segad",
                 reasons=(f"segment {camera} centre: mean is high",) if word is Word.NG else (),
-                bundle=BUNDLE,
+                bundle=self.bundle.id,
             )
             for camera, word in zip(("top", "side"), words, strict=True)
         )  # fmt: skip
@@ -296,3 +300,21 @@ class Shop:
         self._decide.join()
         self.people.close()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _write_bundle(folder: Path) -> Bundle:
+    """Nine regions over the plate and a network that looks at nothing."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    draft.mkdir(parents=True)
+    rows, columns = np.mgrid[0:64, 0:64]
+    cv2.imwrite(str(draft / "segments.png"), (rows // 22 * 3 + columns // 22).astype(np.uint8))
+    contract = InputContract(
+        height_px=64, width_px=64, source_height_px=SIDE_PX, source_width_px=SIDE_PX, channels=3,
+        smallest_defect_px=1.0,
+    )  # fmt: skip
+    manifest = Manifest(
+        kind="null", product="plate", created_utc="", files={}, input=contract,
+        detectors=("supersimplenet",), segments=REGIONS,
+        columns=column_names(REGIONS, ("supersimplenet",)),
+    )  # fmt: skip
+    return finish_bundle(draft, folder, manifest)
