@@ -88,6 +88,9 @@ class LivePage:
                 Block("lamp")
                 self._state = Text("state-name")
             self._notice = Text("notice")
+            with Block("plc"):
+                ui.label(texts.PLC).classes("caps")
+                self._plc_words = Text("plc-words")
             self._recipe = Text("recipe")
             self._beat = Text("beat")
             with ui.element("button").classes("theme").props(f'aria-label="{texts.THEME}"'):
@@ -143,8 +146,6 @@ class LivePage:
             with Block("panel processes"):
                 ui.label(texts.HEALTH).classes("caps")
                 self._process_list = Block("process-list")
-                ui.label(texts.WORDS_TITLE).classes("caps plc-title")
-                self._plc_words = Text("plc-words")
                 self._processes: list[tuple[Block, Text, Text, Text]] = []
 
     def _strip(self) -> None:

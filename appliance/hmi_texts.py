@@ -156,7 +156,7 @@ BROKEN_LAWS = {
     "rows_doubled": "rows twice",
 }
 
-WORDS_TITLE = "Words to the PLC"
+PLC = "PLC"
 LAMPS = ("\N{WHITE CIRCLE}", "\N{BLACK CIRCLE}")
 STATUS_WORDS = (
     (Status1.TRIGGER_READY, "TriggerReady"),
@@ -168,7 +168,7 @@ STATUS_WORDS = (
     (Status1.WARNING, "Warning"),
     (Status1.FAULT, "Fault"),
 )
-"""Bits of HR 100 as docs/plc-registers.md names them."""
+"""Bits of HR 100 as docs/plc-registers.md names them, two rows of four."""
 
 TODAY = "Since reset"
 LATENCY_TITLE = "Latency in ms, last {count} parts"

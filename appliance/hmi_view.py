@@ -175,10 +175,11 @@ class LiveView:
 
     def _plc_words(self) -> str:
         status = self._register(100)
-        return "  ".join(
+        lamps = [
             f"{texts.LAMPS[bool(status & bit)]}\N{NO-BREAK SPACE}{name}"
             for bit, name in texts.STATUS_WORDS
-        )
+        ]
+        return "\n".join("  ".join(lamps[at : at + 4]) for at in range(0, len(lamps), 4))
 
     def _register(self, address: int) -> int:
         return 0 if self._words is None else self._words.registers.get(address, 0)

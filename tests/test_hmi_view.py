@@ -306,7 +306,7 @@ def test_the_words_of_the_plc_are_lamps_and_none_while_decide_is_silent(view: Li
     assert first == ["●\xa0TriggerReady", "○\xa0TriggerAck"]
     status = Status1.ONLINE | Status1.RESULT_VALID | Status1.FAIL
     view.words(words(registers={100: int(status)}), NOW)
-    lit = [w for w in view.screen(NOW).plc_words.split("  ") if w.startswith("●")]
+    lit = [w for w in view.screen(NOW).plc_words.replace("\n", "  ").split("  ") if w[0] == "●"]
     assert lit == ["●\xa0ResultValid", "●\xa0Fail"]
     assert view.screen(NOW + SILENT_NS + 1).plc_words == texts.NO_DATA
 
