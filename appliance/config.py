@@ -294,6 +294,10 @@ class Config(Section, frozen=True, kw_only=True):
         """Labels of the infer processes in health and set-ups."""
         return tuple(f"infer:{number}" for number in range(self.engine.workers))
 
+    def is_elsewhere(self, label: str) -> bool:
+        """This camera or infer process runs on another box: what prepares it goes there."""
+        return f"prepare-{label.replace(':', '-')}" in self.wire.remote
+
     @property
     def results(self) -> Literal["level", "ring"]:
         """How the PLC fetches results."""

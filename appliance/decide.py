@@ -16,8 +16,9 @@ from appliance.clock import is_clock_synced
 from appliance.codes import CommandError, FaultCode, Reason, State
 from appliance.config import Config
 from appliance.errors import PartError
-from appliance.frames import RingReader
+from appliance.frames import INLINE, RingReader
 from appliance.journal import Journal
+from appliance.landing import Landing
 from appliance.line import Line, Outlets
 from appliance.messages import (
     AnyMessage,
@@ -68,6 +69,7 @@ class _Decide:
         self._recipes = RecipeInForce(service, config)
         self._rings = RingReader(config.rings_dir)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self._landing = Landing(config)
         self._timer: asyncio.TimerHandle | None = None
         self._io: IoPort | None = None
         self._lag_ms = 0.0
@@ -93,6 +95,7 @@ class _Decide:
                 await self._serve(wiring, journal, stopping)
             finally:
                 self._thread.shutdown(wait=False, cancel_futures=True)
+                self._landing.close()
                 journal.close()
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -138,9 +141,10 @@ class _Decide:
             port.is_read_only = self._io.is_master
             self._io.start()
         await port.start()
+        scored = wiring.async_receiver("scored")
         receivers: list[tuple[AsyncReceiver, Callable[[AnyMessage], None]]] = [
             (wiring.async_receiver("seen"), self._seen),
-            (wiring.async_receiver("scored"), self._scored),
+            (scored, lambda message: self._scored(message, scored.inline)),
             (wiring.async_receiver("stored"), self._stored),
             (wiring.async_receiver("health", *peers, "record"), self._heard),
         ]
@@ -205,9 +209,13 @@ class _Decide:
                 self._log.warning("foreign message on seen", kind=type(message).__name__)
         self._arm()
 
-    def _scored(self, message: AnyMessage) -> None:
+    def _scored(self, message: AnyMessage, inline: bytes | None = None) -> None:
         now_ns = self._service.clock()
         match message:
+            case Scored() if message.map.ring == INLINE:
+                loop = asyncio.get_running_loop()
+                done = self._thread.submit(self._landing.take, message, inline)
+                done.add_done_callback(lambda d: loop.call_soon_threadsafe(self._landed, d))
             case Scored():
                 sight = self._line.book.scored(message, now_ns)
                 if sight is not None:
@@ -219,6 +227,11 @@ class _Decide:
             case _:
                 self._log.warning("foreign message on scored", kind=type(message).__name__)
         self._arm()
+
+    def _landed(self, done: "Future[Scored | InferFailed]") -> None:
+        """A score of another box, its map in a ring of this one."""
+        if not done.cancelled():
+            self._scored(done.result())
 
     def _stored(self, message: AnyMessage) -> None:
         if isinstance(message, Stored):

@@ -212,8 +212,9 @@ def remove_rings(folder: Path, name: str) -> None:
 
 
 def inline_pixels(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`array` as one contiguous buffer in the machine's byte order, to travel behind a message."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    """A copy in one contiguous buffer and the machine's byte order, to travel behind a message: the
+    device may have its own back before it is sent."""
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
 def inline_ref(array: npt.NDArray[Any], sequence: int) -> PixelRef:

@@ -1,10 +1,11 @@
 """PROCESS infer: `FrameReady` → anomaly map in the second ring and `Scored`, or `InferFailed`.
 
 One blocking loop: ring view → ROI → 8 bits → image gates → engine → was the frame still ours? →
-map ring → `Scored`. Every frame that comes is answered once. It holds the set-up in force and the
-one prepared beside it; a set-up that cannot be used is `Refused` and nothing ends. The process ends
-itself, for the supervisor to start it afresh, in two cases: one call into the engine lasts too
-long, or the engine fails three times within a minute.
+map ring → `Scored`; where decide is on another box the map goes behind the message. Every frame
+that comes is answered once. It holds the set-up in force and the one prepared beside it; a set-up
+that cannot be used is `Refused` and nothing ends. The process ends itself, for the supervisor to
+start it afresh, in two cases: one call into the engine lasts too long, or the engine fails three
+times within a minute.
 """
 
 import faulthandler
@@ -20,7 +21,14 @@ from appliance.codes import OfflineReason, Reason
 from appliance.config import Config
 from appliance.engine import Engine, Frame
 from appliance.errors import ArtefactError, ConfigError, PartError
-from appliance.frames import INLINE, RingReader, RingWriter, inline_view, slots_for
+from appliance.frames import (
+    INLINE,
+    RingReader,
+    RingWriter,
+    inline_ref,
+    inline_view,
+    slots_for,
+)
 from appliance.hang_guard import HangGuard
 from appliance.infer_setup import DailyProof, Setup, prepare
 from appliance.messages import (
@@ -64,6 +72,7 @@ class Infer:
         self._scored = wiring.sender("scored")
         self._health = wiring.sender("health", self._label)
         self._rings = RingReader(config.rings_dir)
+        self._is_map_sent_along = wiring.leaves_box("scored")
         self._maps: RingWriter | None = None
         self._map: dict[str, npt.NDArray[np.float32]] = {}
         self._current: Setup | None = None
@@ -172,6 +181,8 @@ class Infer:
 
         No part is open while a recipe changes, and a reader that has the old ring keeps it.
         """
+        if self._is_map_sent_along:
+            return
         needed = 4 * max(int(np.prod(camera.map_shape)) for camera in setup.cameras.values())
         if self._maps is None or self._maps.slot_bytes < needed:
             config = self._config
@@ -234,9 +245,12 @@ class Infer:
         """Scored or InferFailed, one of them and once."""
         stages_ns = {"wait": self._service.clock() - woken_ns}
         gates: dict[str, float] = {}
+        amap = None
         try:
             answer = self._score(frame, inline, gates, stages_ns)
             self._counters["scored"] += 1
+            if answer.map.ring == INLINE:
+                amap = self._map[frame.camera]
         except PartError as err:
             self._counters["failed"] += 1
             self._counters[f"failed_{err.reason.name.lower()}"] += 1
@@ -251,7 +265,7 @@ class Infer:
                 stages_ns=stages_ns,
                 worker=self._name,
             )
-        self._send(answer)
+        self._send(answer, amap)
         self._end_if_engine_keeps_failing()
 
     def _score(
@@ -270,7 +284,7 @@ class Infer:
                 f"expected the set-up in force ({in_force}), got {frame.setup_hash[:12]}…",
             )
         camera = setup.cameras.get(frame.camera)
-        if camera is None or self._maps is None:
+        if camera is None:
             raise PartError(Reason.INTERNAL, f"camera {frame.camera!r} is not in the recipe")
         begun = time.monotonic_ns()
         if frame.pixels.ring != INLINE and frame.copied_at_ns:
@@ -294,7 +308,7 @@ class Infer:
         left = time.monotonic_ns()
         stages_ns["engine"] = left - entered
         self._check(frame)
-        amap = self._maps.put(out)
+        amap = inline_ref(out, frame.frame_id) if self._maps is None else self._maps.put(out)
         stages_ns["map"] = time.monotonic_ns() - left
         return Scored(
             camera=frame.camera,
@@ -338,9 +352,9 @@ class Infer:
         faulthandler.dump_traceback()
         os._exit(EXIT_NO)
 
-    def _send(self, message: AnyMessage) -> None:
+    def _send(self, message: AnyMessage, amap: npt.NDArray[np.float32] | None = None) -> None:
         is_about_setup = isinstance(message, Prepared | Refused)
-        if not self._scored.send(message, wait_ms=SETUP_ANSWER_MS if is_about_setup else 0):
+        if not self._scored.send(message, amap, SETUP_ANSWER_MS if is_about_setup else 0):
             self._counters["unsent"] += 1
 
     # ---- health ----------------------------------------------------------------------------

@@ -1,14 +1,18 @@
-"""What leaves the camera: pixels once into the ring (or behind the message), and who is told.
+"""What leaves the camera: pixels once into the ring, and who is told.
 
 `FrameReady` goes to infer and to decide; where infer's queue refuses it, decide hears
-`NoFrame(queue_full)` instead. Frame ids are given here: they grow over acquisitions and starts of
-the process, so that none means two pictures, and keep the device's own distances: a frame that
-was lost or passed over leaves a gap.
+`NoFrame(queue_full)` instead. Where infer is on another box the pixels go behind its message, too;
+the ring is for the recorder and the pages then. Frame ids are given here: they grow over
+acquisitions and starts of the process, so that none means two pictures, and keep the device's own
+distances: a frame that was lost or passed over leaves a gap.
 """
 
 import zlib
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
+import numpy.typing as npt
 
 from appliance.codes import Reason
 from appliance.config import Camera, Config
@@ -35,7 +39,8 @@ class Outlet:
         self._frames = wiring.sender("frames", camera.name)
         self._was_heard = False
         self._seen = wiring.sender("seen")
-        self._is_inline = wiring.address("frames", camera.name).startswith("tcp:")
+        self._is_sent_along = wiring.leaves_box("frames", camera.name)
+        self._is_ring_seen = not (self._is_sent_along and wiring.leaves_box("seen"))
         # The monotonic clock: a later start of this process begins beyond every earlier id.
         self._frame_id = clock()
         self._device_id: int | None = None
@@ -58,7 +63,7 @@ class Outlet:
     def fit(self, frame_bytes: int) -> None:
         """Make the slots large enough. A new ring is a new epoch; what lay in the old one is gone
         for whoever had not mapped it."""
-        if self._is_inline or (self._ring and self._ring.slot_bytes >= frame_bytes):
+        if not self._is_ring_seen or (self._ring and self._ring.slot_bytes >= frame_bytes):
             return
         if self._ring:
             self._ring.close()
@@ -100,13 +105,19 @@ class Outlet:
             is_repeat=is_repeat,
             lost_before=frame.lost_before,
         )
-        if self._frames.send(message, payload):
+        if self._is_sent(message, payload):
             self.counters["frames_ok"] += 1
             self.tell(message)
         else:
             self.counters["queue_full"] += 1
             detail = "infer takes no frame: its queue is full, or it is not there"
             self.none(part_id, Reason.QUEUE_FULL, detail, self._frame_id)
+
+    def _is_sent(self, message: FrameReady, payload: npt.NDArray[Any] | None) -> bool:
+        if payload is not None:
+            behind = inline_ref(payload, message.frame_id)
+            message = msgspec.structs.replace(message, pixels=behind)
+        return self._frames.send(message, payload)
 
     def none(self, part_id: int, reason: Reason, detail: str, frame_id: int = 0) -> None:
         """No usable picture, and why."""
@@ -140,11 +151,12 @@ class Outlet:
         is_repeat, self._last_sum = found == self._last_sum, found
         return is_repeat
 
-    def _put(self, frame: Frame) -> tuple[PixelRef, Any]:
-        if self._is_inline:
-            whole = inline_pixels(frame.pixels)
+    def _put(self, frame: Frame) -> tuple[PixelRef, npt.NDArray[Any] | None]:
+        """Where this box finds the pixels, and what travels to another one."""
+        whole = inline_pixels(frame.pixels) if self._is_sent_along else None
+        if whole is not None and not self._is_ring_seen:
             return inline_ref(whole, self._frame_id), whole
         self.fit(frame.pixels.nbytes)
         if self._ring is None:
             raise RuntimeError("a frame before its ring")
-        return self._ring.put(frame.pixels), None
+        return self._ring.put(frame.pixels), whole

@@ -103,7 +103,8 @@ class Wiring:
 
     sockets: directory of the ipc files, mode 0700, made if missing.
     remote: address by "channel" or "channel-peer" for whatever does not stay on this box.
-    keys: directory of CURVE keys; `allowed/` inside it holds the public keys that may connect.
+    keys: directory of CURVE keys; `allowed/` inside it holds the public keys that may connect,
+    `HOST.key` (or `server.key`, for all hosts without one) the key of who owns an address.
     """
 
     def __init__(
@@ -133,6 +134,10 @@ class Wiring:
                 f"{len(str(self._folder))}",
             )
         return address
+
+    def leaves_box(self, channel: str, peer: str = "") -> bool:
+        """The other end lies on another box: it sees no ring of ours."""
+        return self.address(channel, peer).startswith("tcp:")
 
     def is_served(self, channel: str, peer: str = "") -> bool:
         """A process of this box listens there now; False for what lies on another box."""
@@ -189,7 +194,11 @@ class Wiring:
         address = self.address(channel, peer)
         is_owner = CHANNELS[channel].binds == end
         if address.startswith("tcp:"):
-            self._secure(socket, is_owner)
+            self._secure(socket, address, is_owner)
+        else:
+            # One socket may hear of this box and of others: what was asked of a peer before holds
+            # for the next one, until it is taken back.
+            socket.set(zmq.CURVE_SERVER, False)
         if not is_owner:
             socket.connect(address)
             return
@@ -210,7 +219,7 @@ class Wiring:
             raise AddressInUse(path, "an address nobody serves", "another live process") from err
         self._locks.append(handle)
 
-    def _secure(self, socket: Any, is_owner: bool) -> None:
+    def _secure(self, socket: Any, address: str, is_owner: bool) -> None:
         if self._keys is None:
             raise ConfigError("wire", "a key directory for tcp addresses", "none")
         public, secret = curve_keys(self._keys, "box")
@@ -225,7 +234,10 @@ class Wiring:
                 allowed.mkdir(mode=0o700, exist_ok=True)
                 self._authenticator.configure_curve(domain="*", location=str(allowed))
         else:
-            server, _ = _load_key(self._keys / "server.key", "the public CURVE key of the server")
+            host = address.removeprefix("tcp://").rpartition(":")[0]
+            own = self._keys / f"{host}.key"
+            file = own if own.exists() else self._keys / "server.key"
+            server, _ = _load_key(file, f"the public CURVE key of {host}")
             socket.set(zmq.CURVE_SERVERKEY, server)
 
     def close(self) -> None:
@@ -340,16 +352,23 @@ class AsyncReceiver:
 
     def __init__(self, socket: "zmq.asyncio.Socket") -> None:
         self._socket = socket
+        self._is_routed = socket.type == zmq.ROUTER
         self.foreign = 0
+        self.inline: bytes | None = None
+        """Pixels that came behind the last message; None where they lie in a ring."""
 
     async def receive(self) -> tuple[list[bytes], AnyMessage]:
         """Route (empty but for ROUTER sockets) and message; foreign bytes are counted, dropped."""
         while True:
             parts = await self._socket.recv_multipart()
+            first = len(parts) - 1 if self._is_routed else 0
             try:
-                return parts[:-1], decode(parts[-1])
+                message = decode(parts[first])
             except (msgspec.ValidationError, msgspec.DecodeError):
                 self.foreign += 1
+                continue
+            self.inline = parts[first + 1] if len(parts) > first + 1 else None
+            return parts[:first], message
 
     async def send(self, message: AnyMessage, route: list[bytes] | None = None) -> None:
         """Send, for DEALER and ROUTER ends; dropped silently by a ROUTER whose peer is gone."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from appliance.codes import Reason
+from appliance.config import Camera, Config
 from appliance.errors import ConfigError, PartError
 from appliance.frames import (
     INLINE,
@@ -24,7 +25,8 @@ from appliance.frames import (
     inline_view,
     slots_for,
 )
-from appliance.messages import FrameReady, NoFrame, Scored
+from appliance.landing import Landing
+from appliance.messages import FrameReady, InferFailed, NoFrame, Scored
 from appliance.wire import Wiring, decode, encode
 from tests.waiting import until
 
@@ -82,7 +84,44 @@ class ByMessage:
         self._wiring.close()
 
 
-@pytest.fixture(params=[ByRing, ByMessage], ids=["ring", "inline"])
+class ByLanding:
+    """A map of another box: behind its message, then in a ring of this one."""
+
+    def __init__(self, folder):
+        self._wiring = Wiring(folder)
+        self._receiver = self._wiring.receiver("scored")
+        self._sender = self._wiring.sender("scored")
+        camera = Camera(name="top", kind="files", folder="x")
+        config = Config(root=str(folder), deadline_ms=100, camera=(camera,), rings=str(folder))
+        self._landing = Landing(config)
+        self._reader = RingReader(folder)
+
+    def carry(self, array):
+        whole = inline_pixels(array)
+        message = scored(inline_ref(whole, 1))
+        until("taker of the map", lambda: self._sender.send(message, whole))
+        got = until("map", self._receiver.receive)
+        assert isinstance(got, Scored)
+        landed = self._landing.take(got, self._receiver.inline)
+        assert isinstance(landed, Scored)
+        assert msgspec.structs.replace(landed, map=message.map) == message
+        view = self._reader.view(landed.map)
+        self._reader.check(landed.map)
+        return landed.map, view
+
+    def close(self):
+        self._landing.close()
+        self._wiring.close()
+
+
+def scored(ref):
+    return Scored(
+        camera="top", part_id=7, frame_id=8, setup_hash="s", map=ref, classification=0.5,
+        worker="1", gates={"mean": 4.0},
+    )  # fmt: skip
+
+
+@pytest.fixture(params=[ByRing, ByMessage, ByLanding], ids=["ring", "inline", "landing"])
 def way(request, rings):
     way = request.param(rings)
     yield way
@@ -144,6 +183,27 @@ def test_references_survive_the_wire(way):
 
 
 # ---- inline ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("payload", "got"), [(None, "none"), (b"", "0"), (bytes(47), "47")])
+def test_a_map_that_does_not_come_whole_is_no_score(rings, payload, got):
+    camera = Camera(name="top", kind="files", folder="x")
+    landing = Landing(Config(root="/x", deadline_ms=100, camera=(camera,), rings=str(rings)))
+    failed = landing.take(scored(inline_ref(np.zeros((1, 4, 3), np.float32), 1)), payload)
+    assert isinstance(failed, InferFailed)
+    assert (failed.part_id, failed.frame_id, failed.reason) == (7, 8, Reason.INFERENCE_ERROR)
+    assert failed.detail == f"the map of infer 1: expected 48 bytes of pixels, got {got}"
+    assert not list(rings.iterdir()), "no ring for nothing"
+
+
+def test_no_room_for_maps_is_no_score(rings):
+    camera = Camera(name="top", kind="files", folder="x")
+    config = Config(root="/x", deadline_ms=100, camera=(camera,), rings=str(rings / "file"))
+    (rings / "file").write_text("no directory")
+    amap = np.zeros((1, 4, 3), np.float32)
+    failed = Landing(config).take(scored(inline_ref(amap, 1)), amap.tobytes())
+    assert isinstance(failed, InferFailed)
+    assert failed.reason is Reason.INFERENCE_ERROR
 
 
 @pytest.mark.parametrize(("payload", "got"), [(None, "none"), (b"", "0"), (bytes(47), "47")])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance import supervise
+from appliance.config import Camera, Config, Engine, Hmi, Wire
 from appliance.errors import AddressInUse
 from appliance.service import EXIT_CONFIG
 from appliance.supervise import Supervisor, check_addresses, process_table
@@ -124,6 +125,17 @@ def test_what_hangs_is_killed(rig: Rig) -> None:
     with running(rig, {"infer": HANG}) as (supervisor, _):
         old = until("infer", lambda: supervisor.pids.get("infer-0"))
         until("another infer", lambda: supervisor.pids.get("infer-0", old) != old)
+
+
+def test_a_worker_that_is_prepared_on_another_box_is_not_started_here() -> None:
+    camera = Camera(name="top", kind="files", folder="x")
+    wire = Wire(remote={"scored": "tcp://a:1", "prepare-infer-1": "tcp://b:2"})
+    config = Config(
+        root="/x", deadline_ms=100, camera=(camera,), engine=Engine(workers=3), wire=wire,
+        hmi=Hmi(is_enabled=False),
+    )  # fmt: skip
+    names = [("camera", "top"), ("infer", "0"), ("infer", "2"), ("decide", ""), ("record", "")]
+    assert list(process_table(config)) == names
 
 
 def test_stop_leaves_nothing_behind(rig: Rig) -> None:

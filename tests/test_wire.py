@@ -444,6 +444,39 @@ def test_tcp_without_keys_is_refused(wire):
         wire(remote).sender("frames", "top")
 
 
+def test_one_socket_hears_of_this_box_and_of_another_one(boxes, wire):
+    """health: the peers of this box are no CURVE servers, in whatever order they are named."""
+    here, there, _ = boxes
+    shutil.copy(there / "box.key", here / "allowed" / "there.key")
+    remote = {"health-b": f"tcp://127.0.0.1:{tcp_port()}"}
+    beside = wire()
+    local = {peer: beside.sender("health", peer) for peer in ("a", "c")}
+    senders = {**local, "b": wire(remote, here).sender("health", "b")}
+    receiver = wire(remote, there).receiver("health", "a", "b", "c")
+    heard = set()
+
+    def hears_all():
+        for peer, sender in senders.items():
+            sender.send(Health(process=peer, pid=1, is_serving=True))
+        while (message := receiver.receive()) is not None:
+            heard.add(message.process)
+        return heard == {"a", "b", "c"}
+
+    until("all three", hears_all)
+
+
+def test_the_key_of_a_host_goes_before_the_one_of_all_others(boxes, wire, folder):
+    here, there, remote = boxes
+    shutil.copy(there / "box.key", here / "allowed" / "there.key")
+    (there / "server.key").rename(there / "127.0.0.1.key")
+    curve_keys(folder / "other", "box")
+    shutil.copy(folder / "other" / "box.key", there / "server.key")
+    sender = wire(remote, here).sender("frames", "top")
+    receiver = wire(remote, there).receiver("frames", "top")
+    send(sender, Trigger(part_id=1))
+    assert until("message", receiver.receive) == Trigger(part_id=1)
+
+
 @pytest.mark.parametrize("content", [None, "no key inside"])
 def test_a_missing_or_damaged_server_key_is_named(boxes, wire, content):
     _, there, remote = boxes
