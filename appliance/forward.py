@@ -9,8 +9,9 @@ before its own backup. Runs in a thread of its own.
 
 import threading
 
+from appliance.database import StoreBug, Where
 from appliance.errors import ArtefactError, DeviceError
-from appliance.store import Store, StoreBug, Where
+from appliance.outbox import Central, Outbox
 
 ROWS = 500
 IDLE_S = 1.0
@@ -26,8 +27,8 @@ class Forwarder:
         self, local: Where, central: Where, box: str, is_looking_back: bool = True
     ) -> None:
         self._local_at, self._central_at, self._box = local, central, box
-        self._local: Store | None = None
-        self._central: Store | None = None
+        self._local: Outbox | None = None
+        self._central: Central | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_looking_back = is_looking_back
@@ -48,12 +49,12 @@ class Forwarder:
         Raises DeviceError or ArtefactError.
         """
         if self._local is None:
-            self._local = Store(self._local_at)
+            self._local = Outbox(self._local_at)
         rows = self._local.outgoing(ROWS)
         if not rows and not self._is_looking_back:
             return 0
         if self._central is None:
-            self._central = Store(self._central_at)
+            self._central = Central(self._central_at)
         if not rows:
             return self._look_back(self._local, self._central)
         self._central.take_in(self._box, rows)
@@ -61,7 +62,7 @@ class Forwarder:
         self.forwarded += len(rows)
         return len(rows)
 
-    def _look_back(self, local: Store, central: Store) -> int:
+    def _look_back(self, local: Outbox, central: Central) -> int:
         """Until something is lacking, or the first row was looked at."""
         while ids := local.ids_below(self._looked_to, LOOK_ROWS):
             lacking = sorted(set(ids) - central.ids_of(self._box, ids[-1], ids[0]))

@@ -20,6 +20,7 @@ from nicegui import Client
 from appliance import hmi_page
 from appliance.codes import Word
 from appliance.config import Config
+from appliance.database import where
 from appliance.errors import ArtefactError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
 from appliance.hmi_screen import Screen
@@ -27,7 +28,7 @@ from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.hmi_view import STRIP, LiveView
 from appliance.messages import Health, Verdict, Words, camera_label
 from appliance.service import Service, be_nice
-from appliance.store import Store, where
+from appliance.store import Store
 from appliance.tls import Files, files_of
 from appliance.wire import AsyncReceiver, Wiring
 

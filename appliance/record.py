@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from appliance.archive import Archive
 from appliance.codes import Word
 from appliance.config import Config
+from appliance.database import Where, where
 from appliance.deck import Deck
 from appliance.errors import ArtefactError, DeviceError
 from appliance.forward import Forwarder
@@ -24,7 +25,7 @@ from appliance.frames import RingReader
 from appliance.messages import Health, LateResult, Stored, Verdict, camera_label
 from appliance.retention import Retention
 from appliance.service import Service
-from appliance.store import Store, Where, where
+from appliance.store import Store
 from appliance.wire import Inbox, Receiver, Wiring
 
 BATCH_ROWS = 64

@@ -19,10 +19,11 @@ import typer
 
 from appliance.codes import Reason, Word
 from appliance.config import load_config
+from appliance.database import where
 from appliance.errors import ConfigError, DeviceError
 from appliance.service import EXIT_NO
 from appliance.shifts import earlier, shift_at
-from appliance.store import Store, where
+from appliance.store import Store
 
 _PLACES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _SHIFT = timedelta(hours=8)

@@ -26,7 +26,7 @@ from appliance.codes import Word
 from appliance.errors import ConfigError, DeviceError
 from appliance.recipe import LoadedRecipe, load_recipe
 from appliance.report import shift_report
-from appliance.store import PartRow
+from appliance.rows import PartRow
 from calibration import api_models as models
 from calibration.bounds import CONFIDENCE
 from calibration.desk import BusyError, Desk

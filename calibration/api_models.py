@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.messages import ViewResult
 from appliance.recipe import LoadedRecipe
-from appliance.store import PartRow
+from appliance.rows import PartRow
 from calibration.opinions import Asked, Label
 
 WordName = Literal["OK", "NG", "UNCERTAIN", "ERROR"]

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from appliance.codes import Word
 from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe
-from appliance.store import PartRow
+from appliance.rows import PartRow
 from calibration.drift import Level, Rates
 from calibration.people import People, Role, User, metadata
 

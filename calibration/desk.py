@@ -17,11 +17,12 @@ from appliance.audit import AuditJournal
 from appliance.bundle import load_bundle
 from appliance.codes import CommandError
 from appliance.config import Config, load_products
+from appliance.database import where
 from appliance.errors import ConfigError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
 from appliance.messages import Health, Verdict, Words
 from appliance.recipe import LoadedRecipe, Recipe, load_recipe
-from appliance.store import Store, where
+from appliance.store import Store
 from appliance.wire import AsyncReceiver
 from calibration import texts
 from calibration.baselines import Baselines

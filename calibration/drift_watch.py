@@ -12,7 +12,7 @@ from appliance.bundle import load_bundle
 from appliance.codes import CommandError, Word
 from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.recipe import LoadedRecipe
-from appliance.store import PartRow
+from appliance.rows import PartRow
 from calibration import drift, texts
 from calibration.baselines import WINDOW, Baseline, Figures, figures_of
 from calibration.desk import Desk

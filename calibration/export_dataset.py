@@ -23,9 +23,10 @@ import typer
 from appliance.archive import view_path
 from appliance.audit import AuditJournal
 from appliance.config import Config, load_config
+from appliance.database import where
 from appliance.errors import ConfigError
 from appliance.messages import Verdict
-from appliance.store import Store, where
+from appliance.store import Store
 from calibration.limits import GOOD
 from calibration.opinions import Opinions
 from calibration.people import People

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from appliance.errors import ArtefactError
 from appliance.recipe import LoadedRecipe
-from appliance.store import PartRow
+from appliance.rows import PartRow
 from calibration import control, texts
 from calibration.baselines import WINDOW, Baseline, figures_of, rates_of
 from calibration.desk import Desk

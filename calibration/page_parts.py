@@ -9,7 +9,7 @@ from appliance.codes import Word
 from appliance.hmi_elements import Viewer
 from appliance.hmi_screen import Picture
 from appliance.hmi_view import PartView, part_view
-from appliance.store import PartRow
+from appliance.rows import PartRow
 from calibration import texts
 from calibration.desk import Desk
 from calibration.frame import Visit, button

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from appliance.codes import Word
 from appliance.messages import Verdict
-from appliance.store import Delivered, PartRow, Store
+from appliance.rows import PartRow
+from appliance.store import Delivered, Store
 from calibration import texts
 from calibration.challenge_rules import Shown, last_good
 from calibration.challenges import Challenges, Known

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 from appliance.archive import read_image
 from appliance.config import Config
+from appliance.database import where
 from appliance.errors import ConfigError, DeviceError
-from appliance.store import PartRow, Store, where
+from appliance.rows import PartRow
+from appliance.store import Store
 from calibration.quarantine import name_of
 from calibration.repeatability import Agreement, Presentation, Repeatability, agreement, study
 from calibration.repeatability_report import html

@@ -23,10 +23,12 @@ import numpy as np
 import tomli_w
 
 from appliance.config import Config, load_config
+from appliance.database import where
 from appliance.engine_null import write_null_bundle
 from appliance.messages import Health, Words
 from appliance.recipe import Limits, Recipe, View, write_recipe
-from appliance.store import PartRow, Store, where
+from appliance.rows import PartRow
+from appliance.store import Store
 from appliance.supervise import process_table
 from appliance.wire import Wiring
 from tests.waiting import until

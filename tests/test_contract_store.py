@@ -18,14 +18,16 @@ from typer.testing import CliRunner
 from appliance import forward
 from appliance.__main__ import app
 from appliance.codes import Reason, Word
+from appliance.database import Where
 from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.forward import Forwarder
 from appliance.messages import LateResult
 from appliance.migrations import REVISION, migrate
 from appliance.migrations.tables import metadata
+from appliance.outbox import Central, Outbox
 from appliance.report import rows as rows_of
 from appliance.report import shift_report
-from appliance.store import Store, Where
+from appliance.store import Store
 from tests.postgres import Postgres, running_postgres
 from tests.rig import until
 from tests.test_store import full, verdict
@@ -53,6 +55,18 @@ def store(where: Where) -> Iterator[Store]:
     opened = Store(where, is_forwarding=True)
     yield opened
     opened.close()
+
+
+def owed(where: Where) -> int:
+    """Rows of a box that wait for the central database."""
+    with contextlib.closing(Outbox(where, is_reader=True)) as outbox:
+        return outbox.owed()
+
+
+def of_boxes(where: Where) -> dict[str, int]:
+    """Rows of the central database by box."""
+    with contextlib.closing(Central(where, is_reader=True)) as central:
+        return central.of_boxes()
 
 
 def test_a_row_gives_back_the_whole_verdict(store: Store) -> None:
@@ -182,12 +196,12 @@ def test_every_row_reaches_the_central_database_once_and_in_its_last_state(
     while forwarder.turn():
         pass
     store.add([], images={5: "images/5.png"})
-    assert store.owed() == 1
+    assert owed(store.where) == 1
     forwarder.turn()
-    assert store.owed() == 0
+    assert owed(store.where) == 0
     central = Store(central_where)
     try:
-        assert central.of_boxes() == {"box-1": 1200}
+        assert of_boxes(central.where) == {"box-1": 1200}
         with central._engine.connect() as connection:
             query = "SELECT image FROM line_parts WHERE part_id = 5"
             assert connection.exec_driver_sql(query).scalar() == "images/5.png"
@@ -205,22 +219,20 @@ def test_a_central_database_that_is_away_and_back_loses_and_doubles_nothing(
     forwarder.start()
     try:
         local.add([verdict(n, opened_utc_ns=n) for n in range(1, 101)])
-        until("the first rows", lambda: local.owed() == 0)
+        until("the first rows", lambda: owed(local.where) == 0)
         postgres.stop()
         for first in range(101, 601, 100):
             local.add([verdict(n, opened_utc_ns=n) for n in range(first, first + 100)])
         local.add([], images={50: "images/50.png"})
         until("a note of the failure", lambda: forwarder.note != "")
-        assert local.owed() == 501
+        assert owed(local.where) == 501
         postgres.start()
-        until("all rows", lambda: local.owed() == 0, 20)
+        until("all rows", lambda: owed(local.where) == 0, 20)
         assert forwarder.note == ""
     finally:
         forwarder.close()
         local.close()
-    central = Store(postgres.address)
-    assert central.of_boxes() == {"box-1": 600}
-    central.close()
+    assert of_boxes(postgres.address) == {"box-1": 600}
 
 
 def test_rights_that_are_missing_are_noted_and_the_rows_go_when_they_come(
@@ -240,7 +252,7 @@ def test_rights_that_are_missing_are_noted_and_the_rows_go_when_they_come(
             until("a note of the failure", lambda: forwarder.note != "")
             assert "permission denied" in forwarder.note
             connection.exec_driver_sql("GRANT ALL ON SCHEMA public TO box")
-        until("all rows", lambda: local.owed() == 0)
+        until("all rows", lambda: owed(local.where) == 0)
         until("an end of the note", lambda: forwarder.note == "")
     finally:
         forwarder.close()
@@ -260,19 +272,19 @@ def test_rows_of_before_the_central_database_was_named_are_sent_once(
     places = tmp_path / "parts.db", tmp_path / "central.db"
     with (
         contextlib.closing(Store(places[0], is_forwarding=True)) as local,
-        contextlib.closing(Store(places[1])) as central,
+        contextlib.closing(Central(places[1])) as central,
     ):
         local.add([verdict(65_601, opened_utc_ns=65_601)])
         new = Forwarder(*places, "box-1", is_looking_back=False)
         while new.turn():
             pass
-        assert central.of_boxes() == {"box-1": 1}
+        assert of_boxes(central.where) == {"box-1": 1}
         new.close()
         forwarder = Forwarder(*places, "box-1")
         while forwarder.turn():
             pass
-        assert central.of_boxes() == {"box-1": 32}
-        assert local.owed() == 0
+        assert of_boxes(central.where) == {"box-1": 32}
+        assert owed(local.where) == 0
         forwarder.close()
         again = Forwarder(*places, "box-1")
         assert again.turn() == again.turn() == again.forwarded == 0, "nothing is sent twice"
@@ -296,7 +308,7 @@ def test_a_row_that_the_central_database_refuses_is_noted_and_tried_again(
         assert forwarder.note == "central database: IntegrityError: full"
         with central._engine.begin() as connection:
             connection.exec_driver_sql("DROP TRIGGER no")
-        until("the row", lambda: local.owed() == 0)
+        until("the row", lambda: owed(local.where) == 0)
         until("an end of the note", lambda: forwarder.note == "")
     finally:
         forwarder.close()

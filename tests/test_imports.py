@@ -17,7 +17,7 @@ ONLY_IN = {
     "paho": ("appliance/plc_mqtt.py",),
     "pycomm3": ("appliance/plc_logix.py",),
     "snap7": ("appliance/plc_s7.py",),
-    "alembic": ("appliance/store.py", "appliance/migrations/"),
+    "alembic": ("appliance/migrations/",),
     "pydantic": ("calibration/api_models.py",),
     "cryptography": ("appliance/certificate.py", "appliance/plc_opcua.py"),
     "genicam": ("appliance/camera_genicam",),
@@ -42,6 +42,8 @@ ONLY_IN = {
     "tensorrt": ("appliance/engine_tensorrt_sdk.py",),
     "pymodbus": ("appliance/plc_modbus.py", "tools/plc_"),
     "sqlalchemy": (
+        "appliance/database.py",
+        "appliance/outbox.py",
         "appliance/store.py",
         "appliance/migrations/",
         "calibration/people.py",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from appliance.codes import Reason, Word
 from appliance.messages import Verdict
-from appliance.store import PartRow
+from appliance.rows import PartRow
 from tests.rig import PICTURES, SIDE_PX, STEP, Rig, number_of, until
 from tools.plc_program import Part, Ring
 

@@ -17,6 +17,7 @@ from appliance.replay import Player, WhatIf
 from appliance.replay_command import Options, play_one
 from appliance.replay_infer import Engines
 from appliance.replay_report import Report
+from appliance.replay_stage import Pair
 from appliance.replay_tape import ahead
 from tests.recorded_world import T2, Recorded, part, replayed
 
@@ -72,7 +73,8 @@ def test_who_looks_at_the_first_part_alone_leaves_no_thread_behind(world: Record
     what_if = WhatIf(load_recipe(world.config, "net/2"))
     recording = Recording(world.config.recordings_dir / "r0")
     parts = Player(recording, world.config, engines, what_if).play()
-    assert next(iter(parts)).recorded.part_id == 1
+    first = next(iter(parts))
+    assert isinstance(first, Pair) and first.recorded.part_id == 1
     parts.close()  # pyright: ignore[reportAttributeAccessIssue]
     engines.close()
     assert not [t.name for t in threading.enumerate() if t.name.startswith(("ahead", "book"))]

@@ -12,13 +12,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import OperationalError
 
-from appliance import store as store_module
+from appliance import database
 from appliance.codes import Reason, Word
 from appliance.errors import ArtefactError, DeviceError
 from appliance.messages import LateResult, PixelRef, Verdict, ViewResult
 from appliance.migrations import REVISION, known_revisions, migrate
 from appliance.migrations.tables import metadata, parts
-from appliance.store import TRANSIENT, PartRow, Store
+from appliance.rows import TRANSIENT, PartRow
+from appliance.store import Store
 
 
 def verdict(part_id: int, word: Word = Word.OK, **changes: object) -> Verdict:
@@ -293,7 +294,7 @@ def test_opening_again_keeps_the_rows(store: Store) -> None:
 
 
 def test_a_migration_that_is_cut_off_leaves_no_table(tmp_path: Path) -> None:
-    engine = store_module._connect(tmp_path / "parts.db", is_reader=False)
+    engine = database._connect(tmp_path / "parts.db", is_reader=False)
     with engine.connect() as connection:
         # A table in the way of the second statement of the migration.
         connection.exec_driver_sql("CREATE TABLE other (x)")
@@ -338,7 +339,7 @@ def test_a_locked_database_is_a_device_error_and_recovers(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.close()
-    monkeypatch.setattr(store_module, "BUSY_S", 0.05)
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
     quick = Store(store.where)
     other = sqlite3.connect(store.where, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

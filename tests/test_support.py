@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.__main__ import app
-from appliance.store import place
+from appliance.database import place
 from appliance.support import without_secrets
 from tests.rig import Rig, until
 

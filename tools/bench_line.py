@@ -24,10 +24,11 @@ import tomli_w
 
 from appliance.bundle import Bundle, GateLimits
 from appliance.config import load_config
+from appliance.database import where
 from appliance.engine_null import write_null_bundle
 from appliance.messages import Health, Verdict, Words
 from appliance.recipe import Limits, Recipe, write_recipe
-from appliance.store import Store, where
+from appliance.store import Store
 from appliance.supervise import process_table
 from appliance.wire import Wiring
 from tools.bench_row import NotMeasuredError

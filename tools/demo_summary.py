@@ -12,7 +12,8 @@ import numpy as np
 from appliance.bundle import Bundle
 from appliance.codes import Reason, Word
 from appliance.config import Config
-from appliance.store import Store, where
+from appliance.database import where
+from appliance.store import Store
 from models.metrics import image_metrics
 
 

@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+from appliance.database import where
 from appliance.errors import ConfigError
 from appliance.journal_records import StoredIds, read
 from appliance.messages import Verdict
 from appliance.recording import Recording, unfinished
-from appliance.store import Store, where
+from appliance.store import Store
 from appliance.wire import decode
 from tools.bench_line import BenchLine, Ear, numbered
 from tools.bench_row import NotMeasuredError
