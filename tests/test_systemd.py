@@ -111,6 +111,17 @@ def test_units_that_config_toml_names_no_more_are_disabled(tmp_path: Path) -> No
     assert f"systemctl start inspectd.target {names}" in calls
 
 
+def test_a_further_infer_gets_the_drop_in_of_the_first(tmp_path: Path) -> None:
+    names = " ".join(f"inspectd@{name}.service" for name in ("infer-0", "infer-1", "decide"))
+    done, calls = place_units(tmp_path, f"printf '%s\\n' {names}")
+    assert done.returncode == 0, done.stderr
+    first, further = (f"{tmp_path}/units/inspectd@infer-{n}.service.d" for n in (0, 1))
+    assert [call for call in calls if call.startswith(f"cp -r {first}")] == [
+        f"cp -r {first} {further}"
+    ]
+    assert f"systemctl start inspectd.target {names}" in calls
+
+
 def test_a_typo_in_config_toml_does_not_stop_the_running_line(tmp_path: Path) -> None:
     done, calls = place_units(tmp_path, "echo 'config.toml: expected a key' >&2; exit 78")
     assert done.returncode == 1
