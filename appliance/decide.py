@@ -36,7 +36,7 @@ from appliance.messages import (
     Words,
     camera_label,
 )
-from appliance.parts import Judgement, Sight
+from appliance.part import Judgement, Sight
 from appliance.plc_io import IoPort, open_lines
 from appliance.plc_modbus import ModbusPort
 from appliance.recipe_in_force import RecipeInForce, said

@@ -12,7 +12,8 @@ from typing import Protocol
 from appliance.association import FIFO, Association, Pair
 from appliance.codes import Word
 from appliance.messages import FrameReady, LateResult, NoFrame
-from appliance.parts import Part, PartBook, Sight
+from appliance.part import Part, Sight
+from appliance.parts import PartBook
 from appliance.words import PlcInput
 
 

@@ -12,6 +12,7 @@ from appliance.alarms import Alarms
 from appliance.association import Association
 from appliance.challenge import Challenge
 from appliance.challenge_due import ChallengeDue
+from appliance.closing import restart_verdict
 from appliance.codes import (
     CommandError,
     FaultCode,
@@ -38,7 +39,8 @@ from appliance.messages import (
     camera_label,
 )
 from appliance.orders import Actions, Answer, Orders
-from appliance.parts import Judgement, Part, PartBook, Sight, restart_verdict
+from appliance.part import Judgement, Part, Sight
+from appliance.parts import PartBook
 from appliance.readiness import Facts, bits_of, fault_of, offline_of
 from appliance.recipe import LoadedRecipe
 from appliance.row_delivery import RowDelivery

@@ -1,18 +1,14 @@
 """Every part from its trigger to its one verdict. Pure but for the journal; time is an argument.
 
-A part is opened by the PLC's trigger (or, in free run, by its frame). Each camera of the line has
-one view of it, a `Sight`, which learns of its frame from the camera and of its score from infer, in
-whichever order the two arrive, and ends by its score or by a named failure. The part is closed
-exactly once: when all its views have ended, or at its deadline, when those that have not are
-ERROR. Its verdict is that of its worst view.
+A part is opened by the PLC's trigger (or, in free run, by its frame) and closed exactly once: when
+all its views have ended, or at its deadline, when those that have not are ERROR. What is known of
+it until then is part.py, what its views come to closing.py.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
-import msgspec
-
+from appliance.closing import late_result, verdict_of
 from appliance.codes import Reason, Word
 from appliance.journal import Opened, acq_id, utc_ns
 from appliance.ledger import Ledger
@@ -24,101 +20,14 @@ from appliance.messages import (
     NoFrame,
     Scored,
     Verdict,
-    ViewResult,
     camera_label,
 )
+from appliance.part import Ending, Judgement, Part, Sight
 from appliance.recipe import LoadedRecipe
-from appliance.verdict import judge, worst
+from appliance.verdict import judge
 
 _REMEMBER_NS = 30_000_000_000
 """How long a closed part is remembered, so that a late or double answer is recognised."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What features and forest made of one score."""
-
-    margin: float
-    map_max: float
-    features: tuple[float, ...] = ()
-    reasons: tuple[str, ...] = ()
-    region_px: tuple[int, int, int, int] | None = None
-    defects: int = 0
-    stages_ns: dict[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a view ends: the word, why, and what infer measured until then."""
-
-    word: Word
-    reason: Reason
-    detail: str = ""
-    gates: dict[str, float] = field(default_factory=dict[str, float])
-    stages_ns: dict[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass(slots=True)
-class Part:
-    """One part on its way."""
-
-    part_id: int
-    acq_id: int
-    zero_ns: int
-    """Receipt of the Trigger write, or the end of exposure."""
-    deadline_ns: int
-    recipe: LoadedRecipe
-    part_tag: int = 0
-    part_text: str = ""
-    lot: str = ""
-    is_challenge: bool = False
-    expected: Word = Word.NONE
-    is_kept: bool = False
-    """Its picture is kept whatever the policy says."""
-    opened_utc_ns: int = 0
-    is_paired: bool = True
-    """False with a hardware trigger until its step of TriggerCount and a frame of every camera are
-    there: before that it can end by its deadline or a lost association alone, for it is not known
-    whose tag and whose pictures these are."""
-    is_tag_known: bool = False
-    """Hardware trigger: the step of TriggerCount that the tag came with is this part's."""
-    sights: "dict[str, Sight]" = field(default_factory=dict[str, "Sight"])
-    """By camera, in the order of config.toml."""
-    verdict: Verdict | None = None
-
-    @property
-    def only(self) -> "Sight":
-        """Its one view, on a line with one camera."""
-        (sight,) = self.sights.values()
-        return sight
-
-    @property
-    def is_exposed(self) -> bool:
-        """Every camera's picture is there."""
-        return all(sight.frame is not None for sight in self.sights.values())
-
-
-@dataclass(slots=True)
-class Sight:
-    """One camera's view of one part."""
-
-    part: Part
-    camera: str
-    is_camera_done: bool = False
-    """The camera gave its one answer: a frame or none."""
-    is_infer_done: bool = False
-    """infer gave its one answer: a score or none."""
-    frame: FrameReady | None = None
-    frame_at_ns: int = 0
-    scored: Scored | None = None
-    scored_at_ns: int = 0
-    judgement: Judgement | None = None
-    held: Judgement | None = None
-    """Of a part that is not paired yet."""
-    ending: Ending | None = None
-    """The first one counts: no score undoes a failure."""
-    late_word: Word = Word.NONE
-    """What it would have been, had it been judged before the part was closed."""
 
 
 class Keeper(Protocol):
@@ -448,7 +357,7 @@ class PartBook:
                 return None
             self.close(sight, Word.ERROR, Reason.LATE, now_ns, "scored after the deadline")
         sight.late_word = word
-        return _late_result(part)
+        return late_result(part)
 
     def paired(self, part: Part, now_ns: int) -> LateResult | None:
         """Hardware trigger: frames and step are there; failures or scores may have waited."""
@@ -543,137 +452,10 @@ class PartBook:
         """The part's one verdict: journal first, then the world. Every view has ended."""
         if part.verdict is not None:
             return
-        verdict = self._verdict(part, now_ns)
+        verdict = verdict_of(part, now_ns, self._journal.epoch, self._software, self._is_simulated)
         part.verdict = verdict
         self._open.pop(part.part_id, None)
         self._closed[part.part_id] = part
         self._journal.closed(verdict)
         self._ledger.verdicts += 1
         self._on_verdict(part, verdict)
-
-    def _verdict(self, part: Part, now_ns: int) -> Verdict:
-        views = tuple(_view_result(sight) for sight in part.sights.values())
-        of_view = as_whole(views)
-        is_simulated = any(
-            bool(sight.frame and sight.frame.is_simulated)
-            or bool(sight.scored and sight.scored.is_simulated)
-            for sight in part.sights.values()
-        )
-        return Verdict(
-            **msgspec.structs.asdict(of_view),
-            part_id=part.part_id,
-            acq_id=part.acq_id,
-            epoch=self._journal.epoch,
-            part_tag=part.part_tag,
-            part_text=part.part_text,
-            lot=part.lot,
-            opened_utc_ns=part.opened_utc_ns,
-            latency_ns=now_ns - part.zero_ns,
-            deadline_ns=part.deadline_ns - part.zero_ns,
-            recipe=part.recipe.name,
-            recipe_hash=part.recipe.hash,
-            setup_hash=part.recipe.setup_hash,
-            software=self._software,
-            is_simulated=self._is_simulated or is_simulated,
-            is_challenge=part.is_challenge,
-            expected_word=part.expected,
-            is_tag_known=part.is_tag_known,
-            is_kept=part.is_kept,
-            views=views if len(views) > 1 else (),
-        )
-
-
-def _view_result(sight: Sight) -> ViewResult:
-    part, ending = sight.part, sight.ending
-    if ending is None:
-        raise RuntimeError(f"a verdict while camera {sight.camera} is still awaited")
-    frame, scored, made = sight.frame, sight.scored, sight.judgement
-    terms = part.recipe.recipe.terms(sight.camera)
-    is_shown = ending.word in (Word.NG, Word.UNCERTAIN)
-    stages = dict(scored.stages_ns if scored else ending.stages_ns)
-    if frame is not None:
-        stages["picture"] = sight.frame_at_ns - part.zero_ns
-        stages["copy"] = frame.copy_ns
-    if scored is not None:
-        stages["score"] = sight.scored_at_ns - part.zero_ns
-    if made is not None:
-        stages |= made.stages_ns
-    return ViewResult(
-        camera=sight.camera if frame or len(part.sights) > 1 else "",
-        word=ending.word,
-        reason=ending.reason,
-        detail=ending.detail,
-        reasons=made.reasons if made else (),
-        region_px=made.region_px if made and is_shown else None,
-        defects=made.defects if made and is_shown else 0,
-        decides=terms.decides,
-        margin=made.margin if made else None,
-        t1=terms.limits.t1,
-        t2=terms.limits.t2,
-        map_max=made.map_max if made else None,
-        classification=scored.classification if scored else None,
-        features=made.features if made else (),
-        gates=scored.gates if scored else ending.gates,
-        stages_ns=stages,
-        frame_id=frame.frame_id if frame else 0,
-        pixels=frame.pixels if frame else None,
-        map=scored.map if scored else None,
-        source=frame.source if frame else "",
-        bundle=terms.bundle,
-        passport=scored.passport if scored else "",
-    )
-
-
-def as_whole(views: Sequence[ViewResult]) -> ViewResult:
-    """The view that decides; of several, with what the others say against the part."""
-    of_view = views[worst([view.word for view in views])]
-    if len(views) == 1:
-        return of_view
-    against = [view for view in views if view.word != Word.OK]
-    against.sort(key=lambda view: view is not of_view)
-    is_missing = of_view.reason in (Reason.LATE, Reason.NO_IMAGE)
-    return msgspec.structs.replace(
-        of_view,
-        reason=Reason.VIEW_MISSING if is_missing else of_view.reason,
-        detail="; ".join(
-            f"{view.camera} {view.word.name}" + f" ({view.detail})" * bool(view.detail)
-            for view in against
-        ),
-        reasons=tuple(f"{view.camera}: {reason}" for view in against for reason in view.reasons),
-    )
-
-
-def _late_result(part: Part) -> LateResult | None:
-    """What a closed part would have been, once the last view that was late is judged."""
-    sights = list(part.sights.values())
-    words = [
-        sight.late_word or (sight.ending.word if sight.judgement and sight.ending else Word.NONE)
-        for sight in sights
-    ]
-    if Word.NONE in words:
-        return None
-    index = worst(words)
-    made = sights[index].judgement
-    return LateResult(part_id=part.part_id, word=words[index], margin=made.margin if made else 0.0)
-
-
-def restart_verdict(opened: Opened, epoch: int, software: str) -> Verdict:
-    """The verdict of a part that was open when the decision process died."""
-    return Verdict(
-        part_id=opened.part_id,
-        acq_id=acq_id(opened.part_id),
-        epoch=epoch,
-        word=Word.ERROR,
-        is_rebuilt=True,
-        reason=Reason.RESTART,
-        detail="the decision process was restarted while this part was open",
-        part_tag=opened.part_tag,
-        part_text=opened.part_text,
-        lot=opened.lot,
-        opened_utc_ns=opened.opened_utc_ns,
-        deadline_ns=opened.deadline_ns,
-        recipe=opened.recipe,
-        recipe_hash=opened.recipe_hash,
-        software=software,
-        is_challenge=opened.is_challenge,
-    )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from appliance.closing import as_whole
 from appliance.codes import Word
 from appliance.errors import PartError
 from appliance.journal import Opened
@@ -33,7 +34,8 @@ from appliance.messages import (
     Verdict,
     ViewResult,
 )
-from appliance.parts import Part, PartBook, Sight, as_whole
+from appliance.part import Part, Sight
+from appliance.parts import PartBook
 from appliance.recording import CAMERA, TAPE, Recording
 from appliance.replay_infer import Answer, Engines, Mapped, Memory, Recipes
 from appliance.replay_tape import Seen

@@ -15,7 +15,7 @@ from appliance.codes import OfflineReason, Reason
 from appliance.errors import ArtefactError, PartError
 from appliance.forest import Forest
 from appliance.messages import PixelRef, Scored
-from appliance.parts import Judgement
+from appliance.part import Judgement
 from appliance.recipe import LoadedRecipe
 from appliance.segments import CLASSIFICATION, IGNORED, SegmentIndex, column_names
 

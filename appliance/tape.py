@@ -33,7 +33,8 @@ from appliance.messages import (
     UnpairedEnded,
     Verdict,
 )
-from appliance.parts import Judgement, Keeper, Part, PartBook, Sight
+from appliance.part import Judgement, Part, Sight
+from appliance.parts import Keeper, PartBook
 from appliance.recipe import LoadedRecipe
 from appliance.wire import encode
 from appliance.words import PlcInput

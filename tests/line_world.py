@@ -39,7 +39,7 @@ from appliance.messages import (
     Verdict,
     camera_label,
 )
-from appliance.parts import Judgement, Part, Sight
+from appliance.part import Judgement, Part, Sight
 from appliance.recipe import Limits, LoadedRecipe, Recipe, setup_hash
 from appliance.words import Bank, decode_input
 

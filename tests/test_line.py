@@ -24,7 +24,7 @@ from appliance.codes import (
 from appliance.config import Record
 from appliance.journal import acq_id
 from appliance.messages import Health, NoFrame, Stored
-from appliance.parts import Judgement
+from appliance.part import Judgement
 from tests.line_world import MS, Plan, World, loaded
 
 ENABLE, TRIGGER, BUFFER = Control.ENABLE, Control.TRIGGER, Control.BUFFER_RESULTS

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from appliance.closing import as_whole
 from appliance.codes import Control, OfflineReason, Reason, Status1, Status2, Word
 from appliance.journal import ID_WRAP
 from appliance.messages import FrameReady, Verdict, ViewResult
-from appliance.parts import as_whole
 from appliance.verdict import worst
 from tests.line_world import DEADLINE_MS, Plan, World
 

@@ -25,10 +25,10 @@ from argon2 import PasswordHasher
 from appliance.archive import image_path, view_path
 from appliance.audit import AuditJournal
 from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
+from appliance.closing import as_whole
 from appliance.codes import CommandError, Reason, Word
 from appliance.config import Config, load_config
 from appliance.messages import Command, CommandResult, Verdict, ViewResult, Words
-from appliance.parts import as_whole
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
 from appliance.segments import column_names
 from appliance.store import Store

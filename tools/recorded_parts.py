@@ -21,7 +21,7 @@ from appliance.infer_setup import prove
 from appliance.journal import Opened
 from appliance.ledger import Ledger
 from appliance.messages import FrameReady, InferFailed, Taped, Verdict
-from appliance.parts import Part
+from appliance.part import Part
 from appliance.pixels import Pixels
 from appliance.recipe import LoadedRecipe
 from appliance.recording import CAMERA, MAP, TAPE, Entry, SegmentWriter
