@@ -23,6 +23,8 @@ SCORES: tuple[Decides, ...] = ("segad", "map_max", "classification")
 
 DRAWS = 2000
 LEVEL = 0.95
+LEAD = 0.8
+"""Share of the draws in which another score must be ahead of the usual one to take its place."""
 
 
 class Comparison(NamedTuple):
@@ -42,8 +44,22 @@ class Choice(NamedTuple):
     rows: dict[Decides, Comparison]
 
 
-def choose(scores: Mapping[str, Floats], labels: Labels, seed: int = 0) -> Choice:
-    """The score with the highest AUROC; the same parts are drawn for all of them.
+def usual_score(provenance: Mapping[str, str]) -> Decides | None:
+    """The score that is known to be ahead, by how a bundle was trained; None where none is.
+
+    A network that learnt from bad parts, too, tells them best by its classification logit (both
+    papers of SuperSimpleNet, and docs/segad.md). A classifier beside it is another matter: it knows
+    what it was shown and is blind to the rest.
+    """
+    learnt_bad = provenance.get("regime") in ("weak", "mixed", "supervised")
+    return "classification" if learnt_bad and "classifier" not in provenance else None
+
+
+def choose(
+    scores: Mapping[str, Floats], labels: Labels, seed: int = 0, usual: Decides | None = None
+) -> Choice:
+    """The score with the highest AUROC; where there is a usual one, that one unless the highest is
+    ahead of it in `LEAD` of the draws. The same parts are drawn for all of them.
 
     scores: name → (N,) raw margins, the forest's out of fold; labels: (N,) 0 or 1, both present.
     The estimate itself is compared and not a bound of it: with few bad parts every interval holds
@@ -67,6 +83,11 @@ def choose(scores: Mapping[str, Floats], labels: Labels, seed: int = 0) -> Choic
     for second in by_auroc[1:2]:
         ahead = drawn[known.index(decides)] > drawn[known.index(second)]
         why += f"; {decides} ahead of {second} in {ahead.mean():.0%} of {DRAWS} draws"
+    if usual in rows and decides != usual:
+        lead = float((drawn[known.index(decides)] > drawn[known.index(usual)]).mean())
+        why += f"; ahead of {usual}, the usual score of such a network, in {lead:.0%}"
+        if lead < LEAD:
+            decides, why = usual, f"{why}, less than {LEAD:.0%}: {usual} decides"
     return Choice(decides, why, rows)
 
 

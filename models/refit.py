@@ -24,7 +24,7 @@ from appliance.bundle import Bundle, Golden, Manifest, Suggested, finish_bundle
 from appliance.errors import ArtefactError, ConfigError
 from appliance.recipe import Decides
 from appliance.segments import CLASSIFICATION, column_names
-from models import bundle_files, memory, progress, segad
+from models import bundle_files, gate, memory, progress, segad
 from models.dataset import Dataset, Sample, read_image
 from models.detectors import Adapter, described, with_detector
 from models.evaluate import Answers, Scorer
@@ -71,7 +71,7 @@ def refit(
     """
     if out.exists():
         raise ArtefactError(out, "a bundle directory that is not there yet", "an existing one")
-    data = _unknown_to(bundle, data)
+    data = unknown_to(bundle, data)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     draft.chmod(0o755)
@@ -122,7 +122,8 @@ def _write_draft(
     judged, told = margins, truth
     if wish.generated:
         judged, told = _judged_on_real(margins, truth, scorer, data, wish, columns, fitted)
-    suggested = segad.suggest(judged, told, force=wish.force, seed=wish.seed)
+    usual = gate.usual_score(old.provenance)
+    suggested = segad.suggest(judged, told, usual=usual, force=wish.force, seed=wish.seed)
 
     _copy(bundle, draft, keeps_networks=detectors == old.detectors)
     if detectors != old.detectors:
@@ -265,7 +266,7 @@ def _reordered(answers: Answers, before: Sequence[str], after: Sequence[str]) ->
     return answers._replace(features=features, map_max=features[:, first])
 
 
-def _unknown_to(bundle: Bundle, data: Dataset) -> Dataset:
+def unknown_to(bundle: Bundle, data: Dataset) -> Dataset:
     """Forest, limits and metrics without what the network has learnt from, whatever the split."""
     learnt = bundle_files.learnt_by_network(bundle.folder)
 

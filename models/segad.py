@@ -82,13 +82,18 @@ def fit_with_margins(
 
 
 def suggest(
-    scores: Mapping[str, Floats], labels: Labels, *, force: Decides | None = None, seed: int = 0
+    scores: Mapping[str, Floats],
+    labels: Labels,
+    *,
+    usual: Decides | None = None,
+    force: Decides | None = None,
+    seed: int = 0,
 ) -> Suggested:
     """Which score should decide, and its limits, from labelled images that no score was fitted on.
 
     scores: name → (N,) raw margins, forest margins out of fold; labels: (N,). The choice is that
-    of `gate.choose`; `force` overrules it, which is recorded. Without bad images the map maximum
-    decides, T1 is the good images' upper order statistic and T2 their maximum.
+    of `gate.choose` with `usual`; `force` overrules it, which is recorded. Without bad images the
+    map maximum decides, T1 is the good images' upper order statistic and T2 their maximum.
     """
     good = labels == 0
     evidence = {"images_good": float(good.sum()), "images_bad": float((~good).sum())}
@@ -101,7 +106,7 @@ def suggest(
             decides=decides, t1=float(t1), t2=float(t2), evidence=evidence,
             why="no bad images: nothing to compare the scores on", is_forced=force is not None,
         )  # fmt: skip
-    choice = gate.choose(scores, labels, seed)
+    choice = gate.choose(scores, labels, seed, usual)
     for name, row in choice.rows.items():
         for metric, value in image_metrics(labels, scores[name]).items():
             evidence[f"{name}_{metric}"] = value

@@ -36,7 +36,7 @@ from appliance.bundle import (
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
 from appliance.tiles import Tiles
-from models import backbones, bundle_files, progress, report, segad
+from models import backbones, bundle_files, gate, progress, report, segad
 from models.checkpoints import HEADS, save_heads
 from models.classifier import Classifier, WithClassifier, fine_tune
 from models.dataset import Dataset, Sample
@@ -256,7 +256,10 @@ def write_draft(
             lambda done: stages("forest", 0.5 * len(known) / total + 0.3 * done),
         )  # fmt: skip
         forest.save(draft / "segad.ubj")
-    suggested = segad.suggest(margins, truth)
+    provenance = bundle_files.provenance(data, trained)
+    if classifier is not None:
+        provenance["classifier"] = f"{trained.backbone}, focal loss"
+    suggested = segad.suggest(margins, truth, usual=gate.usual_score(provenance))
     bundle_files.write_features(draft, answers.rows(columns), truth, known, margins)
 
     metrics = {f"limits_{name}": value for name, value in suggested.evidence.items()}
@@ -273,7 +276,6 @@ def write_draft(
         scored = replace(scored, samples=data.held_out, margins=scores)
     stages("forest", 1.0)
 
-    provenance = bundle_files.provenance(data, trained)
     report.write_report(
         draft / "report.html", product or data.name, _facts(provenance, metrics, suggested),
         trained.history, scored, data, scorer,
@@ -300,8 +302,7 @@ def write_draft(
         golden=golden,
         suggested=suggested,
         metrics=metrics | {name: round(value, 2) for name, value in stages.seconds.items()},
-        provenance=provenance
-        | ({} if classifier is None else {"classifier": f"{trained.backbone}, focal loss"}),
+        provenance=provenance,
     )
 
 

@@ -44,6 +44,27 @@ def test_of_two_equal_scores_the_simpler_one_decides():
     assert gate.choose(scores, labels).decides == "map_max"
 
 
+def test_the_usual_score_of_a_network_is_left_for_one_that_leads_clearly():
+    scores, labels = scores_of(3, 140, 20, segad=2.0, map_max=0.0, classification=1.8)
+    best = gate.choose(scores, labels)
+    close = gate.choose(scores, labels, usual="classification")
+    assert best.decides == "segad"
+    assert close.decides == "classification"
+    assert close.why.startswith(best.why) and "less than 80%" in close.why
+    scores, labels = scores_of(3, 140, 20, segad=2.5, map_max=0.0, classification=0.5)
+    clear = gate.choose(scores, labels, usual="classification")
+    assert clear.decides == "segad"
+    assert "ahead of classification, the usual score of such a network, in 100%" in clear.why
+
+
+def test_only_a_network_that_learnt_from_bad_parts_has_a_usual_score():
+    assert gate.usual_score({"regime": "weak"}) == "classification"
+    assert gate.usual_score({"regime": "supervised"}) == "classification"
+    assert gate.usual_score({"regime": "weak", "classifier": "resnet18, focal loss"}) is None
+    assert gate.usual_score({"regime": "unsupervised"}) is None
+    assert gate.usual_score({}) is None
+
+
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     apart, inside, trials = 1.0, 0, 60
     truth = 0.7602  # of two normal scores one deviation apart: Φ(1 / √2)

@@ -25,12 +25,14 @@ import typer
 
 from appliance import forest
 from appliance.bundle import load_bundle
+from appliance.recipe import Decides
 from appliance.segments import SegmentIndex, column_names
 from models import gate, regions, segad
 from models.dataset import Dataset, open_dataset
 from models.evaluate import scorer_of
 from models.export import Preprocessor
 from models.metrics import image_metrics
+from models.refit import unknown_to
 
 Floats = npt.NDArray[np.float32]
 BAD = (1, 10, 50, 150)
@@ -49,11 +51,14 @@ class Scored:
     """How many of them belong to forest and limits."""
     look: regions.GoodLook
     """Of the good images of the limits alone."""
+    usual: Decides | None = None
+    """As `gate.usual_score` says of the bundle."""
 
 
 def scored_by(bundle_dir: Path, data: Dataset) -> Scored:
-    """Maps and logits of a bundle, through the deployed path."""
+    """Maps and logits of a bundle, through the deployed path, of what its network has not seen."""
     bundle = load_bundle(bundle_dir)
+    data = unknown_to(bundle, data)
     scorer, preprocess = scorer_of(bundle), Preprocessor(bundle.manifest.input)
     known = (*data.limits_good, *data.limits_bad)
     samples = (*known, *data.held_out)
@@ -65,6 +70,7 @@ def scored_by(bundle_dir: Path, data: Dataset) -> Scored:
         np.array([sample.label for sample in samples], np.int64),
         len(known),
         regions.look_of(preprocess(data.pixels([s]))[0] for s in data.limits_good),
+        gate.usual_score(bundle.manifest.provenance),
     )
 
 
@@ -171,7 +177,7 @@ def _chosen(
     fitted, out_of_fold = segad.fit_with_margins(rows[known], labels[known], columns, seed)
     seen = {"segad": out_of_fold, "map_max": maxima[lead][known],
             "classification": scored.classification[known]}  # fmt: skip
-    choice = gate.choose(seen, labels[known], seed)
+    choice = gate.choose(seen, labels[known], seed, scored.usual)
     unseen = {"segad": np.array([fitted.margin(row) for row in rows[test]], np.float32),
               "map_max": maxima[lead][test],
               "classification": scored.classification[test]}  # fmt: skip
