@@ -1,7 +1,52 @@
-"""What holds for every test: an example that takes long on a loaded machine is no failure."""
+"""What holds for every test: one thread a process, patience with examples that take long on a
+loaded machine, a log that ends with its test, and which files are fast."""
 
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import structlog
 from hypothesis import settings
+
+# Before anything loads OpenMP, and for what the tests start: threads that wait for each other on a
+# loaded machine take half as much time again.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Hypothesis fails an example after 200 ms of wall time otherwise.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+_SLOW = re.compile(
+    r"^ *(?:from|import) (?:subprocess|multiprocessing|playwright|torch|models|tools|asyncua"
+    r"|tests\.(?:rig|tool_world|lesson_world|guest|gentl|postgres|systemd_world|line_feed|fuzz|test_))",
+    re.MULTILINE,
+)
+"""What a file imports that starts processes or a browser, makes keys, compiles or trains."""
+
+
+@cache
+def _is_fast(path: Path) -> bool:
+    return _SLOW.search(path.read_text(encoding="utf-8")) is None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast` alone, files without such tests need not even be read: torch takes seconds."""
+    is_skipped = config.option.markexpr == "fast" and collection_path.match("test_*.py")
+    return True if is_skipped and not _is_fast(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark `fast`."""
+    for item in items:
+        if _is_fast(item.path):
+            item.add_marker("fast")
+
+
+@pytest.fixture(autouse=True)
+def _log_ends_with_its_test() -> Iterator[None]:
+    """A command that a test calls in this process sends the log to a stream of that test's own."""
+    yield
+    structlog.reset_defaults()

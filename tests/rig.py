@@ -9,7 +9,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from appliance.rows import PartRow
 from appliance.store import Store
 from appliance.supervise import process_table
 from appliance.wire import Wiring
+from tests.ports import free_port
 from tests.waiting import until
 from tools.plc_program import Part, PlcOptions
 from tools.plc_sim import PlcReport, run_plc
@@ -55,13 +55,6 @@ def number_of(margin: float) -> int:
     number = round(exact)
     assert abs(exact - number) < 0.01, f"{margin} is no picture's mean"
     return number
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Rig:

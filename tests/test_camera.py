@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from appliance.messages import (
 )
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Wiring, curve_keys
+from tests.ports import free_port
 from tests.waiting import until
 
 PICTURES = 40
@@ -802,9 +802,7 @@ def infer_elsewhere(root, address):
 
 
 def test_between_boxes_pixels_travel_inline(desk, root):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     with infer_elsewhere(root, address) as wiring:
         line = desk(remote={"frames": address}).listen_as_infer(wiring)
         line.serving()

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from appliance import config
-from appliance.bundle import Bundle, InputContract, Manifest, finish_bundle
+from appliance.bundle import Bundle
 from appliance.codes import Reason
 from appliance.engine import Engine, Spec, open_engine, passport_of
 from appliance.engine_null import NullEngine, write_null_bundle
@@ -25,7 +24,7 @@ from appliance.engine_tensorrt import TensorRtEngine
 from appliance.errors import ArtefactError, DeviceError, PartError
 from appliance.passport import Passport
 from tests.fake_tensorrt import FakeGpu, FakeSdk
-from tests.networks import as_network
+from tests.networks import NET, as_network, write_network_bundle
 
 HAS_OPENVINO = find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO is not installed")
@@ -356,33 +355,12 @@ def network_model(poison=0.0) -> onnx.ModelProto:
         helper.make_tensor("all", TensorProto.INT64, [3], [1, 2, 3]),
         helper.make_tensor("poison", TensorProto.FLOAT, [], [poison]),
     ]
-    return as_network(nodes, constants, (16, 24))
+    return as_network(nodes, constants, NET)
 
 
 @pytest.fixture
 def bundle(tmp_path) -> Bundle:
-    draft = tmp_path / "draft"
-    draft.mkdir()
-    onnx.save(network_model(), str(draft / "network.onnx"))
-    cv2.imwrite(str(draft / "segments.png"), np.zeros((16, 24), np.uint8))
-    contract = InputContract(
-        height_px=16,
-        width_px=24,
-        source_height_px=64,
-        source_width_px=96,
-        channels=1,
-        smallest_defect_px=12,
-    )
-    manifest = Manifest(
-        kind="supersimplenet",
-        product="p",
-        created_utc="",
-        files={},
-        input=contract,
-        segments=("all",),
-        columns=(),
-    )
-    return finish_bundle(draft, tmp_path / "bundle", manifest)
+    return write_network_bundle(tmp_path / "bundle", golden=0, network=network_model())
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

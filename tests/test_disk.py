@@ -8,8 +8,8 @@ from appliance.bundle import load_bundle
 from appliance.disk import BLOCK_BYTES, wanted_bytes_per_s, written_bytes_per_s
 from appliance.doctor import installation
 from appliance.recipe import View, load_recipe, write_recipe
+from tests.ports import free_port
 from tests.recorded_world import Recorded
-from tests.rig import free_port
 
 FRAME, MAP = 64 * 96, 4 * 16 * 24
 

@@ -30,6 +30,7 @@ CANNOT = {
     "tools/install": "as root on a machine with systemd: tools/install_check",
     ".venv/bin/ruff": "tools/test runs it",
     ".venv/bin/pyright": "tools/test runs it",
+    ".venv/bin/python -m pytest": "tools/test runs it",
     "python3 -m venv": "needs a package index: every run of tools/demo on a bare machine",
     ".venv/bin/python -m pip install": "needs a package index",
     "editor ": "a person's",

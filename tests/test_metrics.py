@@ -4,7 +4,8 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.rig import Rig, free_port, until
+from tests.ports import free_port
+from tests.rig import Rig, until
 
 
 def scrape(port: int) -> dict[str, float]:

@@ -20,7 +20,8 @@ from appliance.plc_modbus import ModbusPort
 from appliance.registers import RING_SLOTS
 from appliance.tally import Tally
 from appliance.words import Bank, PlcInput
-from tests.rig import Rig, free_port, until
+from tests.ports import free_port
+from tests.rig import Rig, until
 from tools.plc_conformance import BROKEN, PASSED, SKIPPED, Report, check
 from tools.plc_conformance_box import Terms
 from tools.plc_conformance_rules import RULES

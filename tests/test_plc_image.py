@@ -23,7 +23,8 @@ from appliance.messages import CommandResult, Verdict, Words
 from appliance.plc_image import FIRST, WORDS, ImageWriter, as_bytes, as_signed
 from appliance.registers import RING_SLOTS
 from appliance.words import Bank
-from tests.rig import free_port, until
+from tests.ports import free_port
+from tests.rig import until
 
 MS = 1_000_000
 EPOCH = 0x0102

@@ -23,7 +23,8 @@ from appliance.errors import ConfigError, DeviceError
 from appliance.messages import CommandResult, Verdict, Words
 from appliance.sparkplug import BadPayload, DataType, Metric, decode, encode
 from appliance.words import Bank
-from tests.rig import free_port, until
+from tests.ports import free_port
+from tests.rig import until
 
 pytest.importorskip("paho.mqtt", reason="the extra `bus` is not installed")
 pytest.importorskip("google.protobuf", reason="protobuf is not installed")

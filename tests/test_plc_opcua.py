@@ -16,7 +16,7 @@ from appliance.config import Camera, Config
 from appliance.config_bus import Bus, OpcUa
 from appliance.messages import CommandResult
 from appliance.opcua_users import put_user, users_file
-from tests.rig import free_port
+from tests.ports import free_port
 
 pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
 

@@ -24,7 +24,8 @@ from appliance.opcua_users import put_user, users_file
 from appliance.recipe import load_recipe
 from appliance.wire import Wiring
 from tests.fuzz_buses import Counts, fuzz_opcua
-from tests.rig import Rig, free_port, number_of, until
+from tests.ports import free_port
+from tests.rig import Rig, number_of, until
 
 pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
 

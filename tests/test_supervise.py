@@ -16,7 +16,8 @@ from appliance.config import Camera, Config, Engine, Hmi, Wire
 from appliance.errors import AddressInUse
 from appliance.service import EXIT_CONFIG
 from appliance.supervise import Supervisor, check_addresses, process_table
-from tests.rig import Rig, free_port, until
+from tests.ports import free_port
+from tests.rig import Rig, until
 
 CRASH = "import sys; sys.exit(1)"
 REFUSE = "import sys; sys.exit(78)"

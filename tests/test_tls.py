@@ -21,7 +21,8 @@ from appliance.doctor import installation
 from appliance.errors import CertificateError
 from appliance.tls import files_of
 from calibration.people import People, Role
-from tests.rig import Rig, free_port, until
+from tests.ports import free_port
+from tests.rig import Rig, until
 
 SECRET = "correct horse battery"
 

@@ -28,6 +28,7 @@ from appliance.messages import (
     Trigger,
 )
 from appliance.wire import CHANNELS, Inbox, Wiring, curve_keys, decode, encode
+from tests.ports import free_port
 from tests.waiting import until
 
 
@@ -55,14 +56,6 @@ def wire(folder):
 
 def send(sender, message, pixels=None):
     until("receiver", lambda: sender.send(message, pixels))
-
-
-def tcp_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def health(process="decide"):
@@ -380,7 +373,7 @@ def test_the_lock_dies_with_its_process(wire, folder, number):
 @pytest.fixture
 def boxes(folder, wire):
     """Two boxes with CURVE keys; the address of `frames` between them."""
-    remote = {"frames": f"tcp://127.0.0.1:{tcp_port()}"}
+    remote = {"frames": f"tcp://127.0.0.1:{free_port()}"}
     here, there = folder / "here", folder / "there"
     for keys in (here, there):
         curve_keys(keys, "box")
@@ -439,7 +432,7 @@ def test_a_server_with_another_key_is_not_believed(boxes, wire, folder):
 
 
 def test_tcp_without_keys_is_refused(wire):
-    remote = {"frames": f"tcp://127.0.0.1:{tcp_port()}"}
+    remote = {"frames": f"tcp://127.0.0.1:{free_port()}"}
     with pytest.raises(ConfigError, match="expected a key directory for tcp addresses, got none"):
         wire(remote).sender("frames", "top")
 
@@ -448,7 +441,7 @@ def test_one_socket_hears_of_this_box_and_of_another_one(boxes, wire):
     """health: the peers of this box are no CURVE servers, in whatever order they are named."""
     here, there, _ = boxes
     shutil.copy(there / "box.key", here / "allowed" / "there.key")
-    remote = {"health-b": f"tcp://127.0.0.1:{tcp_port()}"}
+    remote = {"health-b": f"tcp://127.0.0.1:{free_port()}"}
     beside = wire()
     local = {peer: beside.sender("health", peer) for peer in ("a", "c")}
     senders = {**local, "b": wire(remote, here).sender("health", "b")}
