@@ -263,10 +263,11 @@ def onnx_rows(folder: Path, seconds: float) -> Iterator[dict[str, Any]]:
     of a call, batch 1, frames and maps in ordinary memory."""
     import onnx
 
-    from appliance.bundle import InputContract, merged_network
+    from appliance.bundle import InputContract
     from appliance.engine import Engine, Spec
     from appliance.engine_onnx import OnnxCudaEngine, OnnxEngine
     from appliance.half import to_half
+    from appliance.head import merged_network
 
     contract = InputContract(
         height_px=256, width_px=256, source_height_px=256, source_width_px=256, channels=3,
