@@ -27,7 +27,7 @@ def test_every_part_is_accounted_for_under_random_faults() -> None:
 
 
 def test_a_life_is_judged_once_what_is_remembered_is_full() -> None:
-    grows = [Sample(100 * n, 1_000_000 + 500 * n, 0, 9, 3) for n in range(30)]
+    grows = [Sample(1000 * n, 1_000_000 + 5000 * n, 0, 9, 3) for n in range(30)]
     short = [Sample(1, 1, 0, 1, 1)]
     told = _life({1: short, 2: grows})
     assert told["lives"] == 2 and told["longest_s"] == 150
