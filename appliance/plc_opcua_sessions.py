@@ -6,6 +6,7 @@ are easy to guess. Here each belongs to the one who made it.
 # asyncua annotates what travels, not what its functions take, and exports by star imports.
 # pyright: reportArgumentType=false, reportPrivateImportUsage=false
 
+import logging
 import secrets
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -14,6 +15,7 @@ from asyncua import ua
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
+from asyncua.server.monitored_item_service import __name__ as monitored_items
 from asyncua.server.subscription_service import SubscriptionService
 
 _NOBODY = User(role=UserRole.Anonymous)
@@ -58,7 +60,10 @@ class _OwnSubscriptions(SubscriptionService):
 
     async def create_subscription(self, *args: Any, **kwargs: Any) -> Any:
         """Ids and the largest number are those of the whole server."""
-        return await self._everyone.create_subscription(*args, **kwargs)
+        made = await self._everyone.create_subscription(*args, **kwargs)
+        # asyncua gives each one a logger of its own, and `logging` keeps what has a name for ever.
+        logging.Logger.manager.loggerDict.pop(f"{monitored_items}.{made.SubscriptionId}", None)
+        return made
 
 
 class Sessions(InternalServer):

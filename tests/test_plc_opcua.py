@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false, reportPrivateImportUsage=false
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -205,6 +206,10 @@ def test_a_subscription_is_its_sessions_own(tmp_path: Path) -> None:
             mes.disconnect_socket()
             while everyone:
                 await asyncio.sleep(0.02)
+            # Nor does its name stay: a client that comes back for years would fill the memory.
+            assert [
+                name for name in logging.Logger.manager.loggerDict if name.endswith(f".{theirs}")
+            ] == []
 
     asyncio.run(meddle())
 
