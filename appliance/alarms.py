@@ -40,9 +40,7 @@ class Alarms:
         """One more part."""
         if verdict.is_challenge:
             return
-        names = ("rejects",) if verdict.word != Word.OK else ()
-        if verdict.reason in _REASONS:
-            names = (_REASONS[Reason(verdict.reason)], *names)
+        names = _names(verdict)
         self._recent.append(names)
         for name in names:
             self._counts[name] += 1
@@ -67,3 +65,11 @@ class Alarms:
             f"alarm: more than {self._limits[name]} of the last {WINDOW} parts {_WORDS[name]}"
             for name in self.raised
         )
+
+
+def _names(verdict: Verdict) -> tuple[str, ...]:
+    """What the part counts for, each once. Of several views every one is looked at: the reason of
+    the whole is that of the worst alone, and only says that a view is missing, not why."""
+    reasons = {verdict.reason, *(view.reason for view in verdict.views)}
+    names = {name for reason, name in _REASONS.items() if reason in reasons}
+    return (*sorted(names), *(("rejects",) if verdict.word != Word.OK else ()))

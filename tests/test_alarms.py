@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.alarms import WINDOW, Alarms
+from appliance.closing import as_whole
 from appliance.codes import CommandCode, Reason, Status1, Status2, Word
 from appliance.config import Alarms as Limits
-from appliance.messages import Health, Verdict
+from appliance.messages import Health, Verdict, ViewResult
 from tests.line_world import Plan, World
 
 
@@ -55,6 +56,31 @@ def test_one_more_than_the_limit_raises_it(reason: Reason, name: str, limit: int
     alarms.verdict(verdict(word, reason))
     assert name in alarms.raised
     assert str(limit) in alarms.notes[0]
+
+
+GOOD_VIEW = ViewResult(camera="left", word=Word.OK, reason=Reason.NONE)
+NG_VIEW = ViewResult(camera="left", word=Word.NG, reason=Reason.ANOMALY_SCORE)
+
+
+@pytest.mark.parametrize("beside", [GOOD_VIEW, NG_VIEW])
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        (Reason.LATE, "late"),
+        (Reason.NO_IMAGE, "incomplete"),
+        (Reason.INCOMPLETE_IMAGE, "incomplete"),
+        (Reason.IMAGE_HEALTH, "image_health"),
+    ],
+)
+def test_every_view_counts_and_the_part_once(reason: Reason, name: str, beside: ViewResult) -> None:
+    missed = [ViewResult(camera=camera, word=Word.ERROR, reason=reason) for camera in "ab"]
+    views = (beside, *missed)
+    whole = as_whole(views)
+    part = Verdict(part_id=1, acq_id=1, epoch=1, word=whole.word, reason=whole.reason, views=views)
+    alarms = fed(Limits(late=1, incomplete=1, image_health=1, rejects=1), part)
+    assert alarms.raised == ()
+    alarms.verdict(part)
+    assert set(alarms.raised) == {name, "rejects"}
 
 
 def test_it_ends_when_the_window_has_moved_on_and_says_the_same_meanwhile() -> None:
