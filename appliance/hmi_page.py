@@ -69,7 +69,7 @@ class LivePage:
                 with Block("picture"):
                     self._pin = ui.element("button").classes("pin").on("click", self._unpin)
                     with self._pin:
-                        ui.label(texts.PINNED)
+                        self._pinned_title = Text("pin-title")
                         ui.label(texts.BACK_TO_LIVE).classes("pin-back")
                     self._tabs = Tabs()
                     self._viewer = Viewer()
@@ -111,6 +111,7 @@ class LivePage:
                 self._reason = Text("reason")
                 self._tag = Text("tag")
             with Block("why"):
+                self._why_part = Text("why-part")
                 with Block("scale") as self._scale:
                     with Block("scale-head"):
                         ui.label(texts.MARGIN).classes("caps")
@@ -173,7 +174,9 @@ class LivePage:
         self._state.set(screen.state)
         self._notice.set(screen.notice)
         self._show_verdict(screen)
-        self._show_part(self._pinned or screen.part)
+        live = screen.part
+        self._recipe.set(texts.RECIPE.format(recipe=live.recipe) if live and live.recipe else "")
+        self._show_part(self._pinned or live)
         self._show_figures(screen)
         self._no_ng.set("" if screen.strip else texts.NO_NG)
         for index, card in enumerate(self._cards):
@@ -208,10 +211,15 @@ class LivePage:
 
     def _show_part(self, part: PartView | None) -> None:
         """Picture and explanation of the live part, or of the one that was touched; of several
-        cameras, of the view that decided or of the one that was chosen."""
+        cameras, of the view that decided or of the one that was chosen. What is not of the live
+        part says so itself: the word above it is the live one's."""
+        pinned = ""
+        if self._pinned is not None:
+            pinned = texts.PINNED.format(part=self._pinned.title, word=self._pinned.word)
+        self._why_part.set(pinned)
+        self._pinned_title.set(texts.PINNED_TITLE.format(pinned=pinned) if pinned else "")
         part = self._tabs.set(part)
         self._viewer.show(part.image if part else None)
-        self._recipe.set(texts.RECIPE.format(recipe=part.recipe) if part and part.recipe else "")
         at = part.place if part else None
         self._scale.set("bare" if at is None else "")
         style = f"left: {100 * at:.1f}%" if at is not None else ""

@@ -525,6 +525,7 @@ def test_a_touched_reject_stays_while_the_line_goes_on(
     seen.until(".caption", f"Part {first}")
     assert seen.text(".detail") == "the first"
     assert seen.page.locator(".pin").is_visible()
+    assert seen.text(".why-part") == f"Looking back: Part {first}, NG"
     running.verdict(third, Word.OK, frame(180), blob())
     seen.until(".part-title", f"Part {third}")
     assert seen.text(".word") == "OK"  # the verdict is the live one

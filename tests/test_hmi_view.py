@@ -1,13 +1,16 @@
-"""What the page says, decided without a page."""
+"""What the page says, without a browser."""
 
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from nicegui import Client, ui
+from nicegui.page import page
 
 from appliance import hmi_texts as texts
 from appliance.codes import FaultCode, OfflineReason, Reason, State, Status1, Status2, Word
+from appliance.hmi_page import LivePage
 from appliance.hmi_screen import Picture
 from appliance.hmi_view import AGED_NS, PATIENCE_NS, SILENT_NS, STRIP, LiveView
 from appliance.messages import Health, PixelRef, Verdict, ViewResult, Words
@@ -364,3 +367,31 @@ def test_verdicts_that_never_arrived_are_counted() -> None:
     assert view.skipped == 1
     view.words(words(ledger={"verdicts": 3}, registers={146: 3}), NOW)
     assert view.skipped == 3
+
+
+def test_nobody_reads_the_word_of_one_part_with_the_reasons_of_another(view: LiveView) -> None:
+    """A reject that is looked back at says so above its reasons; head and word stay live."""
+    view.verdict(verdict(511, Word.NG, reasons=("rim mean",), recipe="cell/3"), NOW)
+    view.verdict(verdict(512, recipe="cell/4"), NOW)
+    client = Client(page("/"))
+    with client:
+        shown = LivePage()
+
+    def text(name: str) -> str:
+        labels = (e for e in client.elements.values() if isinstance(e, ui.label))
+        return next(label.text for label in labels if name in label.classes)
+
+    shown.update(view.screen(NOW))
+    assert (text("word"), text("part-title"), text("why-part")) == ("OK", "Part 512", "")
+    (reject,) = view.screen(NOW).strip
+    shown._show_pinned(reject)
+    shown.update(view.screen(NOW))
+    assert (text("word"), text("part-title")) == ("OK", "Part 512")
+    assert text("reason-row") == "rim mean"
+    assert text("why-part") == "Looking back: Part 511, NG"
+    assert text("pin-title").startswith(text("why-part"))
+    assert text("recipe") == "Recipe cell/4"
+    shown._unpin()
+    shown.update(view.screen(NOW))
+    assert (text("why-part"), text("pin-title"), text("reason-row")) == ("", "", "")
+    client.delete()
