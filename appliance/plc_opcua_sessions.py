@@ -19,6 +19,9 @@ from asyncua.server.monitored_item_service import __name__ as monitored_items
 from asyncua.server.subscription_service import SubscriptionService
 
 _NOBODY = User(role=UserRole.Anonymous)
+_ITEMS = logging.getLogger(monitored_items)
+"""asyncua gives each subscription a logger below this one, and `logging` keeps what has a name for
+ever: where this one did not exist, in a second place, too."""
 
 
 class _Own(MutableMapping[int, Any]):
@@ -61,8 +64,7 @@ class _OwnSubscriptions(SubscriptionService):
     async def create_subscription(self, *args: Any, **kwargs: Any) -> Any:
         """Ids and the largest number are those of the whole server."""
         made = await self._everyone.create_subscription(*args, **kwargs)
-        # asyncua gives each one a logger of its own, and `logging` keeps what has a name for ever.
-        logging.Logger.manager.loggerDict.pop(f"{monitored_items}.{made.SubscriptionId}", None)
+        logging.Logger.manager.loggerDict.pop(f"{_ITEMS.name}.{made.SubscriptionId}", None)
         return made
 
 
