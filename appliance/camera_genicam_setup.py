@@ -58,9 +58,9 @@ def set_up(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool:
         nodes.execute("UserSetLoad")
     for name, value in camera.nodes.items():
         nodes.write(name, value, wrong)
-    for name, value in _HEARTBEATS.items():
-        # Nobody asked for it: a device that has other limits keeps its own.
-        if name not in camera.nodes:
+    if not _HEARTBEATS.keys() & camera.nodes.keys():  # two names of one setting, on many devices
+        for name, value in _HEARTBEATS.items():
+            # Nobody asked for it: a device that has other limits keeps its own.
             nodes.try_write(name, value)
     if camera.packet_size_bytes:
         nodes.write(_first(nodes, _PACKET_SIZE), camera.packet_size_bytes, wrong)

@@ -41,7 +41,7 @@ from appliance.messages import (
 from appliance.orders import Actions, Answer, Orders
 from appliance.part import Judgement, Part, Sight
 from appliance.parts import PartBook
-from appliance.readiness import Facts, bits_of, fault_of, offline_of
+from appliance.readiness import JUDGING, Facts, bits_of, fault_of, offline_of
 from appliance.recipe import LoadedRecipe
 from appliance.row_delivery import RowDelivery
 from appliance.setups import Send, Setups
@@ -420,7 +420,7 @@ class Line:
         self.tally.verdict(verdict)
         self.alarms.verdict(verdict)
         now_ns = part.zero_ns + verdict.latency_ns
-        self.gate.verdict(verdict, now_ns, part.is_paired)
+        self.gate.verdict(verdict, now_ns, part.is_paired or part.is_tag_known)
         if self.challenge.verdict(verdict):
             self._keep_counters()  # the lock outlives a crash
             self._follow(now_ns)  # no part may be triggered on the verdict that locks
@@ -574,8 +574,7 @@ class Line:
 
     def _is_lossy(self, now_ns: int) -> bool:
         """Rows or pictures are not kept now, or were not a moment ago."""
-        is_recording = self._rows.is_recording(now_ns)
-        return self._rows.archive.is_lossy or not is_recording or self._journal.lost > 0
+        return self._rows.archive.is_lossy or not self._rows.is_recording(now_ns)
 
     def _follow(self, now_ns: int) -> None:
         """Derive state, offline reason, fault and bits from what is known now."""
@@ -607,7 +606,7 @@ class Line:
                 Status2.CAMERA_OK: facts.is_camera_ok,
                 Status2.MODEL_OK: facts.is_infer_ok and facts.refusal is None,
                 Status2.DISK_LOW: self._rows.archive.is_disk_low,
-                Status2.ARCHIVE_LOSSY: self._is_lossy(now_ns),
+                Status2.ARCHIVE_LOSSY: self._is_lossy(now_ns) or self._journal.lost > 0,
                 Status2.CHALLENGE_DUE: challenge.due_since_s is not None,
                 Status2.CHALLENGE_FAILED: challenge.is_failed,
                 Status2.DRIFT_WARN: challenge.drift,
@@ -620,6 +619,7 @@ class Line:
             or self._journal.lost > 0
             or self.gate.is_warning
             or is_throttled
+            or bool(self.spent_budgets)
             or any(name != "rejects" for name in alarms)
         )
         conditions.open_parts = len(self.book)
@@ -657,7 +657,7 @@ class Line:
             is_journal_bad=self._is_journal_bad_at_start,
             is_reject_missing=self.gate.check(now_ns),
             is_stalled=now_ns < self._stalled_until_ns,
-            is_budget_spent=bool(self.spent_budgets),
+            is_budget_spent=any(p.partition("-")[0] in JUDGING for p in self.spent_budgets),
             is_unkept=self._config.record.stop_when_lossy and self._is_lossy(now_ns),
             is_stopped=self._is_stopped or self._is_halted,
             is_ended=self._is_ended,
@@ -687,7 +687,8 @@ class Line:
         """What people should know though parts are judged: alarms at a rate, and heat."""
         hot = f"throttled: {self.throttled}" if self.throttled else ""
         hot = hot or ("throttled: the GPU is slowed down" if self._hot_workers else "")
-        return (*self.alarms.notes, *((hot,) if hot else ()))
+        spent = (f"{process}: restarted too often" for process in self.spent_budgets)
+        return (*self.alarms.notes, *spent, *((hot,) if hot else ()))
 
     @property
     def counters(self) -> dict[str, int]:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from appliance.codes import FaultCode, OfflineReason, Status2
 from appliance.messages import Refused
 
+JUDGING = ("camera", "infer", "decide", "record")
+"""Processes without which no part is judged and kept. A page, a slow bus or metrics that do not
+start are a Warning: a certificate that ran out stops no factory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -38,6 +42,7 @@ class Facts:
     is_reject_missing: bool
     is_stalled: bool
     is_budget_spent: bool
+    """Of a process that is needed to judge parts."""
     is_unkept: bool
     """Rows or pictures cannot be kept, and the policy wants no part without."""
     is_stopped: bool

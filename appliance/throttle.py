@@ -35,7 +35,10 @@ class Throttle:
 
     def look(self) -> str:
         """What slows it down, in words; "" = nothing does, or nothing is known."""
-        return next(chain(self._cooling(), self._tripped(), self._counted()), "")
+        try:
+            return next(chain(self._cooling(), self._tripped(), self._counted()), "")
+        except OSError:  # a zone that went away while it was listed
+            return ""
 
     def _cooling(self) -> Iterator[str]:
         for device in sorted(self._thermal.glob("cooling_device*")):

@@ -533,10 +533,19 @@ def test_strobe_chunks_packet_size_clock_and_user_set():
 
 def test_a_killed_program_lets_go_of_a_gige_camera_after_a_second():
     nodes = {"GevHeartbeatTimeout": Node(3000), "DeviceLinkHeartbeatTimeout": Node(3e6)}
-    invented("free", nodes={"DeviceLinkHeartbeatTimeout": 2e6}, **nodes)
+    invented("free", **nodes)
     assert {name: node.value for name, node in nodes.items()} == {
         "GevHeartbeatTimeout": 1000,
-        "DeviceLinkHeartbeatTimeout": 2e6,
+        "DeviceLinkHeartbeatTimeout": 1e6,
+    }
+
+
+def test_a_heartbeat_that_the_config_names_is_the_only_one_that_is_written():
+    nodes = {"GevHeartbeatTimeout": Node(3000), "DeviceLinkHeartbeatTimeout": Node(3e6)}
+    invented("free", nodes={"GevHeartbeatTimeout": 5000}, **nodes)
+    assert {name: node.value for name, node in nodes.items()} == {
+        "GevHeartbeatTimeout": 5000,
+        "DeviceLinkHeartbeatTimeout": 3e6,
     }
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from appliance.codes import (
     CommandCode,
     Control,
+    FaultCode,
     GateStatus,
     OfflineReason,
     Reason,
@@ -518,6 +519,17 @@ def test_one_camera_that_goes_astray_stops_the_line_until_resync(
     world.run(2000)
     assert words_of(wide, again) == [Word.OK, Word.OK, Word.NG]
     assert world.unaccounted == 0
+
+
+def test_a_part_whose_step_came_is_awaited_at_the_gate_though_a_view_never_came(wide: Belt) -> None:
+    world = wide.world
+    world.bank.set("GateStatus", FITTED)
+    wide.run(1)
+    wide.part("dropped", at=TWO[1])
+    world.run(500)
+    assert world.line.counters["rejects_untagged"] == 0
+    world.run(3000)
+    assert world.bank.number("FaultCode") == FaultCode.REJECT_NOT_CONFIRMED
 
 
 @pytest.mark.parametrize("at", TWO)

@@ -300,6 +300,9 @@ def test_a_site_that_must_keep_everything_makes_no_part_while_it_cannot() -> Non
         assert world.is_ready
         assert set(world.rows) == {1}
         assert world.unaccounted == 0
+        world.journal.lost += 1  # rows are kept all the same
+        world.run(60)
+        assert world.is_ready and world.has(Status1.WARNING)
 
 
 def test_verdicts_beyond_what_can_be_kept_are_counted(
@@ -887,6 +890,18 @@ def test_a_spent_restart_budget_is_a_fault_that_ends_with_it(world: World) -> No
     world.line.spent_budgets = ()
     world.run(60)
     assert world.is_ready
+
+
+@pytest.mark.parametrize("process", ["hmi", "tool", "metrics", "bus"])
+def test_what_judges_no_parts_stops_none(world: World, process: str) -> None:
+    """A page whose certificate cannot be read is tried for ever; the line goes on."""
+    world.until_ready()
+    world.line.spent_budgets = (process,)
+    world.run(60)
+    assert world.is_ready
+    assert world.bank.number("FaultCode") == FaultCode.NONE
+    assert world.has(Status1.WARNING)
+    assert world.line.notes == (f"{process}: restarted too often",)
 
 
 def test_starting_is_the_reason_before_the_first_ready(world: World) -> None:
