@@ -97,6 +97,8 @@ WORDS: Mapping[str, How] = {
 """Every word of a result."""
 _OF_THE_WORD = frozenset({"word", "reason", "Verdict", "Reason", "slot verdict", "slot reason"})
 """What another side of a limit changes."""
+_OF_THE_VIEW = frozenset({"Margin", "T1", "T2", "ScoreLimit"})
+"""What the level words say of the view that decided, and of no other."""
 
 
 class Difference(NamedTuple):
@@ -148,7 +150,8 @@ def compare_words(
 ) -> Compared:
     """The words that the PLC was given for a part, and those of the replayed verdict, by name.
 
-    A part that lies near a limit is undecidable already: its words say nothing more.
+    A part that lies near a limit is undecidable already: its words say nothing more. Of several
+    views another one may decide then, whose figures they show.
     """
     differences = [
         Difference(name, then.get(name), now.get(name))
@@ -159,8 +162,10 @@ def compare_words(
     ]
     old, new = recorded.by_view(), replayed.by_view()
     near = (is_near_a_limit(*pair, tolerance) for pair in zip(old, new, strict=False))
+    is_of_another = recorded.camera != replayed.camera
+    others = [d for d in differences if not (is_of_another and d.field in _OF_THE_VIEW)]
     outcome: Outcome = "different" if differences else "equal"
-    if tolerance and any(near) and is_of_the_word_alone(differences):
+    if tolerance and any(near) and is_of_the_word_alone(others):
         outcome = "undecidable"
     return Compared(recorded.part_id, outcome, tuple(differences))
 

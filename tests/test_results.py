@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from appliance.closing import as_whole
 from appliance.codes import Reason, Word
 from appliance.comparison import WORDS, compare_words
-from appliance.messages import PlcTold, Verdict
+from appliance.messages import PlcTold, Verdict, ViewResult
 from appliance.results import Ring, level_words, named, told_again, write_result
 from appliance.words import Bank, WordOrder
 
@@ -84,6 +85,46 @@ def test_words_on_another_engine_say_what_the_margin_says() -> None:
     found = compare_words(near, beside, *names, 1e-3)
     assert found.outcome == "undecidable"
     assert compare_words(near, beside, *names, 0.0).outcome == "different"
+
+
+def of_views(*views: ViewResult) -> Verdict:
+    """The whole of a part that several cameras see."""
+    return msgspec.structs.replace(VERDICT, **msgspec.structs.asdict(as_whole(views)), views=views)
+
+
+def test_another_view_may_decide_where_one_lies_near_its_limit() -> None:
+    """Its margin and limits are then those of the words; they are as undecidable as the word."""
+
+    def left(margin: float, word: Word) -> ViewResult:
+        return ViewResult(
+            camera="left", word=word, reason=Reason.ANOMALY_SCORE, margin=margin, t1=1.0, t2=2.0
+        )
+
+    right = ViewResult(
+        camera="right", word=Word.NG, reason=Reason.ANOMALY_SCORE, margin=9.0, t1=4.0, t2=5.0
+    )
+
+    def compared(then: Verdict, now: Verdict, tolerance: float = 1e-3) -> tuple[str, set[str]]:
+        words = told(then, "high_first", is_slot=False)
+        again = told_again(words, now, "high_first", True)
+        names = named(words, "high_first"), named(again, "high_first")
+        found = compare_words(then, now, *names, tolerance)
+        return found.outcome, {difference.field for difference in found.differences}
+
+    near = of_views(left(2.0004, Word.NG), right)
+    beside = of_views(left(1.9998, Word.UNCERTAIN), right)
+    figures = {"Margin", "T1", "T2", "ScoreLimit"}
+    assert compared(near, beside) == ("undecidable", figures)
+    assert compared(near, beside, 0.0)[0] == "different"
+    # Of the view that decides as before they have to be as before.
+    of_the_same = of_views(msgspec.structs.replace(left(2.0004, Word.NG), t1=1.5), right)
+    assert compared(near, of_the_same) == ("different", {"T1"})
+    # And where no view lies near a limit, nothing explains another view.
+    far = of_views(left(3.0, Word.NG), right), of_views(left(1.5, Word.UNCERTAIN), right)
+    assert compared(*far) == ("different", figures)
+    # Whatever else differs is no matter of the view.
+    other_tag = msgspec.structs.replace(beside, part_tag=5)
+    assert compared(near, other_tag) == ("different", figures | {"PartTagEcho"})
 
 
 def test_the_table_names_every_word_of_a_result() -> None:
