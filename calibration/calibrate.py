@@ -109,6 +109,7 @@ def main(
         "t1": proposal.t1,
         "t2": proposal.t2,
         "advice": proposal.advice,
+        "on_average": proposal.on_average,
         "proved": {"escape": proposal.proved_escape, "overkill": proposal.proved_overkill},
         "false_alarms_at": {},
         "estimate": None,
@@ -223,6 +224,8 @@ def _print(answer: dict[str, Any]) -> None:
     write(f"decides    {answer['decides']} ({answer['engine']})\n")
     for sentence in answer["advice"]:
         write(f"{sentence}\n")
+    for sentence in answer["on_average"]:
+        write(f"not proved {sentence}\n")
     for recall, alarms in answer["false_alarms_at"].items():
         write(f"estimate   {recall} of the bad found: false alarms {_words(alarms)}\n")
     if answer["t1"] is None or answer["t2"] is None:

@@ -129,7 +129,7 @@ def conformal_limit(good: Floats, max_overkill: float) -> Floats | None:
     """T2 from good parts alone; None with fewer than 1/max_overkill - 1 of them.
 
     good: (..., n). Split conformal: just above the margin of rank ceil((n + 1)(1 - max_overkill)).
-    Guarantee: the **next** good part is rejected with probability at most `max_overkill`, on the
+    Guarantee: the **next** good part gets NG with probability at most `max_overkill`, on the
     average over all samples that could have been drawn. Of one given sample nothing is proved;
     `overkill_limit` does that. It knows nothing of escapes.
     """
@@ -155,6 +155,8 @@ class Proposal:
     t2: float | None
     advice: tuple[str, ...]
     """Sentences for people: what is proved, what is not, and how many parts would do."""
+    on_average: tuple[str, ...] = ()
+    """Sentences for people about a limit of which nothing is proved."""
     proved_escape: Mapping[str, float] = field(default_factory=dict)
     """Type of defect → the bound that the rank of T1 proves, before any margin was seen."""
     proved_overkill: float | None = None
@@ -196,29 +198,35 @@ def propose(parts: Parts, target: Target, guard_band: float = 0.0) -> Proposal:
     )
     overkill = upper_bound(allowed, len(good), target.confidence)
     t2 = None if upper is None else float(upper)
+    on_average: tuple[str, ...] = ()
     if not groups:
-        words += _good_alone(good, target)
+        of_this_limit, on_average = _good_alone(good, target)
+        words += of_this_limit
     if t1 is not None and t2 is not None:
         t1, t2 = _ordered(t1, t2, guard_band)
-    return Proposal(t1, t2, tuple(words), proved, overkill)
+    return Proposal(t1, t2, tuple(words), on_average, proved, overkill)
 
 
-def _good_alone(good: Floats, target: Target) -> list[str]:
+_UNCERTAIN = "those from T1 up are UNCERTAIN and come on top"
+
+
+def _good_alone(good: Floats, target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What good parts without any bad one are good for: a person may set NG by it, knowing that it
-    promises nothing of escapes."""
+    promises nothing of escapes. What is proved of this limit, and what holds on the average."""
     most = percent(target.max_overkill)
-    said: list[str] = []
+    of_this_limit: tuple[str, ...] = ()
+    on_average: tuple[str, ...] = ()
     if (proved := overkill_limit(good, target.max_overkill, target.confidence)) is not None:
-        said.append(
-            f"NG from {float(proved):.4f} up: at most {most} of the good parts are rejected, with "
-            f"{target.confidence:.0%} confidence"
+        of_this_limit = (
+            f"NG from {float(proved):.4f} up: at most {most} of the good parts get NG, with "
+            f"{target.confidence:.0%} confidence; {_UNCERTAIN}",
         )
     if (conformal := conformal_limit(good, target.max_overkill)) is not None:
-        said.append(
-            f"NG from {float(conformal):.4f} up: the next good part is rejected with a chance of "
-            f"at most {most}, on the average over all samples (split conformal)"
+        on_average = (
+            f"NG from {float(conformal):.4f} up: the next good part gets NG with a chance of at "
+            f"most {most}, on the average over all samples (split conformal); {_UNCERTAIN}",
         )
-    return said
+    return of_this_limit, on_average
 
 
 def _ordered(t1: float, t2: float, guard_band: float) -> tuple[float, float]:

@@ -156,9 +156,14 @@ class _Calibrate:
         found = propose(self._material.calibrate, target)
         self._advice.clear()
         with self._advice:
-            ui.label(texts.PROVED).classes("caps")
-            for sentence in found.advice:
-                ui.label(sentence)
+            for title, sentences in (
+                (texts.PROVED, found.advice),
+                (texts.ON_AVERAGE, found.on_average),
+            ):
+                if sentences:
+                    ui.label(title).classes("caps")
+                for sentence in sentences:
+                    ui.label(sentence)
         if found.t1 is not None and found.t2 is not None:
             self._limits = (found.t1, found.t2)
             self._chart.set(self._limits)

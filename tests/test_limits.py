@@ -121,11 +121,20 @@ def test_without_bad_parts_nothing_is_said_of_escapes() -> None:
     proved = overkill_limit(parts.good, 0.05, 0.95)
     conformal = conformal_limit(parts.good, 0.05)
     assert proved is not None and conformal is not None and conformal < proved
-    assert f"NG from {float(proved):.4f} up: at most 5 % of the good" in proposal.advice[2]
-    assert f"NG from {float(conformal):.4f} up: the next good part" in proposal.advice[3]
     assert (
-        len(propose(draw(np.random.default_rng(0), 10, 0), Target(max_overkill=0.05)).advice) == 2
+        f"NG from {float(proved):.4f} up: at most 5 % of the good parts get NG"
+        in proposal.advice[2]
     )
+    assert len(proposal.advice) == 3, "what holds on the average is not among what is proved"
+    (on_average,) = proposal.on_average
+    assert f"NG from {float(conformal):.4f} up: the next good part gets NG" in on_average
+    for sentence in (proposal.advice[2], on_average):
+        assert "those from T1 up are UNCERTAIN and come on top" in sentence
+        assert "rejected" not in sentence, "UNCERTAIN parts may be, too"
+    few = propose(draw(np.random.default_rng(0), 10, 0), Target(max_overkill=0.05))
+    assert (len(few.advice), few.on_average) == (2, ())
+    with_bad = propose(draw(np.random.default_rng(0), 200, 200), Target(max_overkill=0.05))
+    assert with_bad.on_average == ()
 
 
 def test_one_limit_without_the_other_is_no_proof() -> None:
