@@ -16,9 +16,9 @@ from appliance.clock import is_clock_synced
 from appliance.codes import CommandError, FaultCode, Reason, State
 from appliance.config import Config
 from appliance.errors import PartError
-from appliance.frames import INLINE, RingReader
+from appliance.frames import INLINE, RingReader, size_px
 from appliance.journal import Journal
-from appliance.landing import Landing
+from appliance.landing import Landing, failed
 from appliance.line import Line, Outlets
 from appliance.messages import (
     AnyMessage,
@@ -214,8 +214,11 @@ class _Decide:
         match message:
             case Scored() if message.map.ring == INLINE:
                 loop = asyncio.get_running_loop()
-                done = self._thread.submit(self._landing.take, message, inline)
-                done.add_done_callback(lambda d: loop.call_soon_threadsafe(self._landed, d))
+                shape = self._map_shape(message.camera)
+                done = self._thread.submit(self._landing.take, message, inline, shape)
+                done.add_done_callback(
+                    lambda d: loop.call_soon_threadsafe(self._landed, message, d)
+                )
             case Scored():
                 sight = self._line.book.scored(message, now_ns)
                 if sight is not None:
@@ -228,10 +231,23 @@ class _Decide:
                 self._log.warning("foreign message on scored", kind=type(message).__name__)
         self._arm()
 
-    def _landed(self, done: "Future[Scored | InferFailed]") -> None:
-        """A score of another box, its map in a ring of this one."""
-        if not done.cancelled():
-            self._scored(done.result())
+    def _landed(self, message: Scored, done: "Future[Scored | InferFailed]") -> None:
+        """A score of another box, its map in a ring of this one. A bug costs its part alone: what
+        another box sends must not end the line."""
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._log.error("a map did not land", error=str(error), part_id=message.part_id)
+        self._scored(done.result() if error is None else failed(message, error))
+
+    def _map_shape(self, camera: str) -> tuple[int, ...] | None:
+        """Of the maps of this camera; None where the recipe in force judges no such camera."""
+        current = self._line.setups.current
+        if current is None or camera not in self._config.cameras:
+            return None
+        scorer = self._recipes.scorers.get(current.recipe.terms(camera).bundle)
+        return None if scorer is None else scorer.map_shape
 
     def _stored(self, message: AnyMessage) -> None:
         if isinstance(message, Stored):
@@ -250,8 +266,12 @@ class _Decide:
             detail = "a score without the bundle it belongs to"
             self._line.part_failed(sight, Reason.INTERNAL, detail, self._service.clock())
             return
+        try:
+            size = size_px(frame.pixels)
+        except PartError as error:
+            self._line.part_failed(sight, error.reason, error.detail, self._service.clock())
+            return
         loop = asyncio.get_running_loop()
-        size = frame.pixels.shape[0], frame.pixels.shape[1]
         future = self._thread.submit(scorer.score, scored, self._rings, recipe, size)
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._judged, sight, done))
 

@@ -241,9 +241,19 @@ def inline_view(ref: PixelRef, payload: bytes | None) -> npt.NDArray[Any]:
 
 def _layout(ref: PixelRef) -> tuple[np.dtype[Any], int]:
     """Type and number of the pixels. Raises PartError: another box may say anything."""
-    if ref.dtype not in _DTYPES or not ref.shape or min(ref.shape) < 1:
+    size_px(ref)
+    if ref.dtype not in _DTYPES:
         raise PartError(
-            Reason.INTERNAL,
-            f"expected pixels of {', '.join(_DTYPES)}, got {ref.dtype!r} in the shape {ref.shape}",
+            Reason.INTERNAL, f"expected pixels of {', '.join(_DTYPES)}, got {ref.dtype!r}"
         )
     return np.dtype(ref.dtype), math.prod(ref.shape)
+
+
+def size_px(ref: PixelRef) -> tuple[int, int]:
+    """Height and width of a frame by its reference. Raises PartError for what is neither a frame,
+    (H, W) or (H, W, C), nor a map, (K, H, W): another box may say anything."""
+    shape = ref.shape
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        got = f"the shape {shape}" if len(shape) <= 3 else f"{len(shape)} dimensions"
+        raise PartError(Reason.INTERNAL, f"expected a frame or a map, got {got}")
+    return shape[0], shape[1]

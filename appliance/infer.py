@@ -286,6 +286,9 @@ class Infer:
         camera = setup.cameras.get(frame.camera)
         if camera is None:
             raise PartError(Reason.INTERNAL, f"camera {frame.camera!r} is not in the recipe")
+        if frame.pixels.dtype not in ("uint8", "uint16") or not 8 <= frame.bits <= 16:
+            got = f"{frame.bits} bits in {frame.pixels.dtype}"
+            raise PartError(Reason.INTERNAL, f"expected 8 to 16 bits in uint8 or uint16, got {got}")
         begun = time.monotonic_ns()
         if frame.pixels.ring != INLINE and frame.copied_at_ns:
             stages_ns["hand_over"] = begun - frame.copied_at_ns + frame.copy_ns

@@ -14,42 +14,58 @@ from appliance.messages import InferFailed, Scored
 
 
 class Landing:
-    """The ring of maps that came from elsewhere; made with the first one."""
+    """A ring of maps that came from elsewhere for each camera; made with its first one."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._ring: RingWriter | None = None
+        self._rings: dict[str, RingWriter] = {}
 
-    def take(self, scored: Scored, payload: bytes | None) -> Scored | InferFailed:
-        """payload: what came behind the message."""
+    def take(
+        self, scored: Scored, payload: bytes | None, shape: tuple[int, ...] | None
+    ) -> Scored | InferFailed:
+        """payload: what came behind the message. shape: of this camera's maps, (K, H, W), by the
+        recipe in force; None where it judges no such camera."""
         try:
+            if scored.map.shape != shape:
+                dimensions = len(scored.map.shape)
+                got = scored.map.shape if dimensions <= 3 else f"{dimensions} dimensions"
+                raise PartError(Reason.INFERENCE_ERROR, f"expected {shape or 'none'}, got {got}")
             amap = inline_view(scored.map, payload)
-            ref = self._room(amap.nbytes).put(amap)
+            ref = self._room(scored.camera, amap.nbytes).put(amap)
         except (PartError, ConfigError, OSError) as err:
-            return InferFailed(
-                camera=scored.camera,
-                part_id=scored.part_id,
-                frame_id=scored.frame_id,
-                setup_hash=scored.setup_hash,
-                reason=Reason.INFERENCE_ERROR,
-                detail=f"the map of infer {scored.worker}: {err}",
-                gates=scored.gates,
-                stages_ns=scored.stages_ns,
-                worker=scored.worker,
-            )
+            return failed(scored, err)
         return msgspec.structs.replace(scored, map=ref)
 
     def close(self) -> None:
-        """Remove the ring."""
-        if self._ring is not None:
-            self._ring.close()
+        """Remove the rings."""
+        while self._rings:
+            self._rings.popitem()[1].close()
 
-    def _room(self, map_bytes: int) -> RingWriter:
-        if self._ring is None or self._ring.slot_bytes < map_bytes:
+    def _room(self, camera: str, map_bytes: int) -> RingWriter:
+        """A larger ring replaces a smaller one when a recipe changes: no part is open then, and a
+        reader that has the old ring keeps it."""
+        ring = self._rings.get(camera)
+        if ring is None or ring.slot_bytes < map_bytes:
             config = self._config
-            rate_hz = sum(camera.rate_hz for camera in config.camera)
+            rate_hz = next(each.rate_hz for each in config.camera if each.name == camera)
             slots = slots_for(config.deadline_ms, config.record.grace_ms, rate_hz)
-            larger = RingWriter(config.rings_dir, "map-elsewhere", slots, map_bytes)
-            self.close()
-            self._ring = larger
-        return self._ring
+            larger = RingWriter(config.rings_dir, f"map-elsewhere-{camera}", slots, map_bytes)
+            if ring is not None:
+                ring.close()
+            self._rings[camera] = ring = larger
+        return ring
+
+
+def failed(scored: Scored, error: BaseException) -> InferFailed:
+    """What comes of a score whose map did not land."""
+    return InferFailed(
+        camera=scored.camera,
+        part_id=scored.part_id,
+        frame_id=scored.frame_id,
+        setup_hash=scored.setup_hash,
+        reason=Reason.INFERENCE_ERROR,
+        detail=f"the map of infer {scored.worker}: {error}",
+        gates=scored.gates,
+        stages_ns=scored.stages_ns,
+        worker=scored.worker,
+    )

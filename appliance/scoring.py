@@ -58,6 +58,11 @@ class Scorer:
         )
         self._warm_up(labels.shape, len(manifest.detectors))
 
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(K, H, W) of the maps that it takes."""
+        return len(self.bundle.manifest.detectors), *self._index.shape
+
     def check(self, recipe: LoadedRecipe, camera: str = "") -> None:
         """Raises ArtefactError where the recipe wants what this bundle does not have.
 

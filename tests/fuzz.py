@@ -8,6 +8,7 @@ hang, no other exception. In CI some hundred inputs each (tests/test_fuzz.py); a
 
 import argparse
 import contextlib
+import math
 import os
 import random
 import shutil
@@ -30,7 +31,7 @@ from appliance.codes import Reason, Word
 from appliance.config import Config, load_config, load_products
 from appliance.engine_null import write_null_bundle
 from appliance.errors import ConfigError, DeviceError, PartError
-from appliance.frames import RingReader, RingWriter
+from appliance.frames import RingReader, RingWriter, inline_ref, inline_view
 from appliance.journal import Journal, Opened
 from appliance.messages import FrameReady, Health, Scored, Trigger, Verdict, Words
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
@@ -102,7 +103,9 @@ class Bench:
         return {
             "message": Target(self._messages(), decode, (msgspec.DecodeError,)),
             "pixel reference": Target(
-                self._messages()[1:2], self._view, (PartError, msgspec.DecodeError)
+                (self._messages()[1], *self._inline_frames()),
+                self._view,
+                (PartError, msgspec.DecodeError),
             ),
             "config.toml": Target(
                 (CONFIG.encode(),),
@@ -151,9 +154,27 @@ class Bench:
 
     def _view(self, data: bytes) -> None:
         message = decode(data)
-        if isinstance(message, FrameReady):
-            assert self._rings.view(message.pixels).size, "a view that can be read"
-            self._rings.check(message.pixels)
+        if not isinstance(message, FrameReady):
+            return
+        ref = message.pixels
+        if not ref.ring:
+            # The bytes come as the shape wants them, so that it is the shape that is tried.
+            wanted = math.prod(ref.shape)
+            assert inline_view(ref, bytes(min(max(wanted, 0), 1 << 16))).size
+        else:
+            assert self._rings.view(ref).size, "a view that can be read"
+            self._rings.check(ref)
+
+    def _inline_frames(self) -> Iterator[bytes]:
+        """Frames of another box, in every number of dimensions that arrays have and some more."""
+        for dimensions in range(70):
+            ref = inline_ref(np.zeros((4, 4), np.uint8), 1)
+            ref = msgspec.structs.replace(ref, shape=(1,) * dimensions)
+            yield encode(
+                FrameReady(
+                    camera="top", part_id=7, frame_id=3, setup_hash="ab", pixels=ref, age_ns=5
+                )
+            )
 
     def _messages(self) -> tuple[bytes, ...]:
         messages = (

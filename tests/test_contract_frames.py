@@ -102,7 +102,7 @@ class ByLanding:
         until("taker of the map", lambda: self._sender.send(message, whole))
         got = until("map", self._receiver.receive)
         assert isinstance(got, Scored)
-        landed = self._landing.take(got, self._receiver.inline)
+        landed = self._landing.take(got, self._receiver.inline, array.shape)
         assert isinstance(landed, Scored)
         assert msgspec.structs.replace(landed, map=message.map) == message
         view = self._reader.view(landed.map)
@@ -189,11 +189,37 @@ def test_references_survive_the_wire(way):
 def test_a_map_that_does_not_come_whole_is_no_score(rings, payload, got):
     camera = Camera(name="top", kind="files", folder="x")
     landing = Landing(Config(root="/x", deadline_ms=100, camera=(camera,), rings=str(rings)))
-    failed = landing.take(scored(inline_ref(np.zeros((1, 4, 3), np.float32), 1)), payload)
+    ref = inline_ref(np.zeros((1, 4, 3), np.float32), 1)
+    failed = landing.take(scored(ref), payload, (1, 4, 3))
     assert isinstance(failed, InferFailed)
     assert (failed.part_id, failed.frame_id, failed.reason) == (7, 8, Reason.INFERENCE_ERROR)
     assert failed.detail == f"the map of infer 1: expected 48 bytes of pixels, got {got}"
     assert not list(rings.iterdir()), "no ring for nothing"
+
+
+@pytest.mark.parametrize("shape", [(12,), (1, 8, 3), (1,) * 65 + (4, 3)])
+def test_a_map_of_another_shape_is_no_score_and_gets_no_room(rings, shape):
+    camera = Camera(name="top", kind="files", folder="x")
+    landing = Landing(Config(root="/x", deadline_ms=100, camera=(camera,), rings=str(rings)))
+    ref = msgspec.structs.replace(inline_ref(np.zeros((1, 4, 3), np.float32), 1), shape=shape)
+    for expected in ((1, 4, 3), None):
+        failed = landing.take(scored(ref), bytes(4 * int(np.prod(shape))), expected)
+        assert isinstance(failed, InferFailed) and failed.reason is Reason.INFERENCE_ERROR
+    assert not list(rings.iterdir())
+
+
+def test_maps_of_another_size_leave_those_of_the_other_camera_alone(rings):
+    cameras = tuple(Camera(name=name, kind="files", folder="x") for name in ("top", "side"))
+    landing = Landing(Config(root="/x", deadline_ms=100, camera=cameras, rings=str(rings)))
+    landed = []
+    for name, side in (("top", 8), ("side", 64)):
+        amap = np.full((1, side, side), side, np.float32)
+        message = msgspec.structs.replace(scored(inline_ref(amap, 1)), camera=name)
+        landed.append(landing.take(message, amap.tobytes(), amap.shape))
+    reader = RingReader(rings)
+    assert [float(reader.copy(each.map).max()) for each in landed] == [8, 64]
+    landing.close()
+    assert not list(rings.iterdir())
 
 
 def test_no_room_for_maps_is_no_score(rings):
@@ -201,7 +227,7 @@ def test_no_room_for_maps_is_no_score(rings):
     config = Config(root="/x", deadline_ms=100, camera=(camera,), rings=str(rings / "file"))
     (rings / "file").write_text("no directory")
     amap = np.zeros((1, 4, 3), np.float32)
-    failed = Landing(config).take(scored(inline_ref(amap, 1)), amap.tobytes())
+    failed = Landing(config).take(scored(inline_ref(amap, 1)), amap.tobytes(), (1, 4, 3))
     assert isinstance(failed, InferFailed)
     assert failed.reason is Reason.INFERENCE_ERROR
 
@@ -213,6 +239,13 @@ def test_missing_or_cut_pixels_are_an_incomplete_image(payload, got):
     with pytest.raises(PartError, match=f"expected 48 bytes of pixels, got {got}") as err:
         inline_view(ref, payload)
     assert err.value.reason == Reason.INCOMPLETE_IMAGE
+
+
+@pytest.mark.parametrize("shape", [(), (48,), (0, 8), (1, 1, 6, 8), (1,) * 65 + (6, 8)])
+def test_pixels_in_a_shape_that_no_frame_has_are_refused(shape):
+    ref = msgspec.structs.replace(inline_ref(np.zeros((6, 8), np.uint8), 1), shape=shape)
+    with pytest.raises(PartError, match=r"expected a frame or a map, got \S+"):
+        inline_view(ref, bytes(48))
 
 
 # ---- ring -----------------------------------------------------------------------------------

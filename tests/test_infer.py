@@ -246,6 +246,14 @@ def test_pixels_that_travel_behind_the_message(line):
     assert answer.is_simulated
     line.until("room", lambda: line.frames["top"].send(ready, pixels[:-1]))
     expect_failure(line.answer(), 77, Reason.INCOMPLETE_IMAGE, "expected 6144 bytes")
+    changed = msgspec.structs.replace
+    for spoilt in (
+        changed(ready, bits=-5),
+        changed(ready, pixels=changed(ready.pixels, dtype="float32")),
+        changed(ready, pixels=changed(ready.pixels, shape=(1,) * 65)),
+    ):
+        line.until("room", lambda m=spoilt: line.frames["top"].send(m, pixels))
+        expect_failure(line.answer(), 77, Reason.INTERNAL, "expected ")
 
 
 def test_a_frame_of_another_size_says_what_was_expected(line):
