@@ -6,11 +6,17 @@ A process of its own, since no scrape may cost the line anything; its death is n
 """
 
 import os
+import socket
+import ssl
+import sys
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -24,6 +30,7 @@ from appliance.tls import files_of
 from appliance.wire import Inbox, Wiring
 
 _BEAT_NS = 100_000_000
+_PATIENCE_S = 5.0
 _BUCKETS_S = (
     0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
     1.0, 2.0,
@@ -48,17 +55,16 @@ def main(service: Service, config: Config, name: str) -> None:
         registry = CollectorRegistry()
         registry.register(metrics)
         settings = config.metrics
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+        if tls and context:
+            context.load_cert_chain(*tls)
         try:
-            server, thread = start_http_server(
-                settings.port,
-                settings.host,
-                registry,
-                certfile=str(tls.certificate) if tls else None,
-                keyfile=str(tls.key) if tls else None,
-            )
+            server = Exporter(settings.host, settings.port, registry, context)
         except OSError as err:
             address = f"{settings.host}:{settings.port}"
             raise AddressInUse("metrics.port", f"a free port {address}", str(err)) from err
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
         inbox, beat_ns = Inbox(live, healths), 0
         service.ready()
         while not service.is_stopping:
@@ -78,6 +84,42 @@ def main(service: Service, config: Config, name: str) -> None:
             service.turn()
         server.shutdown()
         thread.join(1)
+        server.server_close()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _PATIENCE_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """No line for each scrape."""
+
+
+class Exporter(ThreadingWSGIServer):
+    """Answers scrapes, each in a thread of its own, its TLS handshake included: whoever connects
+    and says nothing keeps nobody waiting, and is gone after 5 s. Raises OSError: the address."""
+
+    def __init__(
+        self, host: str, port: int, registry: Collector, context: ssl.SSLContext | None = None
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._context = context
+        super().__init__((host, port), _Handler)
+        self.set_app(make_wsgi_app(registry))
+
+    def get_request(self) -> tuple[Any, Any]:
+        """The next connection; nothing has been read from it."""
+        connection, address = super().get_request()
+        if self._context is not None:
+            connection.settimeout(_PATIENCE_S)
+            connection = self._context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away or speaks no TLS is its own matter."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class Metrics(Collector):

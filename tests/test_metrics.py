@@ -1,9 +1,18 @@
 """Every counter and stage for Prometheus, from a real line."""
 
+import contextlib
+import socket
+import ssl
+import threading
 import urllib.request
+from pathlib import Path
 
+import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from appliance.certificate import make
+from appliance.metrics import Exporter
 from tests.ports import free_port
 from tests.rig import Rig, until
 
@@ -50,3 +59,33 @@ def test_counters_stages_ledger_and_states_are_there() -> None:
             rig.kill("record")
             until("its silence", lambda: scrape(port)["inspectd_health_age_seconds record"] > 0.3)
         assert rig.stop() == 0
+
+
+@pytest.mark.parametrize("is_secure", [True, False])
+def test_who_connects_and_says_nothing_keeps_nobody_waiting(
+    tmp_path: Path, is_secure: bool
+) -> None:
+    files = tmp_path / "page.crt", tmp_path / "page.key"
+    for file, data in zip(files, make(("localhost", "127.0.0.1"), 2), strict=True):
+        file.write_bytes(data)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+    server = Exporter("127.0.0.1", 0, CollectorRegistry(), context if is_secure else None)
+    serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+    serving.start()
+    try:
+        with contextlib.ExitStack() as idle:
+            for said in (b"", b"", b"GET / HTTP/1.0", b"\x16\x03\x01"):
+                silent = socket.create_connection(("127.0.0.1", server.server_port), 5)
+                idle.enter_context(silent).sendall(said)
+            trust = ssl.create_default_context(cafile=str(files[0]))
+            url = f"http{'s' * is_secure}://127.0.0.1:{server.server_port}/metrics"
+            for _ in range(2):
+                with urllib.request.urlopen(
+                    url, timeout=5, context=trust if is_secure else None
+                ) as answer:
+                    assert answer.status == 200
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
