@@ -68,8 +68,7 @@ class HardwareTrigger:
         if pair is None or part is None:
             return None
         _set_clock(part, pair)
-        if pair.is_whole:
-            self._pair(part, now_ns)
+        self._pair(pair, part, now_ns)
         return self._book.opened_by_frame(message, part, now_ns)
 
     def no_frame(self, message: NoFrame, now_ns: int) -> None:
@@ -78,8 +77,7 @@ class HardwareTrigger:
         part = self._part_of(pair, now_ns) if pair else None
         self._settle(now_ns)
         if pair is not None and part is not None:
-            if pair.is_whole:
-                self._pair(part, now_ns)
+            self._pair(pair, part, now_ns)
             sight = part.sights[message.camera]
             self._book.close(sight, Word.ERROR, message.reason, now_ns, message.detail)
 
@@ -111,8 +109,7 @@ class HardwareTrigger:
         elif (part := self._book.part(pair.part_id)) is not None:
             part.part_tag, part.is_tag_known = tag, tag != 0
             part.part_text, part.lot = plc.part_text, plc.lot
-            if pair.is_whole:
-                self._pair(part, now_ns)
+            self._pair(pair, part, now_ns)
 
     def _part_of(self, pair: Pair, zero_ns: int) -> Part | None:
         """The part of a frame's pair, opened now where that came first; None: not accepted."""
@@ -129,8 +126,12 @@ class HardwareTrigger:
         pair.part_id, pair.due_ns = part.part_id, part.deadline_ns
         pair.allowed_ns = part.deadline_ns - part.zero_ns
 
-    def _pair(self, part: Part, now_ns: int) -> None:
-        late = self._book.paired(part, now_ns)
+    def _pair(self, pair: Pair, part: Part, now_ns: int) -> None:
+        """The book learns of tag and clock, whole or not: of one that stays alone, too, they are
+        what its verdict says."""
+        if pair.is_new:
+            return  # it was opened with them just now
+        late = self._book.paired(part, now_ns, pair.is_whole)
         if late is not None:
             self._late(late)
 

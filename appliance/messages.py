@@ -329,7 +329,7 @@ class PartShown(Message, frozen=True, kw_only=True):
 
 
 class PartPaired(Message, frozen=True, kw_only=True):
-    """Hardware trigger: frame and step are both there; what the part then was."""
+    """Hardware trigger: a frame or the step came to a part that waited; what the part then was."""
 
     part_id: int
     zero_ns: int
@@ -338,6 +338,8 @@ class PartPaired(Message, frozen=True, kw_only=True):
     is_tag_known: bool
     part_text: str
     lot: str
+    is_whole: bool = True
+    """Step and all frames are there; in older recordings nothing else was told."""
 
 
 class UnpairedEnded(Message, frozen=True, kw_only=True):

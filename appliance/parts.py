@@ -359,8 +359,13 @@ class PartBook:
         sight.late_word = word
         return late_result(part)
 
-    def paired(self, part: Part, now_ns: int) -> LateResult | None:
-        """Hardware trigger: frames and step are there; failures or scores may have waited."""
+    def paired(self, part: Part, now_ns: int, is_whole: bool = True) -> LateResult | None:
+        """Hardware trigger: a frame or the step came to a part, and may have changed tag and clock.
+
+        is_whole: frames and step are all there; failures or scores may have waited for that.
+        """
+        if not is_whole:
+            return None
         part.is_paired = True
         self._settle(part, now_ns)
         late = None

@@ -193,7 +193,7 @@ class Stage:
             part.zero_ns, part.deadline_ns = paired.zero_ns, paired.deadline_ns
             part.part_tag, part.is_tag_known = paired.part_tag, paired.is_tag_known
             part.part_text, part.lot = paired.part_text, paired.lot
-            self._book.paired(part, now_ns)
+            self._book.paired(part, now_ns, paired.is_whole)
 
     def _translated(self, hash_then: str) -> str:
         """A set-up of the recording as the one that judges now; a wrong one stays wrong."""

@@ -211,7 +211,7 @@ class TapedBook(PartBook):
         with self._told(now_ns, "book", judged):
             return super().judged(sight, result, now_ns)
 
-    def paired(self, part: Part, now_ns: int) -> LateResult | None:
+    def paired(self, part: Part, now_ns: int, is_whole: bool = True) -> LateResult | None:
         """See PartBook."""
         paired = PartPaired(
             part_id=part.part_id,
@@ -221,9 +221,10 @@ class TapedBook(PartBook):
             is_tag_known=part.is_tag_known,
             part_text=part.part_text,
             lot=part.lot,
+            is_whole=is_whole,
         )
         with self._told(now_ns, "book", paired):
-            return super().paired(part, now_ns)
+            return super().paired(part, now_ns, is_whole)
 
     def close_unpaired(self, doubtful: tuple[int, ...], detail: str, now_ns: int) -> None:
         """See PartBook."""

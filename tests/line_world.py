@@ -35,12 +35,14 @@ from appliance.messages import (
     Scored,
     Stored,
     Swap,
+    Taped,
     Trigger,
     Verdict,
     camera_label,
 )
 from appliance.part import Judgement, Part, Sight
 from appliance.recipe import Limits, LoadedRecipe, Recipe, setup_hash
+from appliance.tape import Tape
 from appliance.words import Bank, decode_input
 
 MS = 1_000_000
@@ -134,6 +136,8 @@ class World:
     record_policy: Record = field(default=Record())
     workers: int = 1
     """infer processes; frames are dealt out in turn to those that live."""
+    tape: Callable[[Taped], bool] | None = None
+    """Takes what the parts are told, for a recording."""
     view: Callable[[int, str], Plan] | None = None
     """On a line with several cameras, instead of `plan`."""
     now: int = 1_000_000 * MS
@@ -213,8 +217,9 @@ class World:
             setup=self._setup,
         )
         self.bank = Bank()
+        tape = None if self.tape is None else Tape(self.tape)
         self.line = Line(
-            self.config, self.journal, self.bank, outlets, "test", self.now, utc_s=self.utc_s
+            self.config, self.journal, self.bank, outlets, "test", self.now, tape, self.utc_s
         )
         self.line.adopt(self.recipes[1], 1, "ab" * 32)
         opening = self.line.book.open
