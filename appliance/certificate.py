@@ -59,9 +59,15 @@ def main(
     """A certificate that signs itself, for `[tls]`; one that is there stays unless --replace."""
     loaded = load_config(config)
     files = paths(loaded.root_dir, loaded.tls or Tls())
-    if files.certificate.exists() and files.key.exists() and not replace:
+    missing = [path for path in files if not path.exists()]
+    if not missing and not replace:
         sys.stderr.write(f"inspectd: {files.certificate} is there and stays\n")
         return
+    if len(missing) == 1 and not replace:
+        there = next(path for path in files if path not in missing)
+        expected = f"certificate and key, or neither: {there} is there (--replace makes both anew)"
+        key = "tls.certificate" if missing == [files.certificate] else "tls.key"
+        raise CertificateError(key, expected, f"no {missing[0]}")
     names = [socket.gethostname(), "localhost", "127.0.0.1", "::1", *(name or [])]
     certificate, key = make(tuple(dict.fromkeys(names)), days)
     try:

@@ -65,6 +65,23 @@ def test_a_first_certificate_is_made_once_and_its_key_is_ours_alone(tmp_path: Pa
     assert findings["tls"].grade == "broken" and "until" in findings["tls"].detail
 
 
+@pytest.mark.parametrize(("gone", "key"), [("crt", "tls.certificate"), ("key", "tls.key")])
+def test_half_of_a_certificate_is_kept_and_the_other_half_named(
+    tmp_path: Path, gone: str, key: str
+) -> None:
+    keys = installed(tmp_path).keys_dir
+    certify(tmp_path)
+    (keys / f"page.{gone}").unlink()
+    (there,) = keys.glob("page.*")
+    before = there.read_bytes()
+    done = CliRunner().invoke(app, ["certificate", "--config", str(tmp_path / "config.toml")])
+    with pytest.raises(CertificateError, match=rf"^{key}: .*page\.{gone}$"):
+        raise done.exception or AssertionError(done.output)
+    assert list(keys.glob("page.*")) == [there] and there.read_bytes() == before
+    certify(tmp_path, "--replace")
+    assert there.read_bytes() != before and files_of(load_config(tmp_path / "config.toml"))
+
+
 def write_products(config: Config) -> Path:
     (config.root_dir / "products.toml").write_text("product = []\n")
     return config.root_dir / "config.toml"
@@ -112,7 +129,14 @@ def test_what_cannot_be_used_is_named(
 
 @pytest.mark.parametrize(
     ("hosts", "grade"),
-    [("", "good"), ('[hmi]\nhost = "0.0.0.0"\n', "missing")],
+    [
+        ("", "good"),
+        ('[hmi]\nhost = "0.0.0.0"\n', "missing"),
+        ('[hmi]\nis_enabled = false\nhost = "0.0.0.0"\n', "good"),
+        ('[hmi]\nis_enabled = false\nhost = "0.0.0.0"\ntool_port = 8081\n', "missing"),
+        ('[metrics]\nhost = "0.0.0.0"\n', "good"),
+        ('[hmi]\nis_enabled = false\n[metrics]\nhost = "0.0.0.0"\nport = 9108\n', "missing"),
+    ],
 )
 def test_doctor_says_who_could_listen_in(tmp_path: Path, hosts: str, grade: str) -> None:
     config = installed(tmp_path, hosts)
