@@ -60,6 +60,7 @@ OPTIONAL = {
     "psycopg": "postgres",
     "ray": "cluster",
 }
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SHM = Path("/dev/shm")
 _SHM_BYTES = 256 << 20
 
@@ -159,9 +160,13 @@ def _encryption(config: Config) -> Finding:
             return Finding("tls", "good" if is_good else "broken", said)
     except (ConfigError, ImportError) as err:
         return Finding("tls", "broken", str(err))
-    open_hosts = sorted({config.hmi.host, config.metrics.host} - {"127.0.0.1", "::1", "localhost"})
-    if config.hmi.is_enabled and open_hosts:
-        said = f"plain HTTP on {', '.join(open_hosts)}: [tls], docs/security.md"
+    open_to_all = [
+        f"{host}:{port}"
+        for key, host, port in supervise.ports(config)
+        if key.startswith(("hmi.", "metrics.")) and host not in _LOOPBACK
+    ]
+    if open_to_all:
+        said = f"plain HTTP on {', '.join(open_to_all)}: [tls], docs/security.md"
         return Finding("tls", "missing", said)
     return Finding("tls", "good", "none, and the pages are for this machine alone")
 
