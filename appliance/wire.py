@@ -25,6 +25,9 @@ from zmq.auth.thread import ThreadAuthenticator
 from appliance.errors import AddressInUse, ConfigError
 from appliance.messages import AnyMessage
 
+_PIXELS_BYTES = 256 << 20
+"""Room for a frame or the maps of one: 128 million pixels of 12 bits."""
+
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the table. `binds` names the end that owns the address."""
@@ -33,14 +36,29 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     receiver: int
     binds: str
     high_water: int
+    largest_bytes: int = 4 << 20
+    """Of one part of a message that comes from another box. A longer one ends its connection; the
+    end that owns the address takes the next one, the other end connects no more."""
 
 
 CHANNELS: Mapping[str, Channel] = {
     # name              sender type        receiver type            owner of address   waiting
     "trigger": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=16),
-    "frames": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="sender", high_water=2),
+    "frames": Channel(
+        sender=zmq.PUSH,
+        receiver=zmq.PULL,
+        binds="sender",
+        high_water=2,
+        largest_bytes=_PIXELS_BYTES,
+    ),
     "seen": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
-    "scored": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
+    "scored": Channel(
+        sender=zmq.PUSH,
+        receiver=zmq.PULL,
+        binds="receiver",
+        high_water=1000,
+        largest_bytes=_PIXELS_BYTES,
+    ),
     "prepare": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=16),
     "command": Channel(sender=zmq.DEALER, receiver=zmq.ROUTER, binds="receiver", high_water=100),
     "verdicts": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
@@ -52,6 +70,18 @@ CHANNELS: Mapping[str, Channel] = {
 
 IPC_PATH_MOST: int = zmq.IPC_PATH_MAX_LEN
 """Longest path of a socket on this box."""
+# A box that lost its power closes nothing, and who only receives from it would wait for ever: the
+# kernels ask each other. Not ZMQ_HEARTBEAT: it ends the connection of a receiver that is full, with
+# what that has accepted, and aborts it (libzmq issue 3937, seen with 4.3.5).
+_FAR: Mapping[int, int] = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 1,
+    zmq.TCP_KEEPALIVE_INTVL: 1,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+    zmq.TCP_MAXRT: 5000,  # for keepalive, too; and as long may a receiver be full
+    zmq.CONNECT_TIMEOUT: 3000,
+    zmq.HANDSHAKE_IVL: 5000,
+}
 SETUP_ANSWER_MS = 500
 """Longest wait for decide to take the answer about a set-up."""
 
@@ -195,10 +225,14 @@ class Wiring:
         is_owner = CHANNELS[channel].binds == end
         if address.startswith("tcp:"):
             self._secure(socket, address, is_owner)
+            for option, value in _FAR.items():
+                socket.set(option, value)
+            socket.set(zmq.MAXMSGSIZE, CHANNELS[channel].largest_bytes)
         else:
             # One socket may hear of this box and of others: what was asked of a peer before holds
             # for the next one, until it is taken back.
             socket.set(zmq.CURVE_SERVER, False)
+            socket.set(zmq.MAXMSGSIZE, -1)
         if not is_owner:
             socket.connect(address)
             return

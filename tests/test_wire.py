@@ -500,3 +500,35 @@ def test_a_port_in_use_is_a_clear_line(boxes, wire):
     wire(remote, here).sender("frames", "top")
     with pytest.raises(ConfigError, match=r"frames: expected a free address tcp://127\.0\.0\.1"):
         wire(remote, here).sender("frames", "top")
+
+
+@pytest.mark.skipif(shutil.which("ss") is None, reason="needs ss of iproute2")
+def test_the_kernel_watches_whether_another_box_is_still_there(boxes, wire):
+    """Who only receives notices nothing by itself when that box loses its power."""
+    here, there, remote = boxes
+    shutil.copy(there / "box.key", here / "allowed" / "there.key")
+    sender = wire(remote, here).sender("frames", "top")
+    receiver = wire(remote, there).receiver("frames", "top")
+    send(sender, Trigger(part_id=1))
+    assert until("message", receiver.receive)
+    port = remote["frames"].rpartition(":")[2]
+    seen = subprocess.run(
+        ["ss", "-tnoH", "state", "established", f"( sport = {port} or dport = {port} )"],
+        capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    assert seen.count("timer:(keepalive") == 2, seen
+
+
+def test_another_box_cannot_send_more_than_a_channel_carries(boxes, wire, monkeypatch):
+    here, there, _ = boxes
+    remote = {"seen": f"tcp://127.0.0.1:{free_port()}"}
+    shutil.copy(there / "box.key", here / "allowed" / "there.key")
+    changed = msgspec.structs.replace(CHANNELS["seen"], largest_bytes=10_000)
+    monkeypatch.setattr("appliance.wire.CHANNELS", {**CHANNELS, "seen": changed})
+    receiver = wire(remote, here).receiver("seen")
+    sender = wire(remote, there).sender("seen")
+    send(sender, Trigger(part_id=1), bytes(20_000))
+    until("the small one", lambda: sender.send(Trigger(part_id=2)) and receiver.receive())
+    send(sender, Trigger(part_id=3), bytes(9_000))
+    until("pixels", lambda: receiver.receive() == Trigger(part_id=3))
+    assert receiver.inline == bytes(9_000)
