@@ -6,6 +6,7 @@ this machine: packages, files, addresses. Nothing is opened that a running line 
 """
 
 import importlib.util
+import socket
 import stat
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from appliance.opcua_users import read_users, users_file
 from appliance.plc_modbus import allowed_networks
 from appliance.supervise import ports
 from appliance.tls import files_of
-from appliance.wire import CHANNELS, IPC_PATH_MOST
+from appliance.wire import CHANNELS, IPC_PATH_MOST, key_of
 
 _PACKAGES = {
     "openvino": ("openvino", "openvino"),
@@ -104,12 +105,31 @@ def _check_wire(config: Config) -> None:
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         if not address.startswith("tcp://") or not host or not port.isdecimal():
             raise ConfigError(where, '"tcp://host:port"', repr(address))
+        if _is_elsewhere(host) and not key_of(config.keys_dir, host).is_file():
+            expected = f"the public key of {host} (box.key there) as {config.keys_dir / host}.key"
+            raise ConfigError(where, expected, "no such file")
     names = (*CHANNELS, *(f"health-{peer}" for peer in peers), *(f"prepare-{p}" for p in peers))
     longest = max(names, key=len)
     room = IPC_PATH_MOST - len(longest) - 1
     if len(str(config.runtime_dir)) > room:
         got = f"{len(str(config.runtime_dir))}"
         raise ConfigError("runtime", f"a directory of at most {room} characters", got)
+
+
+def _is_elsewhere(host: str) -> bool:
+    """Certainly no address of this machine: a process here connects to it, and asks for its key."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    except OSError:  # "*", or the name of an interface
+        return False
+    for family, kind, _, _, address in found:
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind(address)
+            except OSError:
+                continue
+            return False
+    return True
 
 
 def _check_buses(config: Config) -> None:

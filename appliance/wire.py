@@ -119,6 +119,12 @@ def curve_keys(folder: Path, name: str) -> tuple[bytes, bytes]:
     return public, secret
 
 
+def key_of(folder: Path, host: str) -> Path:
+    """File of the public key that whoever owns an address at `host` must show."""
+    own = folder / f"{host}.key"
+    return own if own.exists() else folder / "server.key"
+
+
 def _load_key(file: Path, expected: str) -> tuple[bytes, bytes | None]:
     try:
         return zmq.auth.load_certificate(file)
@@ -269,9 +275,7 @@ class Wiring:
                 self._authenticator.configure_curve(domain="*", location=str(allowed))
         else:
             host = address.removeprefix("tcp://").rpartition(":")[0]
-            own = self._keys / f"{host}.key"
-            file = own if own.exists() else self._keys / "server.key"
-            server, _ = _load_key(file, f"the public CURVE key of {host}")
+            server, _ = _load_key(key_of(self._keys, host), f"the public CURVE key of {host}")
             socket.set(zmq.CURVE_SERVERKEY, server)
 
     def close(self) -> None:

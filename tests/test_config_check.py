@@ -26,13 +26,25 @@ def checked(folder: Path, text: str) -> None:
         FILES,
         VIKY + 'device = { serial_number = "0" }\n',
         FILES + '[plc]\nallow = ["10.0.0.5", "10.1.0.0/16", "::1"]\n',
-        FILES + '[wire.remote]\nframes-top = "tcp://10.0.0.2:5561"\nlive = "tcp://*:5562"\n',
+        FILES + '[wire.remote]\nframes-top = "tcp://127.0.0.2:5561"\nlive = "tcp://*:5562"\n',
         FILES + '[io]\nchip = "virtual"\nok = 1\nhealthy = 2\nwatchdog = "external"\n',
         FILES + "[bus.opcua]\n[metrics]\nport = 9108\n[hmi]\ntool_port = 8081\n",
     ],
 )
 def test_what_every_process_takes_is_good(tmp_path: Path, text: str) -> None:
     checked(tmp_path, text)
+
+
+def test_the_key_of_another_box_has_to_be_there(tmp_path: Path) -> None:
+    text = FILES + '[wire.remote]\nscored = "tcp://192.0.2.7:5561"\n'
+    with pytest.raises(ConfigError, match=r"^wire\.remote\.scored: .* of 192\.0\.2\.7 .*7\.key"):
+        checked(tmp_path, text)
+    (tmp_path / "keys").mkdir()
+    for name in ("192.0.2.7.key", "server.key"):
+        file = tmp_path / "keys" / name
+        file.touch()
+        checked(tmp_path, text)
+        file.unlink()
 
 
 @pytest.mark.parametrize(
