@@ -164,6 +164,7 @@ def soak(
                 _look(scene, samples)
         before = len(scene.parts)
         scene.await_("parts at the end", lambda: len(scene.parts) > before + 5)
+        _look(scene, samples)
         scene.end()  # without a PLC no part is opened: those that are open must close
         open_parts = scene.open_parts()
         _collect(scene, stage, rows, words, int(8 * _LOOK_S * rate_hz))
