@@ -50,6 +50,7 @@ ExecStart=
 ExecStart={interpreter} -m appliance process %i \
 --config /etc/inspectd/config.toml --supervised
 Environment=PYTHONPATH=/run/t/code:/run/t/site PYTHONDONTWRITEBYTECODE=1
+Environment=LD_LIBRARY_PATH=/run/t/python/lib
 END
 cat >service.d/90-log.conf <<'END'
 [Service]

@@ -263,7 +263,9 @@ def test_a_wrong_configuration_stays_down(machine: Machine) -> None:
         assert machine.run("test", "-e", "/run/inspectd/spent-record").returncode == 1
     finally:
         machine.run("sed", "-i", "s/dead_line_ms/deadline_ms/", "/etc/inspectd/config.toml")
-    env = ("env", "PYTHONPATH=/run/t/code:/run/t/site", machine.python, "-m", "appliance")
+    library = "LD_LIBRARY_PATH=/run/t/python/lib"  # another Python's may lie in /usr/lib
+    path = "PYTHONPATH=/run/t/code:/run/t/site"
+    env = ("env", path, library, machine.python, "-m", "appliance")
     done = machine.run(*env, "reset-failed", "--config", "/etc/inspectd/config.toml")
     assert done.returncode == 0, done.stderr
     assert machine.is_active(*LINE)

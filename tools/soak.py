@@ -149,6 +149,7 @@ def soak(
         scene.begin()
         rings = len(list(scene.line.config.rings_dir.iterdir()))
         begun = now = looked = time.monotonic()
+        _look(scene, samples)
         kill_at = begun + draw.expovariate(1 / kill_every_s) if kill_every_s else float("inf")
         while now - begun < seconds:
             time.sleep(0.05)
