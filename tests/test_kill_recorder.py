@@ -2,7 +2,7 @@
 
 from tools.kill_recorder import kill_recorder
 
-KILLS = 4
+KILLS = 3
 
 
 def test_what_record_acknowledged_is_there_and_every_recording_opens() -> None:
