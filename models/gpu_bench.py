@@ -3,7 +3,7 @@
 What the exact graph gains on a GPU, where there is one without TensorRT. A frame is uint8 RGB of
 the network's size in pinned memory; map and score end in pinned memory. Weights are random.
 
-    python -m tools.gpu_bench --out gpu.json [--onnx] [--compile]
+    python -m models.gpu_bench --out gpu.json [--onnx] [--compile]
 
 Every row is printed and kept as it is found; a row that fails says why.
 """
