@@ -1,15 +1,11 @@
-"""A belt with a light barrier in front of the whole line, on virtual time.
+"""One camera behind a light barrier, on virtual time.
 
-Every part has a number, which is its tag, and a picture that shows it. Whatever camera, counter
-and network do to them, no part may become OK by another part's picture (World checks every verdict
-as it is given), and a line that lost count says so and stands until Resync.
+Whatever camera, counter and network do to the parts, none may become OK by another part's picture,
+and a line that lost count says so and stands until Resync.
 """
 
 import random
 from collections.abc import Iterator
-from itertools import count
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +15,6 @@ from hypothesis import strategies as st
 from appliance.codes import (
     CommandCode,
     Control,
-    FaultCode,
     GateStatus,
     OfflineReason,
     Reason,
@@ -27,144 +22,10 @@ from appliance.codes import (
     Status1,
     Word,
 )
-from appliance.comparison import compare
-from appliance.deck import SCHEMAS
-from appliance.deck_writer import about_recording
-from appliance.messages import FrameReady, PartOpened, Taped, Verdict
-from appliance.recording import TAPE, Entry, Recording, SegmentWriter
-from appliance.replay_infer import Answer, Engines, Recipes
-from appliance.replay_stage import Pair, Stage, Told
-from appliance.replay_tape import read
-from tests.line_world import DEADLINE_MS, MS, Plan, World
+from tests.hardware_belt import DISAGREEMENTS, FITTED, FOUR, PERIOD_MS, Belt, ready, words_of
+from tests.line_world import MS, Plan, World
 
-ENABLE, EXECUTE = Control.ENABLE, Control.EXECUTE
-TWO = ("left", "right")
-FOUR = (*TWO, "top", "under")
-PERIOD_MS = 120
-"""Between parts; the window is 40 ms."""
-
-
-class Belt:
-    """Light barrier, cameras and PLC around a `World`."""
-
-    def __init__(self, world: World, scan_ms: float = 10, transfer_ms: float = 8) -> None:
-        self.world, self.scan_ms, self.transfer_ms = world, scan_ms, transfer_ms
-        self.control = ENABLE
-        self.counted = 0
-        self.fifo = [0] * 8
-        self.command = 0
-        self.numbers = count(1)
-        self._scan()
-
-    # ---- PLC
-
-    def _scan(self) -> None:
-        world = self.world
-        control = self.control
-        if self.command:
-            control |= EXECUTE
-            world.bank.set("Command", self.command)
-            self.command = 0
-        world.beat(
-            control,
-            TriggerCount=self.counted,
-            TagFifo=self.fifo,
-            AckSeq=world.bank.number("RingLast"),
-            EpochEcho=world.bank.number("Epoch"),
-        )
-        world.at(self.scan_ms, self._scan)
-
-    def step(self, tag: int, steps: int = 1) -> None:
-        """The PLC's input sees a pulse; its next scan tells."""
-        for _ in range(steps):
-            self.counted += 1
-            self.fifo[(self.counted - 1) % 8] = tag
-
-    def resync(self) -> None:
-        """Command 12, with nothing at the camera."""
-        self.command = CommandCode.RESYNC
-        self.world.run(4 * self.scan_ms)
-
-    # ---- camera
-
-    def expose(self, number: int, camera: str, late_ms: float = 0) -> None:
-        """A picture of this part, taken now; it arrives after transfer and delay."""
-        world = self.world
-        message = world.frame(0, number, camera)
-        delay_ms = self.transfer_ms + late_ms
-        message = msgspec.structs.replace(message, age_ns=int(delay_ms * MS))
-        eye = world.eyes[camera]
-        world.after(eye, delay_ms, lambda: self._send(message, eye.pid))
-
-    def _send(self, message: FrameReady, pid: int) -> None:
-        world, camera = self.world, message.camera
-        eye = world.eyes[camera]
-        if eye.is_alive and eye.pid == pid:
-            real_ns = self.world.now - message.age_ns
-            shown = world.shows[camera, message.frame_id]
-            world.send_frame(message, world._planned(shown, camera))
-            assert real_ns <= world.now
-
-    # ---- parts
-
-    def part(
-        self,
-        fault: str = "",
-        is_bad: bool = False,
-        lag_ms: float = 3,
-        at: str = "",
-        views: dict[str, Plan] | None = None,
-        **more: Any,
-    ) -> int:
-        """One part passes now. Returns its number. at: the camera that has the fault, the first
-        one unless it is named. views: what another camera sees otherwise."""
-        world, number = self.world, next(self.numbers)
-        world.plans[number] = Plan(is_bad=is_bad, **more)
-        for camera, plan in (views or {}).items():
-            world.views[number, camera] = plan
-        for camera in world.cameras:
-            is_at = camera == (at or world.cameras[0])
-            self._pass(fault if is_at else "", number, camera)
-        steps = {"not counted": 0, "counted twice": 2}.get(fault, 1)
-        if steps:
-            world.at(lag_ms, lambda: self.step(number, steps))
-        return number
-
-    def _pass(self, fault: str, number: int, camera: str) -> None:
-        world = self.world
-        match fault:
-            case "dropped":
-                world.frame_ids[camera] += 1
-            case "missed":
-                pass
-            case "double":
-                self.expose(number, camera)
-                world.at(6, lambda: self.expose(number, camera))
-            case "incomplete":
-                world.frame_ids[camera] += 1
-                world.after(
-                    world.eyes[camera],
-                    self.transfer_ms,
-                    lambda: world.no_frame(0, Reason.INCOMPLETE_IMAGE, camera),
-                )
-            case "late":
-                self.expose(number, camera, late_ms=400)
-            case _:
-                self.expose(number, camera)
-
-    def run(self, parts: int, **more) -> list[int]:
-        """Parts one behind the other; returns their numbers."""
-        numbers: list[int] = []
-        for index in range(parts):
-            numbers.append(self.part(is_bad=index % 3 == 2, **more))
-            self.world.run(PERIOD_MS)
-        return numbers
-
-    def verdict_of(self, number: int) -> Verdict | None:
-        """By the tag."""
-        found = [s.verdict for s in self.world.verdicts.values() if s.verdict.part_tag == number]
-        assert len(found) <= 1, "two verdicts with one tag"
-        return found[0] if found else None
+ENABLE = Control.ENABLE
 
 
 @pytest.fixture
@@ -173,17 +34,6 @@ def belt() -> Iterator[Belt]:
         made = Belt(world)
         world.run(1000)
         yield made
-
-
-def ready(belt: Belt) -> Belt:
-    belt.resync()
-    assert belt.world.is_ready
-    return belt
-
-
-def words_of(belt: Belt, numbers: list[int]) -> list[Word]:
-    verdicts = [belt.verdict_of(number) for number in numbers]
-    return [verdict.word if verdict else Word.NONE for verdict in verdicts]
 
 
 def test_after_a_start_the_line_waits_for_resync(belt: Belt) -> None:
@@ -234,9 +84,6 @@ def test_the_clock_starts_at_the_end_of_exposure_where_the_step_came_first(belt:
     assert verdict.deadline_ns == 200 * MS
 
 
-FITTED = GateStatus.CONFIRM_FITTED | GateStatus.AIR_OK
-
-
 @pytest.mark.parametrize("how", ["infer", "incomplete", "map_lost"])
 def test_a_failure_waits_for_the_step_and_is_confirmed_by_its_tag(belt: Belt, how: str) -> None:
     world = ready(belt).world
@@ -283,11 +130,6 @@ def test_a_failure_whose_step_never_comes_ends_in_time_and_no_tag_is_awaited(bel
     assert world.has(Status1.WARNING)
     assert world.line.counters["rejects_untagged"] == 1
     assert world.unaccounted == 0
-
-
-DISAGREEMENTS = [
-    "dropped", "missed", "double", "late", "not counted", "counted twice",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("lag_ms", [0, 25])
@@ -433,221 +275,6 @@ def test_stop_and_start_of_a_line_with_a_light_barrier(belt: Belt) -> None:
     numbers = belt.run(3)
     world.run(500)
     assert words_of(belt, numbers) == [Word.OK, Word.OK, Word.NG]
-
-
-# ---- several cameras behind one light barrier
-
-
-@pytest.fixture
-def wide() -> Iterator[Belt]:
-    with World(trigger="hardware", cameras=TWO) as world:
-        made = Belt(world)
-        world.run(1000)
-        yield ready(made)
-
-
-def test_one_pulse_groups_the_pictures_of_all_cameras_and_the_worst_decides(wide: Belt) -> None:
-    world = wide.world
-    numbers: list[int] = []
-    for index in range(12):
-        beside = Plan(is_bad=index % 4 == 1)
-        numbers.append(wide.part(is_bad=index % 3 == 2, views={"right": beside}))
-        world.run(PERIOD_MS)
-    world.run(500)
-    for index, number in enumerate(numbers):
-        verdict = wide.verdict_of(number)
-        assert verdict is not None
-        words = [Word.NG if index % n == rest else Word.OK for n, rest in ((3, 2), (4, 1))]
-        assert [view.word for view in verdict.views] == words
-        assert [world.shows[v.camera, v.frame_id] for v in verdict.views] == [number, number]
-        assert verdict.word == (Word.NG if Word.NG in words else Word.OK)
-    assert len(world.opened) == 12
-    assert world.unaccounted == 0
-    assert world.is_ready
-
-
-@pytest.mark.parametrize("slow", TWO)
-def test_no_view_is_judged_before_the_step_and_the_pictures_of_all_are_there(
-    wide: Belt, slow: str
-) -> None:
-    world = wide.world
-    number = next(wide.numbers)
-    fast = next(camera for camera in TWO if camera != slow)
-    world.plans[number] = Plan(infer_ms=1)
-    wide.expose(number, fast)
-    wide.step(number)
-    wide.expose(number, slow, late_ms=60)
-    world.run(50)
-    (part,) = world.line.book._open.values()
-    assert not part.is_paired
-    assert not world.has(Status1.EXPOSURE_COMPLETE)
-    world.run(50)
-    assert world.has(Status1.EXPOSURE_COMPLETE)
-    assert words_of(wide, [number]) == [Word.OK]
-
-
-def test_the_clock_starts_at_the_first_exposure_that_ended(wide: Belt) -> None:
-    """Whatever is seen first: the step, or the picture that was exposed later."""
-    world = wide.world
-    number = next(wide.numbers)
-    world.plans[number] = Plan(infer_ms=1)
-    wide.step(number)
-    world.run(12)
-    wide.expose(number, "left", late_ms=30)
-    begun_ns = world.now
-    world.run(8)
-    wide.expose(number, "right")
-    world.run(100)
-    verdict = wide.verdict_of(number)
-    assert verdict is not None and verdict.word == Word.OK
-    (shown,) = world.verdicts.values()
-    assert shown.at_ns - verdict.latency_ns == begun_ns
-    assert world.opened[verdict.part_id] <= begun_ns + DEADLINE_MS * MS
-
-
-@pytest.mark.parametrize("at", TWO)
-@pytest.mark.parametrize("fault", ["dropped", "missed", "double", "late"])
-def test_one_camera_that_goes_astray_stops_the_line_until_resync(
-    wide: Belt, fault: str, at: str
-) -> None:
-    world = wide.world
-    good = wide.run(4)
-    broken = wide.part(fault, at=at)
-    world.run(PERIOD_MS)
-    after = wide.run(4)
-    world.run(500)
-    assert words_of(wide, good) == [Word.OK, Word.OK, Word.NG, Word.OK]
-    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
-    assert world.line.counters["associations_lost"] == 1
-    assert world.line.hardware is not None
-    assert f"of camera {at}" in world.line.hardware.association.why_lost
-    assert Word.OK not in words_of(wide, [broken, *after])
-    assert len(world.opened) == len(world.verdicts)
-    again = ready(wide).run(3)
-    world.run(2000)
-    assert words_of(wide, again) == [Word.OK, Word.OK, Word.NG]
-    assert world.unaccounted == 0
-
-
-def test_a_part_whose_step_came_is_awaited_at_the_gate_though_a_view_never_came(wide: Belt) -> None:
-    world = wide.world
-    world.bank.set("GateStatus", FITTED)
-    wide.run(1)
-    wide.part("dropped", at=TWO[1])
-    world.run(500)
-    assert world.line.counters["rejects_untagged"] == 0
-    world.run(3000)
-    assert world.bank.number("FaultCode") == FaultCode.REJECT_NOT_CONFIRMED
-
-
-@pytest.mark.parametrize("at", TWO)
-def test_an_incomplete_view_is_the_error_of_its_own_part_alone(wide: Belt, at: str) -> None:
-    wide.run(2)
-    cut = wide.part("incomplete", at=at)
-    wide.world.run(PERIOD_MS)
-    after = wide.run(3)
-    wide.world.run(500)
-    verdict = wide.verdict_of(cut)
-    assert verdict is not None
-    assert (verdict.word, verdict.reason) == (Word.ERROR, Reason.INCOMPLETE_IMAGE)
-    assert {view.camera: view.word for view in verdict.views} == {
-        at: Word.ERROR, next(camera for camera in TWO if camera != at): Word.OK,
-    }  # fmt: skip
-    assert words_of(wide, after) == [Word.OK, Word.OK, Word.NG]
-    assert wide.world.is_ready
-
-
-def test_a_late_view_is_an_error_though_the_other_one_is_good(wide: Belt) -> None:
-    number = wide.part(views={"right": Plan(infer_ms=400)})
-    wide.world.run(1000)
-    verdict = wide.verdict_of(number)
-    assert verdict is not None
-    assert (verdict.word, verdict.reason) == (Word.ERROR, Reason.VIEW_MISSING)
-    assert [view.reason for view in verdict.views] == [Reason.NONE, Reason.LATE]
-    assert verdict.latency_ns <= verdict.deadline_ns
-    assert wide.world.is_ready
-
-
-def test_any_camera_that_starts_anew_needs_resync(wide: Belt) -> None:
-    world = wide.world
-    wide.run(2)
-    world.kill(world.eyes["right"])
-    world.run(3000)
-    assert world.bank.number("OfflineReason") == OfflineReason.ASSOCIATION_LOST
-    assert words_of(wide, ready(wide).run(2)) == [Word.OK, Word.OK]
-
-
-# ---- and the same once more, from the tape
-
-
-def replayed(world: World, taped: list[Taped], folder: Path) -> list[Pair | Told]:
-    """What the tape of this line comes to, through a recording."""
-    segment = SegmentWriter(folder / "000001.ok.mcap", about_recording(world.config), SCHEMAS)
-    for told in taped:
-        topic = TAPE + told.topic
-        segment.add(Entry(topic, told.sequence, told.at_ns, told.sequence, told.data))
-    segment.finish()
-    recording, engines = Recording(folder), Engines(world.config)
-    stage = Stage(recording, world.cameras, engines, is_what_if=False)
-    recipes = Recipes(world.recipes[1], world.recipes[1])
-    heard = read(recording)
-    answers = [
-        Answer(one, recipes if isinstance(one.message, PartOpened) else None) for one in heard
-    ]
-    engines.close()
-    return [made for answer in answers if (made := stage.take(answer)) is not None]
-
-
-UNPAIRED = {
-    "a step after a picture": [("left", 0), ("step", 0)],
-    "a picture after the step": [("step", 0), ("left", 25)],
-    "an older picture after a picture": [("left", 0), ("right", 30)],
-    "no picture after the step": [("step", 0), ("none", 0)],
-    "all": [("right", 20), ("step", 0), ("left", 0)],
-}
-"""What comes of a part, one after the other, and how old a picture is then, in ms."""
-
-
-@pytest.mark.parametrize("case", UNPAIRED)
-def test_a_part_of_which_not_all_came_is_replayed_with_its_tag_and_its_clock(
-    case: str, tmp_path: Path
-) -> None:
-    taped: list[Taped] = []
-
-    def take(told: Taped) -> bool:
-        taped.append(told)
-        return True
-
-    with World(trigger="hardware", cameras=TWO, tape=take) as world:
-        belt = Belt(world)
-        world.run(1000)
-        ready(belt)
-        number = next(belt.numbers)
-        world.plans[number] = Plan(infer="silent")
-        for what, old_ms in UNPAIRED[case]:
-            if what == "step":
-                belt.step(number)
-            elif what == "none":
-                world.frame_ids["left"] += 1
-                world.no_frame(0, Reason.INCOMPLETE_IMAGE, "left")
-            else:
-                message = world.frame(0, number, what)
-                message = msgspec.structs.replace(message, age_ns=old_ms * MS)
-                world.send_frame(message, world.plans[number])
-            world.run(12)
-        world.run(1000)
-        (shown,) = world.verdicts.values()
-        has_step = any(what == "step" for what, _ in UNPAIRED[case])
-        assert (shown.verdict.part_tag, shown.verdict.is_tag_known) == (number * has_step, has_step)
-        made = replayed(world, taped, tmp_path)
-    pairs = [pair for pair in made if isinstance(pair, Pair)]
-    (pair,) = pairs
-    assert pair.replayed is not None
-    assert compare(pair.recorded, pair.replayed, 0.0).differences == ()
-    told = [words for words in made if isinstance(words, Told)]
-    assert told
-    for words in told:
-        assert words.then == words.now
 
 
 FAULTS = ["", *DISAGREEMENTS, "incomplete"]

@@ -1,165 +1,26 @@
-"""The real infer process with real peers: the test plays camera and decide."""
+"""The infer process: one frame, image gates, regions, and how it ends."""
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
 
 import cv2
 import msgspec
 import numpy as np
 import pytest
-import tomli_w
 
-from appliance.bundle import Bundle, finish_bundle
 from appliance.codes import OfflineReason, Reason
-from appliance.config import load_config
 from appliance.engine_null import write_null_bundle
-from appliance.frames import RingReader, RingWriter, inline_ref
+from appliance.frames import inline_ref
 from appliance.gates import learn
 from appliance.messages import (
     FrameReady,
-    Health,
-    InferFailed,
-    Prepare,
-    Prepared,
     Refused,
     Scored,
-    Swap,
 )
-from appliance.passport import Proof, Record
-from appliance.recipe import Fixture, Limits, Recipe, View, load_recipe, write_recipe
-from appliance.wire import Inbox, Wiring
+from appliance.recipe import Fixture, View
 from tests.networks import picture, write_network_bundle
-from tests.waiting import until
-
-T = TypeVar("T")
-SLOTS = 16
-
-
-class Rig:
-    """An installation, its infer process, and everybody else around it."""
-
-    def __init__(self, cameras: tuple[str, ...] = ("top",), **engine: Any) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
-        settings: dict[str, Any] = {
-            "root": ".",
-            "deadline_ms": 200,
-            "camera": [{"name": name, "kind": "files", "folder": "x"} for name in cameras],
-            "engine": {"kind": "onnx", "threads": 1, **engine},
-        }
-        self.config_path = self.root / "config.toml"
-        self.config_path.write_text(tomli_w.dumps(settings))
-        self.config = load_config(self.config_path)
-        self.wiring = Wiring(self.config.runtime_dir)
-        self.rings = {
-            name: RingWriter(self.config.rings_dir, f"frame-{name}", SLOTS, 50_000)
-            for name in cameras
-        }
-        self.frames = {name: self.wiring.sender("frames", name) for name in cameras}
-        self.orders = self.wiring.sender("prepare", "infer:0")
-        self.scored = self.wiring.receiver("scored")
-        self.healths = self.wiring.receiver("health", "infer:0")
-        self.inbox = Inbox(self.scored, self.healths)
-        self.reader = RingReader(self.config.rings_dir)
-        self.health: Health | None = None
-        self.came: list[Any] = []
-        self.log = (self.root / "log").open("wb")
-        self.process: subprocess.Popen[bytes] | None = None
-        self.sent = 0
-        self.setup_hash = ""
-        self.prepared: Prepared | None = None
-
-    def start(self) -> "Rig":
-        command = [sys.executable, "-m", "appliance", "process", "infer", "--name", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--config", str(self.config_path)], stderr=self.log, stdout=self.log
-        )
-        self.until("health", lambda: self.health)
-        return self
-
-    def until(self, what: str, check: Callable[[], T], seconds: float = 20.0) -> T:
-        return until(what, check, seconds, between=self.listen)
-
-    def listen(self) -> None:
-        """Take in what comes within 20 ms."""
-        for receiver, message in self.inbox.poll(20):
-            if receiver is self.healths:
-                assert isinstance(message, Health)
-                self.health = message
-            else:
-                self.came.append(message)
-
-    def said(self) -> str:
-        return (self.root / "log").read_text()
-
-    def answer(self) -> Any:
-        return self.until("answer", lambda: self.came and [self.came.pop(0)])[0]
-
-    def recipe(self, bundle: Bundle, name: str = "cell", **views: View) -> tuple[str, str]:
-        """Written to disk: name and set-up hash."""
-        recipe = Recipe(
-            id=name,
-            version=1,
-            bundle=bundle.id,
-            bundle_dir=bundle.folder.name,
-            decides="map_max",
-            limits=Limits(t1=1, t2=2),
-            camera=views,
-        )
-        write_recipe(self.config, recipe)
-        return f"{name}/1", load_recipe(self.config, f"{name}/1").setup_hash
-
-    def order(self, order: Prepare | Swap) -> None:
-        self.until("taker of the order", lambda: self.orders.send(order))
-
-    def prepare(self, recipe: tuple[str, str]) -> Any:
-        self.order(Prepare(recipe=recipe[0], setup_hash=recipe[1]))
-        return self.answer()
-
-    def use(self, recipe: tuple[str, str]) -> Prepared:
-        prepared = self.prepare(recipe)
-        assert isinstance(prepared, Prepared), prepared
-        self.order(Swap(setup_hash=recipe[1]))
-        self.until("swap", lambda: self.health and self.health.setup_hash == recipe[1])
-        return prepared
-
-    def show(self, picture: np.ndarray, setup_hash: str, camera: str = "top", **more: Any) -> int:
-        """Put it into the ring and tell infer; returns the part."""
-        self.sent += 1
-        ready = FrameReady(
-            camera=camera,
-            part_id=self.sent,
-            frame_id=1000 + self.sent,
-            setup_hash=setup_hash,
-            age_ns=0,
-            **{"pixels": self.rings[camera].put(picture), **more},
-        )
-        self.until("room for a frame", lambda: self.frames[camera].send(ready))
-        return self.sent
-
-    def exit_code(self, seconds: float = 10.0) -> int:
-        process = self.process
-        assert process is not None
-        self.until("end of the process", lambda: process.poll() is not None, seconds)
-        return process.returncode
-
-    def close(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
-        self.wiring.close()
-        for ring in self.rings.values():
-            ring.close()
-        shutil.rmtree(self.config.rings_dir, ignore_errors=True)
-        shutil.rmtree(self.root)
+from tests.rig_infer import SLOTS, Rig, expect_failure
 
 
 @pytest.fixture
@@ -180,13 +41,6 @@ def line():
     made.setup_hash = recipe[1]
     yield made
     made.close()
-
-
-def expect_failure(answer: Any, part: int, reason: Reason, text: str) -> InferFailed:
-    assert isinstance(answer, InferFailed)
-    assert (answer.part_id, answer.frame_id, answer.reason) == (part, 1000 + part, reason)
-    assert text in answer.detail
-    return answer
 
 
 # ---- one frame -----------------------------------------------------------------------------
@@ -413,204 +267,6 @@ def test_a_part_that_lies_elsewhere_is_moved_back_and_one_without_fixture_is_nev
     expect_failure(rig.answer(), shown, Reason.FIXTURE, "fixture not found")
     shown = rig.show(np.random.default_rng(9).integers(0, 255, (80, 112), np.uint8), recipe[1])
     expect_failure(rig.answer(), shown, Reason.FIXTURE, "a likeness of at least 0.6")
-
-
-# ---- set-ups -------------------------------------------------------------------------------
-
-
-def test_nothing_is_scored_before_a_set_up_is_in_force(rig):
-    bundle = write_network_bundle(rig.config.bundles_dir / "b")
-    recipe = rig.recipe(bundle)
-    rig.start()
-    assert not rig.health.is_serving
-    assert rig.health.setup_hash == ""
-    part = rig.show(picture(1), recipe[1])
-    expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, "none")
-    assert isinstance(rig.prepare(recipe), Prepared)
-    part = rig.show(picture(1), recipe[1])
-    expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, "none")
-    rig.order(Swap(setup_hash=recipe[1]))
-    rig.until("swap", lambda: rig.health.is_serving)
-    rig.show(picture(1), recipe[1])
-    assert isinstance(rig.answer(), Scored)
-
-
-def test_passport_and_proof_lie_beside_the_engine(line):
-    (path,) = line.config.engines_dir.rglob("passport.json")
-    record = msgspec.json.decode(path.read_bytes(), type=Record)
-    assert record.id == record.passport.id == line.prepared.passport
-    assert path.parent.name == record.id
-    proof = msgspec.json.decode((path.parent / "proof.json").read_bytes(), type=Proof)
-    assert proof.golden_frames == 2
-    assert proof.golden_deviation <= proof.tolerance == 1e-3
-    assert proof.hang_limit_ms >= 500
-
-
-def test_prepared_twice_is_loaded_once(line):
-    order = Prepare(recipe="cell/1", setup_hash=line.setup_hash)
-    line.order(order)
-    assert line.answer() == line.prepared
-    assert line.health.setup_hash == line.setup_hash
-
-
-def test_a_swap_back_drops_what_was_prepared(rig):
-    one = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"), "one")
-    two = rig.recipe(write_network_bundle(rig.config.bundles_dir / "c", bias=1.0), "two")
-    rig.start()
-    rig.use(one)
-    first = rig.prepare(two)
-    assert isinstance(first, Prepared)
-    rig.order(Swap(setup_hash=one[1]))
-    rig.show(picture(1), one[1])
-    before = rig.answer().classification
-    rig.order(Swap(setup_hash=two[1]))  # no longer there
-    rig.until("count", lambda: rig.health.counters.get("unknown_swaps"))
-    assert rig.health.setup_hash == one[1]
-    assert rig.use(two) == first
-    rig.show(picture(1), two[1])
-    assert rig.answer().classification == pytest.approx(before + 1, rel=1e-5)
-    part = rig.show(picture(1), one[1])
-    expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, two[1][:12])
-
-
-def test_larger_maps_get_a_larger_ring_and_smaller_ones_do_not(rig):
-    small = write_network_bundle(rig.config.bundles_dir / "b")
-    large = write_network_bundle(rig.config.bundles_dir / "c", net=(48, 64))
-    recipes = rig.recipe(small, "small"), rig.recipe(large, "large")
-    rig.start()
-    maps = []
-    for recipe in (*recipes, *recipes):
-        rig.use(recipe)
-        rig.show(picture(1), recipe[1])
-        maps.append(rig.answer().map)
-    first, *others = [ref.ring for ref in maps]
-    assert first not in others
-    assert len(set(others)) == 1
-    assert [path.name for path in rig.config.rings_dir.glob("map-0.*")] == others[:1]
-    assert rig.reader.copy(maps[-1]).shape == (1, 48, 64)
-    assert rig.reader.copy(maps[-2]).shape == (1, 16, 24)
-
-
-def damaged(rig: Rig, damage: str) -> tuple[str, str]:
-    """A recipe with something wrong behind it."""
-    folder = rig.config.bundles_dir / "bad"
-    change: dict[str, Any] = {}
-    if damage == "no tolerance":
-        change["tolerances"] = {"int8": 1.0}
-    if damage == "null bundle":
-        bundle = write_null_bundle(folder)
-    else:
-        bundle = write_network_bundle(folder, golden=damage != "no golden", change=change)
-    if damage in ("golden", "golden shape"):
-        # A bundle that is whole, but does not fit its own golden frames.
-        shape = (1, 16, 24) if damage == "golden" else (1, 8, 8)
-        np.savez(folder / "golden/0.npz", map=np.full(shape, 3.0), score=np.float32(3))
-        (folder / "manifest.json").unlink()
-        folder.rename(folder.with_name("draft"))
-        bundle = finish_bundle(folder.with_name("draft"), folder, bundle.manifest)
-    name, setup_hash = rig.recipe(bundle, "bad")
-    recipe = rig.config.recipes_dir / "bad/1.toml"
-    if damage == "no recipe":
-        recipe.unlink()
-    elif damage == "other recipe":
-        setup_hash = "0" * 64
-    elif damage == "no manifest":
-        (folder / "manifest.json").unlink()
-    elif damage == "edited manifest":
-        path = folder / "manifest.json"
-        path.write_bytes(path.read_bytes().replace(b'"p"', b'"q"'))
-    elif damage == "cut network":
-        path = folder / "network.onnx"
-        path.write_bytes(path.read_bytes()[:-10])
-    elif damage == "no segments":
-        (folder / "segments.png").unlink()
-    return name, setup_hash
-
-
-@pytest.fixture(scope="module")
-def refusing():
-    """One infer that is asked for one impossible thing after the other, and goes on."""
-    made = Rig()
-    recipe = made.recipe(write_network_bundle(made.config.bundles_dir / "b"))
-    made.start()
-    made.use(recipe)
-    made.setup_hash = recipe[1]
-    yield made
-    made.close()
-
-
-@pytest.mark.parametrize(
-    ("damage", "where", "offline"),
-    [
-        ("no recipe", "bad/1.toml", OfflineReason.NO_RECIPE),
-        ("other recipe", "bad/1.toml", OfflineReason.NO_RECIPE),
-        ("no manifest", "bad/manifest.json", OfflineReason.ENGINE),
-        ("edited manifest", "bad/manifest.json", OfflineReason.ENGINE),
-        ("cut network", "bad/network.onnx", OfflineReason.ENGINE),
-        ("no segments", "bad/segments.png", OfflineReason.ENGINE),
-        ("null bundle", "bad/manifest.json", OfflineReason.ENGINE),
-        ("no golden", "bad/manifest.json: golden", OfflineReason.PASSPORT),
-        ("no tolerance", "bad/manifest.json: tolerances", OfflineReason.PASSPORT),
-        ("golden", "bad/golden/0.png", OfflineReason.PASSPORT),
-        ("golden shape", "bad/golden/0.npz", OfflineReason.PASSPORT),
-    ],
-)
-def test_what_cannot_be_proved_is_refused_and_the_old_goes_on(refusing, damage, where, offline):
-    recipe = damaged(refusing, damage)
-    try:
-        refused = refusing.prepare(recipe)
-    finally:
-        shutil.rmtree(refusing.config.bundles_dir / "bad")
-        shutil.rmtree(refusing.config.recipes_dir / "bad", ignore_errors=True)
-    assert isinstance(refused, Refused)
-    assert refused.process == "infer:0"
-    assert refused.setup_hash == recipe[1]
-    assert refused.where.endswith(where)
-    assert refused.offline is offline
-    assert refused.expected
-    assert refused.got
-    refusing.show(picture(1), refusing.setup_hash)
-    assert isinstance(refusing.answer(), Scored)
-
-
-def test_a_network_that_gives_no_numbers_is_refused(rig):
-    bundle = write_network_bundle(rig.config.bundles_dir / "b", bias=float("nan"))
-    refused = rig.start().prepare(rig.recipe(bundle))
-    assert isinstance(refused, Refused)
-    assert refused.where.endswith("b/network.onnx")
-    assert "not finite" in refused.got
-    rig.until("note", lambda: "not finite" in rig.health.note)
-
-
-@pytest.mark.parametrize("rig", [{"kind": "null", "null_delay_ms": 30}], indirect=True)
-def test_orders_and_signals_get_a_turn_among_frames_without_end(rig):
-    recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
-    rig.start()
-    rig.use(recipe)
-
-    def keep_showing() -> int:
-        """Fills the queue to the brim; how many answers have come."""
-        while True:
-            rig.sent += 1
-            ready = FrameReady(
-                camera="top",
-                part_id=rig.sent,
-                frame_id=rig.sent,
-                setup_hash=recipe[1],
-                age_ns=0,
-                pixels=rig.rings["top"].put(np.zeros((64, 96), np.uint8)),
-            )
-            if not rig.frames["top"].send(ready):
-                return len(rig.came)
-
-    rig.until("frames on their way", lambda: keep_showing() > 5)
-    rig.order(Prepare(recipe="none/1", setup_hash="0" * 64))
-    rig.until(
-        "refusal", lambda: keep_showing() and any(isinstance(a, Refused) for a in rig.came), 3
-    )
-    rig.process.send_signal(signal.SIGTERM)
-    rig.until("end", lambda: keep_showing() and rig.process.poll() is not None, 3)
-    assert rig.process.returncode == 0
 
 
 # ---- the end of the process ----------------------------------------------------------------
