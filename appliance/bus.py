@@ -17,6 +17,7 @@ from appliance.messages import Command, CommandResult, Health, Verdict, Words
 from appliance.projection import Ask, Projection
 from appliance.results import Ring
 from appliance.service import Service
+from appliance.shortage import own_use
 from appliance.wire import AsyncReceiver, Wiring
 from appliance.words import Bank
 
@@ -228,6 +229,7 @@ class _Bus:
             pid=os.getpid(),
             is_serving=not is_silent,
             counters=counters,
+            gauges=own_use(),
             note="; ".join(self._notes.values()),
         )
 

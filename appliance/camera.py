@@ -23,6 +23,7 @@ from appliance.messages import AnyMessage, Health, Prepare, Prepared, Swap, Trig
 from appliance.outlet import Outlet
 from appliance.recipe import View
 from appliance.service import Service
+from appliance.shortage import own_use
 from appliance.source import Frame, Incomplete, Source
 from appliance.triggers import Triggers
 from appliance.views import Views, refusal
@@ -341,7 +342,7 @@ class CameraProcess:
                 is_serving=self._is_open and self._outlet.is_heard,
                 setup_hash=in_force.setup_hash if in_force else "",
                 counters=counters,
-                gauges=self._outlet.gauges,
+                gauges=self._outlet.gauges | own_use(),
                 note=self._note or self._remark(),
             )
         )

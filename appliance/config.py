@@ -281,6 +281,8 @@ class Config(Section, frozen=True, kw_only=True):
     """Frame rings, mode 0700; "" = a directory in /dev/shm named after the root."""
     sysfs: str = "/sys"
     """Where the kernel shows what is throttled; another folder is for rehearsal."""
+    procfs: str = "/proc"
+    """Where it shows how much memory is left; another folder is for rehearsal."""
     restart_limit: int = 5
     """Crashes in 60 s before a process is a Fault and retried every 60 s; cameras twice that."""
 
@@ -293,6 +295,15 @@ class Config(Section, frozen=True, kw_only=True):
     def workers(self) -> tuple[str, ...]:
         """Labels of the infer processes in health and set-ups."""
         return tuple(f"infer:{number}" for number in range(self.engine.workers))
+
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """Processes beside the line that report health and judge nothing."""
+        return (
+            *(("bus",) if self.bus.is_used else ()),
+            *(("hmi",) if self.hmi.is_enabled else ()),
+            *(("metrics",) if self.metrics.port else ()),
+        )
 
     def is_elsewhere(self, label: str) -> bool:
         """This camera or infer process runs on another box: what prepares it goes there."""

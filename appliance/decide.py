@@ -14,6 +14,7 @@ from functools import partial
 
 from appliance.clock import is_clock_synced
 from appliance.codes import CommandError, FaultCode, Reason, State
+from appliance.companions import Companions
 from appliance.config import Config
 from appliance.errors import PartError
 from appliance.frames import INLINE, RingReader, size_px
@@ -41,6 +42,7 @@ from appliance.plc_io import IoPort, open_lines
 from appliance.plc_modbus import ModbusPort
 from appliance.recipe_in_force import RecipeInForce, said
 from appliance.service import Service
+from appliance.shortage import Shortage, own_use
 from appliance.tape import Tape
 from appliance.throttle import Throttle
 from appliance.wire import AsyncReceiver, Sender, Wiring
@@ -77,6 +79,8 @@ class _Decide:
         self._shown: tuple[object, ...] = ()
         self._sending: set[asyncio.Future[None]] = set()
         self._throttle = Throttle(config.root_dir / config.sysfs)
+        self._shortage = Shortage(config.root_dir / config.procfs)
+        self._companions = Companions(config.companions)
         self._is_looking = False
 
     async def serve(self) -> None:
@@ -146,7 +150,10 @@ class _Decide:
             (wiring.async_receiver("seen"), self._seen),
             (scored, lambda message: self._scored(message, scored.inline)),
             (wiring.async_receiver("stored"), self._stored),
-            (wiring.async_receiver("health", *peers, "record"), self._heard),
+            (
+                wiring.async_receiver("health", *peers, "record", *config.companions),
+                self._heard,
+            ),
         ]
         tasks = [asyncio.ensure_future(_forever(*receiver)) for receiver in receivers]
         tasks.append(asyncio.ensure_future(self._commands(wiring.async_receiver("command"))))
@@ -255,7 +262,11 @@ class _Decide:
 
     def _heard(self, message: AnyMessage) -> None:
         if isinstance(message, Health):
-            self._line.heard(message, self._service.clock())
+            now_ns = self._service.clock()
+            if not self._config.is_elsewhere(message.process):
+                self._shortage.heard(message)
+            if not self._companions.heard(message, now_ns):
+                self._line.heard(message, now_ns)
 
     # ---- scoring ---------------------------------------------------------------------------
 
@@ -351,11 +362,20 @@ class _Decide:
                 self._line.check_ledger(now_ns)
                 self._line.is_clock_synced = is_clock_synced()
                 self._look_at_heat()
+                self._look_around(now_ns)
                 self._line.spent_budgets = tuple(
                     path.name.removeprefix("spent-")
                     for path in self._config.runtime_dir.glob("spent-*")
                 )
             self._service.turn()
+
+    def _look_around(self, now_ns: int) -> None:
+        self._shortage.look()
+        warnings = (*self._shortage.notes, *self._companions.notes(now_ns))
+        for note in warnings:
+            if note not in self._line.warnings:
+                self._log.warning(note)
+        self._line.warnings = warnings
 
     def _look_at_heat(self) -> None:
         """In a thread: some sensors take milliseconds to answer."""
@@ -394,22 +414,26 @@ class _Decide:
             )
         )
         current = line.setups.current
-        health.send(
-            Health(
-                process="decide",
-                pid=os.getpid(),
-                is_serving=True,
-                setup_hash=current.setup_hash if current else "",
-                counters={
-                    **line.counters,
-                    **port.counters,
-                    "unsent": self._verdicts.refused,
-                    "tape_lost": self._tape.lost if self._tape else 0,
-                },
-                gauges={"loop_lag_ms": self._lag_ms, "largest_lag_ms": self._largest_lag_ms},
-                note=notes[0] if notes else "",
-            )
+        own = Health(
+            process="decide",
+            pid=os.getpid(),
+            is_serving=True,
+            setup_hash=current.setup_hash if current else "",
+            counters={
+                **line.counters,
+                **port.counters,
+                "unsent": self._verdicts.refused,
+                "tape_lost": self._tape.lost if self._tape else 0,
+            },
+            gauges={
+                "loop_lag_ms": self._lag_ms,
+                "largest_lag_ms": self._largest_lag_ms,
+                **own_use(),
+            },
+            note=notes[0] if notes else "",
         )
+        self._shortage.heard(own)
+        health.send(own)
         shown = (line.conditions.state, line.conditions.offline, line.handshake.fault)
         if shown != self._shown:
             self._shown = shown

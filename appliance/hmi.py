@@ -28,6 +28,7 @@ from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.hmi_view import STRIP, LiveView
 from appliance.messages import Health, Verdict, Words, camera_label
 from appliance.service import Service, be_nice
+from appliance.shortage import own_use
 from appliance.store import Store
 from appliance.tls import Files, files_of
 from appliance.wire import AsyncReceiver, Wiring
@@ -221,7 +222,7 @@ class Hmi:
                 "pictures": self._pictures.made,
                 "pictures_failed": self._pictures.failed,
             },
-            gauges={"lag_ms": self._lag_ms},
+            gauges={"lag_ms": self._lag_ms} | own_use(),
         )
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

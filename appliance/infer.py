@@ -43,6 +43,7 @@ from appliance.messages import (
     Swap,
 )
 from appliance.service import EXIT_NO, Service
+from appliance.shortage import own_use
 from appliance.throttle_nvidia import NvidiaThrottle
 from appliance.wire import SETUP_ANSWER_MS, Inbox, Wiring
 
@@ -379,7 +380,7 @@ class Infer:
             return False
         self._beat_ns = now_ns
         setup = self._current
-        gauges: dict[str, float] = {}
+        gauges = own_use()
         if setup is not None:
             gauges["hang_limit_ms"] = setup.hang_limit_ns / 1e6
             for camera in setup.cameras.values():

@@ -151,6 +151,8 @@ class Line:
         """As the kernel says; a label for people, deadlines are monotonic."""
         self.throttled = ""
         """What slows this box down, as its kernel says; "" = nothing."""
+        self.warnings: tuple[str, ...] = ()
+        """What else of this box a person should see to, in words."""
         self._hot_workers: set[str] = set()
         """Workers whose GPU is slowed down."""
         self._plc: PlcInput | None = None
@@ -619,6 +621,8 @@ class Line:
             or self._journal.lost > 0
             or self.gate.is_warning
             or is_throttled
+            or self._rows.archive.is_slow
+            or bool(self.warnings)
             or bool(self.spent_budgets)
             or any(name != "rejects" for name in alarms)
         )
@@ -684,11 +688,11 @@ class Line:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know though parts are judged: alarms at a rate, and heat."""
+        """What people should know though parts are judged: alarms at a rate, warnings, heat."""
         hot = f"throttled: {self.throttled}" if self.throttled else ""
         hot = hot or ("throttled: the GPU is slowed down" if self._hot_workers else "")
         spent = (f"{process}: restarted too often" for process in self.spent_budgets)
-        return (*self.alarms.notes, *spent, *((hot,) if hot else ()))
+        return (*self.alarms.notes, *spent, *self.warnings, *((hot,) if hot else ()))
 
     @property
     def counters(self) -> dict[str, int]:

@@ -284,6 +284,8 @@ class Stored(Message, frozen=True, kw_only=True):
     is_disk_low: bool = False
     is_lossy: bool = False
     is_writable: bool = True
+    is_slow: bool = False
+    """Rows wait for the disk; nothing is lost yet."""
 
 
 # ---- decide → record: the tape ------------------------------------------------------------

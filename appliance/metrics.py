@@ -26,6 +26,7 @@ from appliance.errors import AddressInUse
 from appliance.messages import Health, Verdict, Words, camera_label
 from appliance.registers import REGISTERS
 from appliance.service import Service
+from appliance.shortage import own_use
 from appliance.tls import files_of
 from appliance.wire import Inbox, Wiring
 
@@ -45,7 +46,7 @@ def main(service: Service, config: Config, name: str) -> None:
         *config.workers,
         "decide",
         "record",
-        *(("hmi",) if config.hmi.is_enabled else ()),
+        *(name for name in config.companions if name != "metrics"),
     )
     tls = files_of(config)
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
@@ -79,6 +80,7 @@ def main(service: Service, config: Config, name: str) -> None:
                         pid=os.getpid(),
                         is_serving=True,
                         counters={"scrapes": metrics.scrapes, "foreign": foreign},
+                        gauges=own_use(),
                     )
                 )
             service.turn()

@@ -4,18 +4,16 @@ Enters: `Verdict` (kept and sent again by decide until it is acknowledged) and `
 Leaves: rows in `parts.db`, one transaction for all that came within 50 ms; then `Stored`, which
 acknowledges them; images of parts worth a look; recordings of all that decide heard
 (deck.py, deck_writer.py).
-Nothing here delays or changes a verdict: while the store cannot be written, rows are held and not
-acknowledged, and the store is tried again.
+Nothing here delays or changes a verdict: while the store cannot be written, or takes its time, rows
+are held and not acknowledged, and the store is tried again.
 """
 
 import os
 import socket
-import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 
 from appliance.archive import Archive
-from appliance.codes import Word
+from appliance.commits import Batch, Commits
 from appliance.config import Config
 from appliance.database import Where, where
 from appliance.deck import Deck
@@ -25,7 +23,8 @@ from appliance.frames import RingReader
 from appliance.messages import Health, LateResult, Stored, Verdict, camera_label
 from appliance.retention import Retention
 from appliance.service import Service
-from appliance.store import Store
+from appliance.shortage import own_use
+from appliance.store import Added
 from appliance.wire import Inbox, Receiver, Wiring
 
 BATCH_ROWS = 64
@@ -34,6 +33,14 @@ HOLD_ROWS = 4096
 """Rows held while the store cannot be written; more are refused, decide sends them again."""
 RETRY_NS = 500_000_000
 HEALTH_NS = 100_000_000
+_USUAL_S = 0.1
+"""A commit that takes longer goes on beside the loop."""
+SLOW_MS = 1_000.0
+"""From here on the disk is called slow."""
+_HANG_MS = 60_000.0
+"""A commit that takes longer than any disk: the loop completes no more turns, its watchdog acts."""
+_START_S = 20.0
+"""Less than a starting process has until its watchdog."""
 LOSSY_NS = 60_000_000_000
 """How long after a lost picture the archive calls itself lossy."""
 _REMEMBER = 10_000
@@ -69,7 +76,7 @@ def main(service: Service, config: Config, name: str) -> None:
                 if recorder.is_due():
                     break
             recorder.collect()
-            if recorder.is_due() and (acknowledged := recorder.commit()):
+            if recorder.is_due() and (acknowledged := recorder.commit(_USUAL_S)):
                 stored.send(recorder.stored(acknowledged))
             now = service.clock()
             if now - reported_ns >= HEALTH_NS:
@@ -78,7 +85,8 @@ def main(service: Service, config: Config, name: str) -> None:
                 recorder.tidy()
                 stored.send(recorder.stored(()))
                 health.send(recorder.health(verdicts.foreign))
-            service.turn()
+            if not recorder.is_hanging:
+                service.turn()
         for receiver, message in inbox.poll(0):
             (recorder.take if receiver is verdicts else deck.heard)(message)
         deck.close()
@@ -110,22 +118,20 @@ class Recorder:
         deck: Deck | None = None,
         is_forwarding: bool = False,
     ) -> None:
-        self._where, self._archive, self._deck = where, archive, deck
-        self._is_forwarding = is_forwarding
+        self._archive, self._deck = archive, deck
         self.forwarder: Forwarder | None = None
         self._clock, self._log = service.clock, service.log
+        self._commits = Commits(where, is_forwarding, service.clock)
         self._retention = Retention(
-            archive.folder, archive.policy, archive, self._words, service.clock
+            archive.folder, archive.policy, archive, self._commits.words, service.clock
         )
-        self._store: Store | None = None
-        self._rows: dict[int, Verdict] = {}
-        self._late: dict[int, LateResult] = {}
-        self._images: dict[int, str] = {}
+        self._held = Batch({}, {}, {})
+        self._writing = Batch({}, {}, {})
+        """What a commit that runs has in hand."""
         self._first_ns = 0
         self._retry_ns = 0
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._failure = ""
-        self._commit_ms = 0.0
         self._counters: dict[str, int] = dict.fromkeys(
             (
                 "received",
@@ -138,19 +144,29 @@ class Recorder:
             ),
             0,
         )
-        self.commit()
+        self.commit(_START_S)
 
     @property
     def is_writable(self) -> bool:
         """False from a failed write until the next one that succeeds."""
         return not self._failure
 
+    @property
+    def is_slow(self) -> bool:
+        """The last commit took its time, or the one that runs does."""
+        return max(self._commits.took_ms, self._commits.running_ms) > SLOW_MS
+
+    @property
+    def is_hanging(self) -> bool:
+        """No disk is that slow."""
+        return self._commits.running_ms > _HANG_MS
+
     def take(self, message: object) -> None:
         """A verdict or a late result; its picture is copied now, its row is written soon."""
         if isinstance(message, LateResult):
-            if len(self._late) < HOLD_ROWS:
+            if len(self._held.late) < HOLD_ROWS:
                 self._hold()
-                self._late[message.part_id] = message
+                self._held.late[message.part_id] = message
             else:
                 self._counters["refused"] += 1
             return
@@ -165,91 +181,96 @@ class Recorder:
             if len(self._seen) > _REMEMBER:
                 self._seen.popitem(last=False)
             self._archive.offer(message)
-        held = self._rows.get(part_id)
-        if held is None and len(self._rows) >= HOLD_ROWS:
+        held = self._held.rows.get(part_id)
+        if held is None and self._rows_held >= HOLD_ROWS:
             self._counters["refused"] += 1
             return
         if held is not None:
             self._counters["contradictions"] += held.word is not message.word
         self._hold()
         if held is None or (held.is_rebuilt and not message.is_rebuilt):
-            self._rows[part_id] = message
+            self._held.rows[part_id] = message
 
     def collect(self) -> None:
         """Learn which pictures the archive has written or removed."""
         if news := self._archive.collect():
             self._hold()
-            self._images.update(news)
+            self._held.images.update(news)
 
     def tidy(self) -> None:
         """Let go of what the disk has no room for, or what is too old: a few files at a time."""
-        if self.is_writable:
+        if self.is_writable and not self._commits.is_running:
             try:
                 self._retention.step()
             except (DeviceError, ArtefactError) as err:
                 self._failed(err)
 
-    def _words(self, part_ids: Sequence[int]) -> Mapping[int, Word]:
-        return self._store.words(part_ids) if self._store is not None else {}
-
     def is_due(self) -> bool:
-        """Whether it is time to write: enough rows, or the oldest has waited long enough."""
+        """Whether it is time to write (enough rows, or the oldest has waited long enough), or to
+        hear what came of the commit that went on beside the loop."""
+        if self._commits.is_running:
+            return self._commits.is_over
         if not self.is_writable:
             return self._clock() >= self._retry_ns
-        if not self._holds:
+        if not self._held:
             return False
-        return len(self._rows) >= BATCH_ROWS or self._clock() - self._first_ns >= BATCH_NS
+        return len(self._held.rows) >= BATCH_ROWS or self._clock() - self._first_ns >= BATCH_NS
 
     def patience_ms(self) -> int:
         """How long the loop may wait for more."""
-        if self.is_writable and self._holds:
+        if self.is_writable and self._held and not self._commits.is_running:
             return max(0, (self._first_ns + BATCH_NS - self._clock()) // 1_000_000)
         return HEALTH_NS // 2_000_000
 
-    def commit(self) -> tuple[int, ...]:
-        """One transaction. Returns the parts whose rows are on the disk; () where it failed.
+    def commit(self, patience_s: float | None = None) -> tuple[int, ...]:
+        """One transaction. Returns the parts whose rows are on the disk; () where it failed, or
+        where it still runs after so long a wait (None: as long as it takes): then ask again.
 
         A part whose stored row contradicts the verdict is never acknowledged: it stays owed, and
         the ledger shows it.
         """
-        began = time.perf_counter_ns()
+        if not self._commits.is_running:
+            self._writing, self._held = self._held, Batch({}, {}, {})
+            self._commits.begin(self._writing)
         try:
-            if self._store is None:
-                self._store = Store(self._where, is_forwarding=self._is_forwarding)
-            if not self.is_writable:
-                self._store.prove()
-            added = self._store.add(
-                tuple(self._rows.values()), tuple(self._late.values()), self._images
-            )
+            added = self._commits.end(patience_s)
         except (DeviceError, ArtefactError) as err:
-            # A connection that was opened on a read-only disk stays read-only: begin afresh.
-            if self._store is not None:
-                self._store.close()
-                self._store = None
+            self._take_back()
             self._failed(err)
             return ()
-        self._commit_ms = (time.perf_counter_ns() - began) / 1e6
+        return self._written(added) if added is not None else ()
+
+    def _written(self, added: Added) -> tuple[int, ...]:
+        rows, self._writing = self._writing.rows, Batch({}, {}, {})
         if not self.is_writable:
-            self._log.info("the store can be written again", held=len(self._rows))
+            self._log.info("the store can be written again", held=len(rows))
             self._failure = ""
         self._counters["rows"] += added.new
         self._counters["known"] += added.known
         if added.contradictions:
             self._counters["contradictions"] += len(added.contradictions)
             self._log.error("stored rows say otherwise", parts=added.contradictions[:8])
-        acknowledged = tuple(sorted(self._rows.keys() - set(added.contradictions)))
-        self._rows, self._late, self._images = {}, {}, {}
-        return acknowledged
+        return tuple(sorted(rows.keys() - set(added.contradictions)))
+
+    def _take_back(self) -> None:
+        """What was not written is held again, before what came meanwhile."""
+        newer, self._held, self._writing = self._held, self._writing, Batch({}, {}, {})
+        for part_id, verdict in newer.rows.items():
+            held = self._held.rows.get(part_id)
+            if held is None or (held.is_rebuilt and not verdict.is_rebuilt):
+                self._held.rows[part_id] = verdict
+        self._held.late.update(newer.late)
+        self._held.images.update(newer.images)
 
     def close(self) -> tuple[int, ...]:
         """Write what is held, finish the pictures, write their paths. Returns as `commit`."""
-        acknowledged = self.commit()
+        acknowledged = self.commit() if self._commits.is_running else ()
+        acknowledged += self.commit()
         self._archive.close()
         self.collect()
-        if self._images and self.is_writable:
+        if self._held.images and self.is_writable:
             self.commit()
-        if self._store is not None:
-            self._store.close()
+        self._commits.close()
         return acknowledged
 
     def stored(self, part_ids: tuple[int, ...]) -> Stored:
@@ -264,6 +285,7 @@ class Recorder:
             is_disk_low=archive.is_disk_low,
             is_lossy=self._is_lossy(),
             is_writable=self.is_writable,
+            is_slow=self.is_slow,
         )
 
     def health(self, foreign: int) -> Health:
@@ -279,12 +301,17 @@ class Recorder:
                 **(deck.figures() if deck else {}),
                 "retired": self._retention.removed,
                 **({"forwarded": self.forwarder.forwarded} if self.forwarder else {}),
-                "rows_held": len(self._rows),
+                "rows_held": self._rows_held,
                 "images_queued": archive.queued,
                 "foreign": foreign,
             },
-            gauges={"free_gb": archive.free_bytes / 1e9, "commit_ms": self._commit_ms},
+            gauges={
+                "free_gb": archive.free_bytes / 1e9,
+                "commit_ms": self._commits.took_ms,
+                **own_use(),
+            },
             note=self._failure
+            or ("the disk is slow: a commit takes longer than 1 s" if self.is_slow else "")
             or archive.note
             or (deck.note if deck else "")
             or (self.forwarder.note if self.forwarder else ""),
@@ -296,11 +323,11 @@ class Recorder:
         return recent or self._archive.is_disk_low or not self.is_writable
 
     @property
-    def _holds(self) -> bool:
-        return bool(self._rows or self._late or self._images)
+    def _rows_held(self) -> int:
+        return len(self._held.rows) + len(self._writing.rows)
 
     def _hold(self) -> None:
-        if not self._holds:
+        if not self._held:
             self._first_ns = self._clock()
 
     def _failed(self, err: Exception) -> None:

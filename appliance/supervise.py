@@ -44,9 +44,7 @@ def process_table(config: Config) -> tuple[tuple[str, str], ...]:
         *((process, name) for process, _, name in split),
         ("decide", ""),
         ("record", ""),
-        *((("bus", ""),) if config.bus.is_used else ()),
-        *((("hmi", ""),) if config.hmi.is_enabled else ()),
-        *((("metrics", ""),) if config.metrics.port else ()),
+        *((process, "") for process in config.companions),
         *((("tool", ""),) if config.hmi.tool_port else ()),
     )
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from appliance import database
 from appliance import record as record_module
 from appliance.archive import Archive, read_image
 from appliance.codes import Reason, Word
@@ -157,6 +158,77 @@ def test_while_the_store_is_locked_rows_are_held_and_not_acknowledged(
     assert recorder.commit() == (1, 2)
     assert recorder.is_writable
     assert recorder.health(0).note == ""
+
+
+def test_a_commit_that_takes_long_holds_up_nobody(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_S", 60)  # the store waits for the lock as for a slow disk
+    clock = Clock()
+    archive = Archive(config.data_dir, config.record, RingReader(config.rings_dir), clock)
+    recorder = Recorder(config.data_dir / "parts.db", archive, Service("record", clock))
+    other = sqlite3.connect(config.data_dir / "parts.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    recorder.take(verdict(1))
+    recorder.take(verdict(2, is_rebuilt=True))
+    assert recorder.commit(0.01) == ()
+    recorder.take(verdict(2, detail="all of it"))
+    recorder.take(verdict(3))
+    clock.now_ns += record_module.BATCH_NS
+    assert not recorder.is_due()
+    assert not recorder.is_slow
+    clock.now_ns += 2_000_000_000
+    assert recorder.is_slow
+    assert recorder.stored(()).is_slow
+    assert not recorder.stored(()).is_lossy
+    assert not recorder.is_hanging
+    health = recorder.health(0)
+    assert health.is_serving
+    assert "the disk is slow" in health.note
+    assert health.counters["rows_held"] == 4
+    clock.now_ns += 60_000_000_000
+    assert recorder.is_hanging
+    other.execute("ROLLBACK")
+    other.close()
+    until("the slow commit", recorder.is_due)
+    assert recorder.commit(0.01) == (1, 2)
+    assert not recorder.is_hanging
+    assert recorder.commit() == (2, 3)
+    assert not recorder.is_slow
+    recorder.close()
+    store = Store(config.data_dir / "parts.db", is_reader=True)
+    row = store.part(2)
+    store.close()
+    assert row is not None
+    assert row.verdict.detail == "all of it"
+
+
+def test_rows_of_a_long_commit_that_failed_are_held_with_what_came_meanwhile(
+    desk: SimpleNamespace,
+) -> None:
+    other = sqlite3.connect(desk.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    recorder: Recorder = desk.recorder
+    for part_id in (1, 2, 3):
+        recorder.take(verdict(part_id, is_rebuilt=True))
+    recorder.take(LateResult(part_id=1, word=Word.NG, margin=1.0))
+    assert recorder.commit(0.0) == ()
+    recorder.take(verdict(2, detail="all of it"))
+    recorder.take(verdict(4))
+    recorder.take(LateResult(part_id=2, word=Word.NG, margin=2.0))
+    until("the failure", recorder.is_due)  # the store waits a quarter of a second for a lock
+    assert recorder.commit() == ()
+    assert not recorder.is_writable
+    other.execute("ROLLBACK")
+    other.close()
+    assert recorder.commit() == (1, 2, 3, 4)
+    store = Store(desk.path, is_reader=True)
+    rows = [store.part(part_id) for part_id in (1, 2)]
+    store.close()
+    assert [(row.verdict.detail, row.late_margin) for row in rows if row is not None] == [
+        ("", 1.0),
+        ("all of it", 2.0),
+    ]
 
 
 def test_held_rows_are_bounded_and_refusals_counted(

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from appliance.codes import Status2
+from appliance.codes import Status1, Status2
+from tools.bench_row import NotMeasuredError
 from tools.chaos_clock import SteppingClock
 from tools.chaos_line import Scene, Sight
 from tools.chaos_plays import NotHereError
@@ -101,6 +102,40 @@ def disk_read_only(scene: Scene) -> None:
     scene.await_accepted(40)
     if not remount("rw"):
         raise NotHereError("the disk cannot be made writable again")
+    scene.await_("rows", lambda: scene.ear.figure("rows_pending") == 0)
+
+
+def can_trace() -> None:
+    """Raises NotHereError."""
+    if not shutil.which("strace"):
+        raise NotHereError("needs strace, to slow a process's disk down")
+    probe = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotHereError(f"may not trace: {done.stderr.strip()}")
+
+
+def busy_disk_scene() -> Scene:
+    """Rejects alone are kept, so that pictures do not wait before the rows."""
+    return Scene(record={"images": "ng"})
+
+
+def disk_slow(scene: Scene) -> None:
+    """Every sync of record takes 4 s, twice its watchdog, as worn flash takes them."""
+    pid = scene.line.pids()["record"]
+    slow = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_enter=4s"]
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", *slow, "-p", str(pid)]
+    tracers: list[subprocess.Popen[bytes]] = []
+    scene.inject(lambda: tracers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL)))
+    try:
+        scene.await_sight("Warning", lambda sight: Status1.WARNING in sight.status1)
+        scene.await_accepted(40)
+        if scene.line.pids().get("record") != pid:
+            raise NotMeasuredError(f"record was killed for its disk: {scene.line.log_end()}")
+    finally:
+        for tracer in tracers:
+            tracer.terminate()
+            tracer.wait()
     scene.await_("rows", lambda: scene.ear.figure("rows_pending") == 0)
 
 

@@ -216,6 +216,22 @@ def throttled(scene: Scene) -> None:
     scene.await_accepted()
 
 
+def short_of_memory(scene: Scene) -> None:
+    """The kernel says that little is left, and then that there is enough again."""
+    meminfo = scene.folder / "procfs" / "meminfo"
+    meminfo.parent.mkdir()
+
+    def left(megabytes: int) -> None:
+        meminfo.write_text(f"MemTotal: 4000000 kB\nMemAvailable: {megabytes}000 kB\n")
+
+    scene.inject(lambda: left(150))
+    scene.await_sight("Warning", lambda sight: Status1.WARNING in sight.status1)
+    scene.await_accepted()
+    left(2000)
+    scene.await_("end of Warning", lambda: Status1.WARNING not in scene.plc.sights[-1].status1)
+    scene.await_accepted()
+
+
 def alarmed(scene: Scene) -> None:
     """Parts are late again and again."""
     scene.await_sight("warning", lambda sight: Status1.WARNING in sight.status1)

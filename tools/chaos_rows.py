@@ -188,6 +188,16 @@ ROWS: Mapping[str, Row] = {
         note="inspection goes on; every row is written once the disk takes them",
         needs=disks.can_mount,
     ),
+    "disk-slow": Row(
+        failure="disk slow: each sync takes 4 s",
+        scene=disks.busy_disk_scene,
+        play=disks.disk_slow,
+        shown=lambda sight: Status1.WARNING in sight.status1,
+        within_ms=10_000.0,
+        recovers_s=0.0,
+        note="inspection goes on, record is not killed; rows wait for the disk",
+        needs=disks.can_trace,
+    ),
     "power-loss": Row(
         failure="power cut: everything killed at once",
         scene=_scene(engine={"null_delay_ms": 30.0}),
@@ -259,6 +269,15 @@ ROWS: Mapping[str, Row] = {
         recovers_s=0.0,
         note="a tree as /sys has it; parts are judged as before, the PLC knows",
     ),
+    "memory-short": Row(
+        failure="memory runs short",
+        scene=_scene(procfs="procfs"),
+        play=plays.short_of_memory,
+        shown=lambda sight: Status1.WARNING in sight.status1,
+        within_ms=3000.0,
+        recovers_s=0.0,
+        note="a figure as /proc has it; Warning names who uses most, parts are judged as before",
+    ),
     "late-rate": Row(
         failure="more than 1 of the last 1000 parts late",
         scene=_scene(engine={"faults": {"slow_every": 20, "slow_ms": DEADLINE_MS + 100}}),
@@ -291,7 +310,6 @@ NOT_YET: Mapping[str, str] = {
     "fieldbus-dead": "the Modbus server is a task of decide, which ends with it: decide-killed",
     "wrong-plan": "a TensorRT engine of another version or card needs a GPU "
     "(tests/test_engine_tensorrt.py, tests/test_gpu.py)",
-    "disk-slow": "needs a disk that can be slowed down; rows wait for it as in disk-read-only",
-    "memory-creep": "memory, descriptors, threads, logs: `inspectd soak`, `inspectd bench`",
+    "memory-creep": "slopes of memory, descriptors, threads: `inspectd soak`, `inspectd bench`",
 }
 """Rows of the failure table that this tool does not inject, and why."""

@@ -1,0 +1,78 @@
+"""What a machine that runs for years may run out of: memory, and files that may be open.
+
+Each process says what it uses, with its health; the decision process warns before anything is
+refused, and names who uses most. Asked of the kernel; decides nothing.
+"""
+
+import os
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+from appliance.messages import Health
+
+_MEMORY_LEAST, _MEMORY_ENOUGH = 0.05, 0.07
+"""Of all memory: a warning begins below the first and ends above the second."""
+_FILES_MOST = 0.8
+"""Of the limit of a process."""
+_PAGE = resource.getpagesize()
+
+
+def own_use() -> dict[str, float]:
+    """For a process's health: resident memory in MB, open files and how many there may be."""
+    resident = int(Path("/proc/self/statm").read_bytes().split()[1])
+    return {
+        "memory_mb": resident * _PAGE / 1e6,
+        "open_files": float(len(os.listdir("/proc/self/fd"))),  # noqa: PTH208 - ten times a second
+        "open_files_limit": float(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+    }
+
+
+class Shortage:
+    """procfs: where the kernel shows its figures."""
+
+    def __init__(self, procfs: Path = Path("/proc")) -> None:
+        self._meminfo = procfs / "meminfo"
+        self._uses: dict[str, Mapping[str, float]] = {}
+        self._total_mb = 0.0
+        self._is_memory_short = False
+
+    def heard(self, health: Health) -> None:
+        """A process says what it uses."""
+        if "memory_mb" in health.gauges:
+            self._uses[health.process] = health.gauges
+
+    def look(self) -> None:
+        """Once a second or so."""
+        total_kb, available_kb = _memory(self._meminfo)
+        if not total_kb:
+            return
+        self._total_mb = total_kb / 1e3
+        limit = _MEMORY_ENOUGH if self._is_memory_short else _MEMORY_LEAST
+        self._is_memory_short = available_kb < limit * total_kb
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each shortage; the same one as long as it holds."""
+        files = (
+            f"{process}: more than {_FILES_MOST:.0%} of the files that it may open are open"
+            for process, use in self._uses.items()
+            if use["open_files"] > _FILES_MOST * use["open_files_limit"]
+        )
+        if not self._is_memory_short:
+            return tuple(files)
+        most = max(self._uses, key=lambda name: self._uses[name]["memory_mb"], default="")
+        who = f"; of the line {most} uses most" if most else ""
+        left = f"less than {_MEMORY_LEAST:.0%} of {self._total_mb:.0f} MB are left"
+        return (f"memory runs short: {left}{who}", *files)
+
+
+def _memory(meminfo: Path) -> tuple[int, int]:
+    """All of it and what programs may still have, in kB; (0, 0) where the kernel does not say."""
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+        named = (line.partition(":") for line in lines)
+        figures = {name: int(value.split()[0]) for name, _, value in named}
+        return figures["MemTotal"], figures["MemAvailable"]
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0, 0
