@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from appliance.atomic import write_atomically
 from appliance.codes import Word
-from appliance.config import Record, write_atomically
+from appliance.config import Record
 from appliance.errors import ConfigError, PartError
 from appliance.frames import RingReader
 from appliance.messages import Verdict

@@ -27,7 +27,8 @@ import msgspec
 import structlog
 import typer
 
-from appliance.config import Config, load_config, write_atomically
+from appliance.atomic import write_atomically
+from appliance.config import Config, load_config
 from appliance.errors import ConfigError
 
 FIRST = "0" * 64

@@ -22,9 +22,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from appliance.config import Section, explain, write_atomically
+from appliance.atomic import write_atomically
 from appliance.errors import ArtefactError
 from appliance.tiles import Grid, Tiles, grid_of
+from appliance.toml_file import Section, explain
 
 
 class InputContract(Section, frozen=True, kw_only=True):

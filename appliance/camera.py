@@ -17,7 +17,8 @@ from appliance.camera_files import FolderSource
 from appliance.camera_lines import LineSource
 from appliance.camera_settings import Found, Settings, write_features, write_found
 from appliance.codes import Reason
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError, DeviceTimeout
 from appliance.messages import AnyMessage, Health, Prepare, Prepared, Swap, Trigger
 from appliance.outlet import Outlet

@@ -17,7 +17,8 @@ import msgspec
 import typer
 
 from appliance.camera_record import kept_in, write_png
-from appliance.config import Camera, load_config
+from appliance.config import load_config
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError, DeviceError
 from appliance.gates import Gates
 from appliance.pixels import Pixels, to_8_bit

@@ -19,7 +19,7 @@ import numpy as np
 
 from appliance.camera_recorded import RecordedPictures
 from appliance.camera_settings import Feature, Settings
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.errors import DeviceError
 from appliance.pixels import Pixels
 from appliance.recipe import View

@@ -29,7 +29,7 @@ from appliance.camera_genicam_setup import apply, set_up, settings_of
 from appliance.camera_genicam_tree import features
 from appliance.camera_settings import Feature, Settings
 from appliance.codes import OfflineReason
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError, PartError
 from appliance.pixels import FORMATS, KNOWN, known_as, unpack
 from appliance.recipe import View

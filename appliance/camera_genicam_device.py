@@ -17,7 +17,7 @@ import msgspec
 from harvesters.core import Harvester
 
 from appliance.camera_genicam_nodes import read_field
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError, DeviceError
 
 _SEARCH_KEYS = frozenset(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from appliance.camera_genicam_nodes import Nodes, Wrong
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.recipe import View
 from appliance.source import Mode
 

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import msgspec
 
+from appliance.atomic import write_atomically
 from appliance.codes import OfflineReason
-from appliance.config import Config, write_atomically
+from appliance.config import Config
 from appliance.errors import ArtefactError
 
 T = TypeVar("T")

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from appliance.config import Tls, load_config, write_atomically
+from appliance.atomic import write_atomically
+from appliance.config import Tls, load_config
 from appliance.errors import CertificateError, ConfigError
 from appliance.tls import Files, paths
 

@@ -6,128 +6,19 @@ the unit that the key names.
 """
 
 import hashlib
-import os
-import re
-import sys
-import tempfile
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from appliance.config_bus import Bus, ranges
+from appliance.config_camera import Camera, camera_problem, camera_ranges
 from appliance.config_challenge import ChallengePlan, challenge_problem
 from appliance.config_io import Io, io_problem
 from appliance.errors import ConfigError
+from appliance.toml_file import Section, read_toml
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore
-
-S = TypeVar("S")
-_CAMERA_RANGES = (
-    ("buffers", 1, 1000),
-    ("frame_timeout_ms", 1, 600_000),
-    ("rate_hz", 0.001, 100_000),
-    ("width_px", 0, 1 << 16),
-    ("height_px", 0, 1 << 16),
-    ("backoff_max_s", 0, 3600),
-    ("arrival_delay_ms", 0, 10_000),
-    ("record_every", 1, 1_000_000),
-    ("record_minutes", 0.01, 10_000),
-    ("packet_size_bytes", 0, 65_535),
-)
 _WINDOW_SHARE = 0.4
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every part of a configuration file shares."""
-
-
-class Faults(Section, frozen=True, kw_only=True):
-    """Faults that a folder camera plays, for rehearsal and tests; every n-th frame, 0 = never."""
-
-    drop_every: int = 0
-    double_every: int = 0
-    delay_every: int = 0
-    delay_ms: int = 0
-    incomplete_every: int = 0
-    lost_after: int = 0
-    """The device is lost after so many frames."""
-
-
-class TriggerLine(Section, frozen=True, kw_only=True):
-    """The light barrier of a hardware trigger, by SFNC names."""
-
-    source: str = "Line1"
-    activation: Literal["RisingEdge", "FallingEdge", "AnyEdge", "LevelHigh", "LevelLow"] = (
-        "RisingEdge"
-    )
-    debouncer_us: float | None = None
-    """Pulses that are shorter are none; None leaves the device as it is."""
-    delay_us: float | None = None
-    """From the pulse to the exposure; None leaves the device as it is."""
-
-
-class Strobe(Section, frozen=True, kw_only=True):
-    """An output of the camera that switches the light."""
-
-    line: str = "Line2"
-    source: str = "ExposureActive"
-
-
-class Camera(Section, frozen=True, kw_only=True):
-    """One camera: a device through harvesters, or a folder of pictures."""
-
-    name: str
-    kind: Literal["genicam", "files"]
-    producer: str = ""
-    """Path of the vendor's GenTL producer (`.cti`); "viky" is the one that the genicam package
-    ships, with three simulated cameras."""
-    device: dict[str, str] = {}
-    """Search keys of harvesters: serial_number, model, vendor, user_defined_name …"""
-    nodes: dict[str, int | float | str | bool] = {}
-    """Further SFNC nodes, written in this order, each read back and compared."""
-    user_set: str = ""
-    """User set that is loaded first, for example "Default"; "" = none."""
-    trigger: TriggerLine = TriggerLine()
-    strobe: Strobe | None = None
-    chunks: tuple[str, ...] = ()
-    """Chunk data to be sent with each picture: Timestamp, FrameID, LineStatusAll …"""
-    packet_size_bytes: int = 0
-    """GigE: largest packet; 0 leaves the device as it is."""
-    is_ptp: bool = False
-    """Switch the device's PTP clock on; it takes some ten seconds to lock."""
-    buffers: int = 4
-    """Announced buffers: more of them means older pictures, not fewer losses."""
-    blocks: int = 1
-    """Line-scan: so many successive pictures of the device, one below the other, are one frame.
-    With trigger "free" alone; otherwise the device's own `Height` is the frame."""
-    frame_timeout_ms: int = 1000
-    """Longest wait for a picture in free run before the device counts as lost."""
-    folder: str = ""
-    """Folder of a `files` camera; PNG, BMP, JPEG, TIFF; sorted by name. Or a recording."""
-    order: Literal["sequence", "tag"] = "sequence"
-    """"sequence": the next picture at every trigger; "tag": picture (tag - 1) mod n."""
-    rate_hz: float = 10.0
-    """Frames per second of a `files` camera in free run; for every camera the rate that the
-    ring is sized for, and the closest that parts come."""
-    width_px: int = 0
-    height_px: int = 0
-    """Largest frame, for the ring; 0 = ask the device or the first picture."""
-    arrival_delay_ms: float = 0.0
-    """From the end of exposure to the arrival of the whole picture: readout and transfer. A
-    part's clock starts so much before the picture came, with hardware and free trigger."""
-    faults: Faults = Faults()
-    backoff_max_s: float = 30.0
-    record: Literal["none", "ng", "sampled", "all", "ring"] = "none"
-    """Whose pictures go into the recording, beside all messages: of no part (and no recording at
-    all where every camera says so), of NG, UNCERTAIN and ERROR, of every `record_every`-th frame,
-    of all, or of all for `record_minutes`, kept for good when a part ends as ERROR or the box
-    has a fault."""
-    record_every: int = 10
-    record_minutes: float = 5.0
 
 
 class EngineFaults(Section, frozen=True, kw_only=True):
@@ -248,7 +139,7 @@ class Alarms(Section, frozen=True, kw_only=True):
 class Wire(Section, frozen=True, kw_only=True):
     """Channels that leave this box: "channel" or "channel-peer" → "tcp://host:port" with CURVE."""
 
-    remote: dict[str, str] = {}
+    remote: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -399,62 +290,6 @@ class Products(Section, frozen=True, kw_only=True):
     product: tuple[Product, ...]
 
 
-def read_toml(path: Path, kind: type[S], error: type[ConfigError] = ConfigError) -> S:
-    """One TOML file as a checked struct. Raises `error`: file, key, expected, got."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as err:
-        raise error(path, "a TOML file", "no such file") from err
-    except (OSError, UnicodeDecodeError) as err:
-        raise error(path, "a readable TOML file in UTF-8", str(err)) from err
-    try:
-        return msgspec.convert(tomllib.loads(text), kind)
-    except tomllib.TOMLDecodeError as err:
-        raise error(path, "valid TOML", str(err)) from err
-    except msgspec.ValidationError as err:
-        raise explain(err, path, error, kind) from err
-
-
-def explain(
-    err: msgspec.ValidationError,
-    path: Path,
-    error: type[ConfigError] = ConfigError,
-    kind: type | None = None,
-) -> ConfigError:
-    """msgspec's message as ours: the key, what was expected, what came.
-
-    kind: the struct that was read; with it a word that is none of the allowed ones lists them.
-    """
-    problem, _, key = str(err).partition(" - at ")
-    where = f"{path}: {key.strip('`').removeprefix('$.')}" if key else str(path)
-    if problem.startswith("Expected ") and ", got " in problem:
-        expected, _, got = problem.removeprefix("Expected ").partition(", got ")
-        return error(where, expected, got)
-    if problem.startswith("Object contains unknown field "):
-        return error(where, "only known keys", problem.removeprefix("Object contains "))
-    if problem.startswith("Object missing required field "):
-        key = problem.removeprefix("Object missing required field ")
-        return error(where, f"the key {key}", "no such key")
-    if problem.startswith("Invalid enum value "):
-        allowed = _allowed(kind, key.strip("`")) if kind else "a known word"
-        return error(where, allowed, problem.removeprefix("Invalid enum value "))
-    return error(where, problem[0].lower() + problem[1:], "another value")
-
-
-def _allowed(kind: type, key: str) -> str:
-    """The words that a key like `$.camera[0].kind` may hold."""
-    info = msgspec.inspect.type_info(kind)
-    for step in re.findall(r"[a-z]\w*|\[", key.removeprefix("$")):
-        if isinstance(info, msgspec.inspect.UnionType):  # a section that need not be there
-            info = next(t for t in info.types if isinstance(t, msgspec.inspect.StructType))
-        if isinstance(info, msgspec.inspect.StructType):
-            info = next(field.type for field in info.fields if field.encode_name == step)
-        elif isinstance(info, msgspec.inspect.VarTupleType):
-            info = info.item_type if step == "[" else info
-    values = info.values if isinstance(info, msgspec.inspect.LiteralType) else ()
-    return " or ".join(f"'{value}'" for value in values) or "a known word"
-
-
 def load_config(path: Path) -> Config:
     """`config.toml`, its root made absolute. Raises ConfigError."""
     config = read_toml(path, Config)
@@ -469,9 +304,9 @@ def load_config(path: Path) -> Config:
         if names.count(name) > 1:
             raise ConfigError(f"{path}: camera.name", "each name once", f"{name!r} twice")
     for camera in config.camera:
-        needs = "producer" if camera.kind == "genicam" else "folder"
-        if not getattr(camera, needs):
-            raise ConfigError(f"{path}: camera.{camera.name}.{needs}", "a path", "nothing")
+        if (problem := camera_problem(camera, config.trigger)) is not None:
+            key, expected, got = problem
+            raise ConfigError(f"{path}: {key}", expected, got)
     for key, value, low, high in (
         ("deadline_ms", config.deadline_ms, 1, 60_000),
         ("restart_limit", config.restart_limit, 0, 1000),
@@ -495,22 +330,13 @@ def load_config(path: Path) -> Config:
         *ranges(config.bus),
         ("metrics.port", config.metrics.port, 0, 65_535),
         ("hmi.tool_port", config.hmi.tool_port, 0, 65_535),
-        *(
-            (f"camera.{camera.name}.{key}", getattr(camera, key), low, high)
-            for camera in config.camera
-            for key, low, high in _CAMERA_RANGES
-        ),
+        *(row for camera in config.camera for row in camera_ranges(camera)),
     ):
         if not low <= value <= high:  # NaN is in no range
             raise ConfigError(f"{path}: {key}", f"{low} to {high}", str(value))
     if config.hmi.is_enabled and config.hmi.port == config.plc.port:
         expected = f"another port than plc.port = {config.plc.port}"
         raise ConfigError(f"{path}: hmi.port", expected, str(config.hmi.port))
-    for camera in config.camera:
-        if camera.blocks < 1 or (camera.blocks > 1 and config.trigger != "free"):
-            where = f"{path}: camera.{camera.name}.blocks"
-            expected = '1, or more with trigger "free" (else the Height of the device)'
-            raise ConfigError(where, expected, f"{camera.blocks} with {config.trigger}")
     if config.trigger == "hardware":
         _check_hardware(config, path)
     io = config.io
@@ -573,24 +399,3 @@ def load_products(config: Config) -> dict[int, str]:
         if numbers.count(number) > 1:
             raise ConfigError(f"{path}: product.number", "each number once", f"{number} twice")
     return {product.number: product.recipe for product in products}
-
-
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """All of the file or none of it, through a power cut too: temp, fsync, rename, fsync."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(handle, mode)  # 0644: the line may run as another user than the one who wrote
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -7,14 +7,10 @@ decision process.
 from collections.abc import Iterator
 from typing import Literal
 
-import msgspec
+from appliance.toml_file import Section
 
 
-class BusSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all of these share; `config.py` reads this file and cannot be read by it."""
-
-
-class OpcUa(BusSection, frozen=True, kw_only=True):
+class OpcUa(Section, frozen=True, kw_only=True):
     """OPC UA server with the model of OPC 40100-1. Users: `inspectd opcua-user`."""
 
     host: str = "127.0.0.1"
@@ -25,7 +21,7 @@ class OpcUa(BusSection, frozen=True, kw_only=True):
     """"trusted": only application certificates that lie in root/keys/opcua/trusted."""
 
 
-class Mqtt(BusSection, frozen=True, kw_only=True):
+class Mqtt(Section, frozen=True, kw_only=True):
     """Sparkplug B edge node on an MQTT broker."""
 
     host: str
@@ -42,7 +38,7 @@ class Mqtt(BusSection, frozen=True, kw_only=True):
     """Verdicts kept while the broker is away; the oldest go first, counted."""
 
 
-class Logix(BusSection, frozen=True, kw_only=True):
+class Logix(Section, frozen=True, kw_only=True):
     """Results into a tag of a Logix controller, as an EtherNet/IP client (explicit messages)."""
 
     path: str
@@ -53,7 +49,7 @@ class Logix(BusSection, frozen=True, kw_only=True):
     """Longest pause between two writes: the heartbeat."""
 
 
-class S7(BusSection, frozen=True, kw_only=True):
+class S7(Section, frozen=True, kw_only=True):
     """Results into a data block of a Siemens S7, as a client (PUT, not optimised block access)."""
 
     host: str
@@ -66,7 +62,7 @@ class S7(BusSection, frozen=True, kw_only=True):
     """Longest pause between two writes: the heartbeat."""
 
 
-class Bus(BusSection, frozen=True, kw_only=True):
+class Bus(Section, frozen=True, kw_only=True):
     """The slow buses; none of them gives a verdict to a reject gate in time."""
 
     opcua: OpcUa | None = None

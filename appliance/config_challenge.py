@@ -2,10 +2,10 @@
 
 import re
 
-import msgspec
+from appliance.toml_file import Section
 
 
-class ChallengePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChallengePlan(Section, frozen=True, kw_only=True):
     """A challenge that was passed ends what is due; nothing is ever due by default."""
 
     shift_starts: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ import socket
 import stat
 from pathlib import Path
 
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.config_io import VIRTUAL
 from appliance.errors import ConfigError
 from appliance.opcua_users import read_users, users_file

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-import msgspec
+from appliance.toml_file import Section
 
 VIRTUAL = "virtual"
 
 
-class Io(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Io(Section, frozen=True, kw_only=True):
     """Lines of one GPIO chip, by their offset; -1 = not wired."""
 
     chip: str

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 from appliance.codes import Reason, Word
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.deck_writer import GRADES, Job, Writer
 from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.frames import RingReader

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from appliance.bundle import Bundle
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.recipe import Recipe
 
 BLOCK_BYTES = 8 << 20

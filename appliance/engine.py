@@ -20,12 +20,13 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from appliance import config
+from appliance.atomic import write_atomically
 from appliance.bundle import Bundle
 from appliance.codes import OfflineReason, Reason
-from appliance.config import Section, write_atomically
 from appliance.errors import ArtefactError, DeviceError, PartError
 from appliance.head import Sums, head_model, merged_network
 from appliance.passport import Passport, cpu_name, read_record
+from appliance.toml_file import Section
 
 Frame = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]

@@ -17,8 +17,9 @@ import onnx
 import typer
 
 from appliance import config as settings_of
+from appliance.atomic import write_atomically
 from appliance.bundle import Bundle, load_bundle
-from appliance.config import load_config, write_atomically
+from appliance.config import load_config
 from appliance.engine import Engine, Spec, open_engine, passport_of, plan_name, spec_for
 from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.half import to_half

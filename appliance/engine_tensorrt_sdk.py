@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import tensorrt as trt  # pyright: ignore
 
-from appliance.config import write_atomically
+from appliance.atomic import write_atomically
 from appliance.engine import Spec
 from appliance.engine_tensorrt import Tensor, TensorRtEngine
 from appliance.engine_tensorrt_build import Builder, fix_batch, plan_precisions, require_precision

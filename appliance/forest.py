@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
+from appliance.atomic import write_atomically
 from appliance.codes import Reason
-from appliance.config import write_atomically
 from appliance.contributions import Contributions
 from appliance.errors import ArtefactError, PartError
 from appliance.segments import CLASSIFICATION, WHOLE

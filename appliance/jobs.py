@@ -18,8 +18,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from appliance.config import Config, Section, write_atomically
+from appliance.atomic import write_atomically
+from appliance.config import Config
 from appliance.errors import ConfigError
+from appliance.toml_file import Section
 
 Kind = Literal["look", "regions", "teach"]
 Role = Literal["learn", "verify", "unjudged"]

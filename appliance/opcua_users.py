@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from appliance.config import load_config, write_atomically
+from appliance.atomic import write_atomically
+from appliance.config import load_config
 from appliance.errors import ConfigError
 
 SHORTEST = 10

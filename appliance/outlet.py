@@ -15,7 +15,8 @@ import msgspec
 import numpy.typing as npt
 
 from appliance.codes import Reason
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.frames import RingWriter, inline_pixels, inline_ref, slots_for
 from appliance.messages import FrameReady, NoFrame, PixelRef, Prepared, Refused
 from appliance.source import Frame

@@ -15,8 +15,9 @@ from typing import Literal
 
 import msgspec
 
-from appliance.config import Section, write_atomically
+from appliance.atomic import write_atomically
 from appliance.errors import ArtefactError
+from appliance.toml_file import Section
 
 DAY_NS = 24 * 3600 * 1_000_000_000
 

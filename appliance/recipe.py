@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 import msgspec
 import tomli_w
 
+from appliance.atomic import write_atomically
 from appliance.codes import OfflineReason
-from appliance.config import Config, Section, read_toml, write_atomically
+from appliance.config import Config
 from appliance.errors import ArtefactError, ConfigError
+from appliance.toml_file import Section, read_toml
 
 _LARGEST = 3.4e38
 """Limits are compared as float32."""

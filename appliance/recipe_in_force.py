@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.atomic import write_atomically
 from appliance.bundle import load_bundle
 from appliance.codes import CommandError
-from appliance.config import Config, load_products, write_atomically
+from appliance.config import Config, load_products
 from appliance.errors import ArtefactError, ConfigError
 from appliance.line import Line
 from appliance.messages import Prepared, Refused

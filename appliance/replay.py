@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from appliance.codes import Word
-from appliance.config import Config, Section, tomllib
+from appliance.config import Config
 from appliance.errors import ArtefactError
 from appliance.messages import FrameReady, PartOpened
 from appliance.recipe import LoadedRecipe, Recipe, load_recipe, setup_hash
@@ -25,6 +25,7 @@ from appliance.recording import CAMERA, Recording
 from appliance.replay_infer import Answer, Engines, Infer, Recipes
 from appliance.replay_stage import Pair, Stage, Told
 from appliance.replay_tape import Heard, read
+from appliance.toml_file import Section, tomllib
 
 _SWITCH_S = 0.0005
 """What comes back from the engine would wait ten times as long for the thread that reads."""

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import msgspec
 
+from appliance.atomic import write_atomically
 from appliance.audit import AuditJournal
-from appliance.config import Config, write_atomically
+from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.messages import Health, Words, camera_label
 from appliance.wire import Wiring

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from appliance.config import Section
 from appliance.errors import ArtefactError
+from appliance.toml_file import Section
 
 Frame = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]

@@ -15,7 +15,8 @@ import msgspec
 import tomli_w
 
 from appliance.camera_settings import Feature
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import DeviceError
 from appliance.wire import Wiring
 

@@ -14,7 +14,7 @@ import numpy as np
 from nicegui import ui
 
 from appliance.camera_settings import Feature, Found, read_features, read_found
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.recipe import load_recipe
 from calibration import camera_device, texts

@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from appliance.atomic import write_atomically
 from appliance.audit import AuditJournal
 from appliance.camera_settings import hash_of
 from appliance.codes import CommandError
-from appliance.config import Config, load_products, write_atomically
+from appliance.config import Config, load_products
 from appliance.errors import ConfigError
 from appliance.messages import Command, CommandResult
 from appliance.recipe import Limits, LoadedRecipe, Recipe, load_recipe, write_recipe

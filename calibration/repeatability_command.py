@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from appliance.config import load_config, write_atomically
+from appliance.atomic import write_atomically
+from appliance.config import load_config
 from appliance.errors import ConfigError
 from calibration.bounds import percent
 from calibration.limits import GOOD

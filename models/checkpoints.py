@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from appliance.config import write_atomically
+from appliance.atomic import write_atomically
 from appliance.errors import ConfigError
 from models.sampling import Sampler
 from models.supersimplenet import SuperSimpleNet

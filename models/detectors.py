@@ -19,9 +19,9 @@ import onnx
 from onnx import compose, helper, version_converter
 
 from appliance.bundle import hash_file
-from appliance.config import Section, read_toml
 from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
+from appliance.toml_file import Section, read_toml
 from models.export import OPSET, session
 from models.graphs import constants_of, map_count, with_map
 

@@ -23,8 +23,8 @@ import onnx
 import typer
 
 from appliance.bundle import Bundle, finish_bundle, golden_outputs, load_bundle
-from appliance.config import Section
 from appliance.errors import ArtefactError
+from appliance.toml_file import Section
 from models import progress
 from models.dataset import Dataset, Sample, open_dataset, read_image
 from models.evaluate import Scorer, margins_of

@@ -27,8 +27,9 @@ import structlog
 import typer
 
 from appliance.archive import read_image
+from appliance.atomic import write_atomically
 from appliance.bundle import Bundle, hash_file, load_bundle
-from appliance.config import Config, Engine, load_config, write_atomically
+from appliance.config import Config, Engine, load_config
 from appliance.errors import ConfigError, DeviceError, PartError
 from appliance.jobs import Job, JobFolder, JobPart, Jobs, Result, Sealed, State, write
 from appliance.pictures_judged import PictureJudge

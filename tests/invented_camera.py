@@ -11,7 +11,7 @@ from harvesters.core import ImageAcquirer
 from harvesters.util.pfnc import dict_by_names
 
 from appliance.camera_genicam import GenicamSource
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.recipe import View
 from appliance.source import Mode
 

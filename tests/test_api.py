@@ -19,7 +19,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from appliance.audit import AuditJournal
 from appliance.codes import Reason, Word
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.messages import Verdict
 from appliance.recording import MAP, Entry, SegmentWriter
 from appliance.wire import Wiring

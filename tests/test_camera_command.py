@@ -16,7 +16,7 @@ pytest.importorskip("harvesters")
 
 from appliance.camera_command import app
 from appliance.camera_files import FolderSource
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError
 from appliance.recipe import View
 from appliance.source import Frame

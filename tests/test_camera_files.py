@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from appliance.camera_files import FolderSource, Pictures, read_picture
-from appliance.config import Camera, Faults
+from appliance.config_camera import Camera, Faults
 from appliance.errors import DeviceError
 from appliance.recipe import View
 from appliance.source import Frame, Incomplete, Mode

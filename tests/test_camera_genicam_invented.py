@@ -10,7 +10,7 @@ pytest.importorskip("harvesters")
 from genicam import gentl
 
 from appliance.camera_genicam_nodes import Nodes, is_same
-from appliance.config import Strobe, TriggerLine
+from appliance.config_camera import Strobe, TriggerLine
 from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.recipe import View
 from appliance.source import Frame, Incomplete

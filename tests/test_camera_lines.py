@@ -9,7 +9,8 @@ import pytest
 
 from appliance.camera_files import FolderSource
 from appliance.camera_lines import LineSource
-from appliance.config import Camera, Faults, load_config
+from appliance.config import load_config
+from appliance.config_camera import Camera, Faults
 from appliance.errors import ConfigError
 from appliance.recipe import View
 from appliance.source import Frame, Incomplete

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import Config, load_config, load_products, write_atomically
+from appliance.atomic import write_atomically
+from appliance.config import Config, load_config, load_products
 from appliance.errors import ConfigError
 
 GOOD = 'root = "."\ndeadline_ms = 200\n'

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from appliance.camera_files import FolderSource
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.frames import inline_ref
 from appliance.messages import FrameReady
 from appliance.recipe import View

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from appliance.codes import Reason
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError, PartError
 from appliance.frames import (
     INLINE,

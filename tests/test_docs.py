@@ -12,9 +12,10 @@ from appliance.__main__ import COMMANDS
 from appliance.__main__ import app as command_line
 from appliance.codes import FaultCode, OfflineReason, Word
 from appliance.commands import unit_name
-from appliance.config import Products, load_config, read_toml
+from appliance.config import Products, load_config
 from appliance.recipe import Recipe, load_recipe
 from appliance.supervise import process_table
+from appliance.toml_file import read_toml
 from tools import timing_diagrams
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ pytest.importorskip("harvesters")
 import itertools
 
 from appliance.camera_genicam import GenicamSource
-from appliance.config import Camera
+from appliance.config_camera import Camera
 from appliance.errors import DeviceError
 from appliance.packing import PACKINGS
 from appliance.recipe import View

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from appliance.bundle import GateLimits
-from appliance.config import Camera, Config, Engine
+from appliance.config import Config, Engine
+from appliance.config_camera import Camera
 from appliance.errors import ArtefactError
 from appliance.infer_setup import Setup, prepare
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe

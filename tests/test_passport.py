@@ -11,7 +11,8 @@ import pytest
 from appliance import config, passport
 from appliance.bundle import load_bundle
 from appliance.codes import OfflineReason
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.engine import open_engine
 from appliance.errors import ArtefactError
 from appliance.infer_setup import DailyProof, GoldenFrames, Setup, prepare

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from appliance.__main__ import app
 from appliance.audit import AuditJournal
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError, DeviceError
 from calibration.opinions import NewBundle, Opinions, is_fresh
 from calibration.people import LOCK_S, LogInError, People, Role, User

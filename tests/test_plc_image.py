@@ -16,8 +16,9 @@ import structlog
 from appliance.acceptance import Sent, Timing, slot_objections
 from appliance.bus import View
 from appliance.codes import Reason, State, Status1, Status2, Word
-from appliance.config import Camera, Config
+from appliance.config import Config
 from appliance.config_bus import S7, Bus, Logix
+from appliance.config_camera import Camera
 from appliance.errors import DeviceError
 from appliance.messages import CommandResult, Verdict, Words
 from appliance.plc_image import FIRST, WORDS, ImageWriter, as_bytes, as_signed

@@ -17,8 +17,9 @@ import pytest
 import structlog
 
 from appliance.codes import CommandError, Reason, Word
-from appliance.config import Camera, Config
+from appliance.config import Config
 from appliance.config_bus import Bus, Mqtt
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError, DeviceError
 from appliance.messages import CommandResult, Verdict, Words
 from appliance.sparkplug import BadPayload, DataType, Metric, decode, encode

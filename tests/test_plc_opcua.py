@@ -14,8 +14,9 @@ import pytest
 import structlog
 
 from appliance.codes import CommandError
-from appliance.config import Camera, Config
+from appliance.config import Config
 from appliance.config_bus import Bus, OpcUa
+from appliance.config_camera import Camera
 from appliance.messages import CommandResult
 from appliance.opcua_users import put_user, users_file
 from tests.ports import free_port

@@ -25,7 +25,8 @@ CONFIG = 'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files
 COMMON = """
 import sys
 from pathlib import Path
-from appliance.config import load_config, write_atomically
+from appliance.config import load_config
+from appliance.atomic import write_atomically
 config = load_config(Path(sys.argv[1]) / "config.toml")
 """
 REPLACE = COMMON + 'write_atomically(config.root_dir / "products.toml", b"new" * 1000)'

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from appliance.atomic import write_atomically
 from appliance.audit import AuditJournal
 from appliance.codes import CommandCode, CommandError, Word
-from appliance.config import write_atomically
 from appliance.recipe import load_recipe
 from appliance.wire import Wiring
 from calibration.publish import order, publish, use

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from appliance.codes import OfflineReason
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError
 from appliance.recipe import (
     Limits,

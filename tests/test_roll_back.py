@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError
 from appliance.recipe import Fixture, Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Wiring

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from appliance import supervise
-from appliance.config import Camera, Config, Engine, Hmi, Wire
+from appliance.config import Config, Engine, Hmi, Wire
+from appliance.config_camera import Camera
 from appliance.errors import AddressInUse
 from appliance.service import EXIT_CONFIG
 from appliance.supervise import Supervisor, check_addresses, process_table

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.bundle import golden_outputs, load_bundle
-from appliance.config import Camera, Config, Engine
+from appliance.config import Config, Engine
+from appliance.config_camera import Camera
 from appliance.engine import open_engine
 from appliance.errors import ArtefactError, PartError
 from appliance.infer_setup import prove

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from appliance.audit import AuditJournal
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import ConfigError
 from calibration.api import BURST, PER_S, Pace
 from calibration.people import LOCK_AFTER, LOCK_S, People, Role

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import Camera, Config
+from appliance.config import Config
+from appliance.config_camera import Camera
 from appliance.errors import DeviceError
 from appliance.messages import Words
 from appliance.wire import Wiring

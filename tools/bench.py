@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from appliance.config import write_atomically
+from appliance.atomic import write_atomically
 from appliance.errors import ConfigError
 from appliance.passport import cpu_name
 from tools.bench_plot import svg

@@ -18,8 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from appliance.atomic import write_atomically
 from appliance.codes import Reason, Word
-from appliance.config import write_atomically
 from appliance.errors import ConfigError
 from tools.bench import describe_machine
 from tools.bench_row import NotMeasuredError

@@ -18,8 +18,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from appliance.atomic import write_atomically
 from appliance.bundle import Bundle, Suggested, load_bundle
-from appliance.config import load_config, write_atomically
+from appliance.config import load_config
 from appliance.errors import ConfigError
 from appliance.messages import Words
 from appliance.recipe import Limits, Recipe, write_recipe

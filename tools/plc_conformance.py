@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.config import write_atomically
+from appliance.atomic import write_atomically
 from appliance.errors import ConfigError
 from tools.plc_conformance_box import Box, NoBox, NotApplicable, Terms, Violation
 from tools.plc_conformance_rules import RULES
