@@ -5,7 +5,8 @@ than on another, and a sticker at the top right, brightest of all; bad parts hav
 the top left: a map's maximum cannot tell them apart, statistics of a region can.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from appliance.store import Store
 from calibration.opinions import Opinions
 from calibration.people import People, Role
 from tests.networks import write_network_bundle
+from tests.rig import Rig, free_port
 
 NET = (16, 24)
 SIZE = (64, 96)
@@ -106,6 +108,32 @@ class School:
     def store(self) -> Store:
         """For reading."""
         return Store(self.config.data_dir / "parts.db", is_reader=True)
+
+
+@contextmanager
+def lesson_line(
+    pictures: int, is_bad: Callable[[int], bool], net: tuple[int, int] = NET
+) -> Iterator[tuple[Rig, str]]:
+    """A line that sees such parts, with a real network and the tool; its address. Nothing runs
+    yet. is_bad: of the picture with this number."""
+    port = free_port()
+    changes = {
+        "hmi": {"tool_port": port},
+        "engine": {"kind": "onnx"},
+        "record": {"images": "all", "grace_ms": 200},
+        "deadline_ms": 2000,
+    }
+    with Rig(
+        changes, pictures=pictures, picture=lambda number: part_picture(number, is_bad(number))
+    ) as rig:
+        bundle = write_network_bundle(rig.config.bundles_dir / "cell-1", net=net, size=SIZE)
+        (rig.config.recipes_dir / "cell" / "1.toml").unlink()
+        recipe = Recipe(
+            id="cell", version=1, bundle=bundle.id, bundle_dir="cell-1", decides="map_max",
+            limits=Limits(t1=300.0, t2=400.0),
+        )  # fmt: skip
+        write_recipe(rig.config, recipe)
+        yield rig, f"http://127.0.0.1:{port}"
 
 
 def _is_bad(kind: str) -> bool:

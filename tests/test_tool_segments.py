@@ -1,19 +1,17 @@
 """The Segments page on a running line: painted, fitted, proposed, approved, and judged by."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from appliance.audit import AuditJournal
 from appliance.codes import Word
-from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
+from appliance.recipe import load_recipe
 from calibration.opinions import Opinions
 from calibration.people import Role
-from tests.lesson_world import NET, SECRET, SIZE, SPOT, STICKER, part_picture, quick_people
-from tests.networks import write_network_bundle
-from tests.rig import Rig, free_port, until
+from tests.lesson_world import SECRET, SIZE, SPOT, STICKER, lesson_line, quick_people
+from tests.rig import Rig, until
 from tests.test_tool import Guest, browser, driven, needs_chromium  # noqa: F401
 
 PARTS = 48
@@ -26,24 +24,8 @@ def is_bad(number: int) -> bool:
 
 @pytest.fixture
 def line() -> Iterator[tuple[Rig, str]]:
-    """A line with a real network and the tool; nothing runs yet."""
-    port = free_port()
-    changes = {
-        "hmi": {"tool_port": port},
-        "engine": {"kind": "onnx"},
-        "record": {"images": "all", "grace_ms": 200},
-        "deadline_ms": 2000,
-    }
-    pictures: Any = lambda number: part_picture(number, is_bad(number))  # noqa: E731
-    with Rig(changes, pictures=PARTS, picture=pictures) as rig:
-        bundle = write_network_bundle(rig.config.bundles_dir / "cell-1", net=NET, size=SIZE)
-        (rig.config.recipes_dir / "cell" / "1.toml").unlink()
-        recipe = Recipe(
-            id="cell", version=1, bundle=bundle.id, bundle_dir="cell-1", decides="map_max",
-            limits=Limits(t1=300.0, t2=400.0),
-        )  # fmt: skip
-        write_recipe(rig.config, recipe)
-        yield rig, f"http://127.0.0.1:{port}"
+    with lesson_line(PARTS, is_bad) as line:
+        yield line
 
 
 def drag(page: Page, place: tuple[slice, slice]) -> None:
