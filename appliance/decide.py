@@ -391,7 +391,10 @@ class _Decide:
         throttled = looking.result()
         if throttled != self._line.throttled:
             self._log.warning("throttled", by=throttled or "nothing any more")
-        self._line.throttled = throttled
+        lost = self._throttle.lost
+        if lost != self._line.heat_lost:
+            self._log.warning("heat cannot be read", of=lost or "nothing any more")
+        self._line.throttled, self._line.heat_lost = throttled, lost
 
     def _publish(self, health: Sender, port: ModbusPort) -> None:
         line = self._line

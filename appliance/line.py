@@ -153,8 +153,12 @@ class Line:
         """What slows this box down, as its kernel says; "" = nothing."""
         self.warnings: tuple[str, ...] = ()
         """What else of this box a person should see to, in words."""
+        self.heat_lost = ""
+        """What said before whether this box is slowed down, and cannot be read any more."""
         self._hot_workers: set[str] = set()
         """Workers whose GPU is slowed down."""
+        self._blind_workers: set[str] = set()
+        """Workers whose GPU does not say whether it is."""
         self._plc: PlcInput | None = None
         self._beats = 0
         self._was_ready = False
@@ -504,8 +508,12 @@ class Line:
             # Which of them has a frame is not known here: a new one forgives what all of them owe.
             lives = tuple(self.setups.peers[label].pid for label in self._workers)
             self.ledger.seen_alive(INFER, hash(lives))
-            is_hot = health.gauges.get("gpu_throttled", 0.0) > 0
-            (self._hot_workers.add if is_hot else self._hot_workers.discard)(health.process)
+            for gauge, workers in (
+                ("gpu_throttled", self._hot_workers),
+                ("gpu_heat_unknown", self._blind_workers),
+            ):
+                is_so = health.gauges.get(gauge, 0.0) > 0
+                (workers.add if is_so else workers.discard)(health.process)
         elif health.process == "record":
             self._rows.heard(health, now_ns)
             for name in ("archived", "archive_dropped"):
@@ -689,10 +697,11 @@ class Line:
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know though parts are judged: alarms at a rate, warnings, heat."""
-        hot = f"throttled: {self.throttled}" if self.throttled else ""
-        hot = hot or ("throttled: the GPU is slowed down" if self._hot_workers else "")
+        hot = self.throttled or ("the GPU is slowed down" if self._hot_workers else "")
+        lost = ", ".join(filter(None, (self.heat_lost, "GPU" if self._blind_workers else "")))
+        heat = (f"throttled: {hot}" if hot else "", f"heat cannot be read: {lost}" if lost else "")
         spent = (f"{process}: restarted too often" for process in self.spent_budgets)
-        return (*self.alarms.notes, *spent, *self.warnings, *((hot,) if hot else ()))
+        return (*self.alarms.notes, *spent, *self.warnings, *filter(None, heat))
 
     @property
     def counters(self) -> dict[str, int]:

@@ -6,12 +6,12 @@ Three places below /sys, each where it is there:
   a fan that turns slows nothing down);
 - `class/thermal/thermal_zone*`: `temp` has reached a trip point of the type "passive" or "hot";
 - `devices/system/cpu/cpu*/thermal_throttle/*_throttle_count` (x86): grew lately.
+A place that could be read once and cannot be read any more is no cool one: it is named as lost.
 An NVIDIA card is asked by `throttle_nvidia.py`, in the process that uses it.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 
 _SLOWING = (
@@ -32,36 +32,61 @@ class Throttle:
         self._cpus = sysfs / "devices/system/cpu"
         self._counts: dict[Path, int] = {}
         self._grew: tuple[float, str] | None = None
+        self._known: dict[Path, str] = {}
+        """What could be read once → what people call it."""
+        self._read: set[Path] = set()
+        self.lost = ""
+        """Names of what the last look could not read any more; "" = all of it could be read."""
 
     def look(self) -> str:
-        """What slows it down, in words; "" = nothing does, or nothing is known."""
-        try:
-            return next(chain(self._cooling(), self._tripped(), self._counted()), "")
-        except OSError:  # a zone that went away while it was listed
-            return ""
+        """What slows it down, in words; "" = nothing does, or nothing is known (`lost`)."""
+        self._read = set()
+        said: list[str] = []
+        for place in (self._cooling, self._tripped, self._counted):
+            try:
+                said += place()
+            except OSError:  # a zone that went away while it was listed
+                continue
+        self.lost = ", ".join(
+            sorted({name for path, name in self._known.items() if path not in self._read})
+        )
+        return said[0] if said else ""
+
+    def _number(self, path: Path, name: str) -> int | None:
+        """The same as `_number`, and remembered. name: "" = nobody would miss it."""
+        number = _number(path)
+        if number is not None:
+            self._read.add(path)
+            if name:
+                self._known[path] = name
+        return number
 
     def _cooling(self) -> Iterator[str]:
         for device in sorted(self._thermal.glob("cooling_device*")):
-            kind, state = _text(device / "type"), _number(device / "cur_state")
-            is_slowing = kind.lower().startswith(_SLOWING) or "throttle" in kind.lower()
-            if is_slowing and state is not None and state > 0:
+            kind = _text(device / "type")
+            if not (kind.lower().startswith(_SLOWING) or "throttle" in kind.lower()):
+                continue
+            state = self._number(device / "cur_state", kind)
+            if state is not None and state > 0:
                 yield f"{kind} at step {state}"
 
     def _tripped(self) -> Iterator[str]:
         for zone in sorted(self._thermal.glob("thermal_zone*")):
-            temperature = _number(zone / "temp")
-            if temperature is None:
-                continue
-            for kind in sorted(zone.glob("trip_point_*_type")):
-                limit = _number(kind.with_name(kind.name.replace("_type", "_temp")))
-                # 0 and below: a trip point that is switched off.
-                if _text(kind) in _TRIPS and limit is not None and 0 < limit <= temperature:
-                    name = _text(zone / "type") or zone.name
-                    yield f"{name} {temperature / 1000:.0f} °C, limit {limit / 1000:.0f} °C"
+            limits = [
+                _number(kind.with_name(kind.name.replace("_type", "_temp"))) or 0
+                for kind in zone.glob("trip_point_*_type")
+                if _text(kind) in _TRIPS
+            ]
+            # 0 and below: a trip point that is switched off.
+            limit = min((limit for limit in limits if limit > 0), default=None)
+            name = _text(zone / "type") or zone.name
+            temperature = self._number(zone / "temp", "" if limit is None else name)
+            if limit is not None and temperature is not None and limit <= temperature:
+                yield f"{name} {temperature / 1000:.0f} °C, limit {limit / 1000:.0f} °C"
 
     def _counted(self) -> Iterator[str]:
         for path in sorted(self._cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")):
-            count = _number(path)
+            count = self._number(path, path.parent.parent.name)
             if count is None:
                 continue
             if count > self._counts.get(path, count):

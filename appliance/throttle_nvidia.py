@@ -22,6 +22,8 @@ class NvidiaThrottle:
     def __init__(self, library: str = "libnvidia-ml.so.1") -> None:
         self._cards: list[ctypes.c_void_p] = []
         self._nvml: Any = None
+        self.lost = ""
+        """Which cards the last look could not ask; "" = all of them answered."""
         try:
             nvml = ctypes.CDLL(library)
         except OSError:
@@ -41,12 +43,16 @@ class NvidiaThrottle:
         return len(self._cards)
 
     def look(self) -> str:
-        """What slows one of them down, in words; "" = nothing does, or nothing is known."""
+        """What slows one down, in words; "" = nothing does, or nothing is known (`lost`)."""
+        hot: list[str] = []
+        lost: list[str] = []
         for number, card in enumerate(self._cards):
             reasons = ctypes.c_ulonglong()
             if self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card, ctypes.byref(reasons)):
+                lost.append(f"GPU {number}")
                 continue
             said = ", ".join(word for bit, word in _REASONS.items() if reasons.value & bit)
             if said:
-                return f"GPU {number}: {said}"
-        return ""
+                hot.append(f"GPU {number}: {said}")
+        self.lost = ", ".join(lost)
+        return hot[0] if hot else ""

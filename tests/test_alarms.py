@@ -136,3 +136,16 @@ def test_heat_of_the_box_and_of_a_gpu_is_throttled_and_a_warning(world: World) -
     assert Status2.THROTTLED in Status2(world.bank.number("Status2"))
     world.idle(300)  # the world's own infer is cool
     assert Status2.THROTTLED not in Status2(world.bank.number("Status2"))
+
+
+def test_heat_that_cannot_be_read_any_more_is_told_and_is_no_throttling(world: World) -> None:
+    judged(world.until_ready(), Plan())
+    world.line.heat_lost = "cpu-thermal"
+    lost = Health(process="infer:0", pid=200, is_serving=True, gauges={"gpu_heat_unknown": 1.0})
+    world.line.heard(lost, world.now)
+    assert world.line.notes == ("heat cannot be read: cpu-thermal, GPU",)
+    world.line.heat_lost = ""
+    world.idle(300)  # the world's own infer asks no GPU
+    assert world.line.notes == ()
+    assert Status2.THROTTLED not in Status2(world.bank.number("Status2"))
+    assert not world.has(Status1.WARNING)

@@ -60,6 +60,7 @@ def test_a_cool_machine_is_not_throttled(tmp_path: Path, machine: dict[str, str]
     throttle = put(tmp_path, machine)
     assert throttle.look() == ""
     assert throttle.look() == "", "counts that stand still are old"
+    assert throttle.lost == ""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,36 @@ def test_heat_is_said_and_its_end(
 @pytest.mark.parametrize("text", ["", "hot", "4e3"])
 def test_a_sensor_that_answers_nonsense_is_left_out(tmp_path: Path, text: str) -> None:
     throttle = put(tmp_path, PC | {"class/thermal/cooling_device0/cur_state": text})
+    assert throttle.look() == "" == throttle.lost
+
+
+@pytest.mark.parametrize(
+    ("machine", "file", "lost"),
+    [
+        (PC, "class/thermal/cooling_device0/cur_state", "Processor"),
+        (PC, "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "cpu0"),
+        (BOARD, "class/thermal/thermal_zone0/temp", "cpu-thermal"),
+        (PC, "class/thermal/thermal_zone1/temp", ""),  # its trip point is switched off
+        (BOARD, "class/thermal/cooling_device0/cur_state", ""),  # a fan
+    ],
+)
+def test_what_cannot_be_read_any_more_is_no_cool_place(
+    tmp_path: Path, machine: dict[str, str], file: str, lost: str
+) -> None:
+    throttle = put(tmp_path, machine)
+    assert throttle.look() == "" == throttle.lost
+    away = (tmp_path / file).rename(tmp_path / "away")
+    assert throttle.look() == "" and throttle.lost == lost
+    away.rename(tmp_path / file)
+    assert throttle.look() == "" == throttle.lost
+
+
+def test_a_tree_that_is_gone_loses_all_that_was_known(tmp_path: Path) -> None:
+    throttle = put(tmp_path / "sys", PC)
+    throttle.look()
+    (tmp_path / "sys").rename(tmp_path / "away")
     assert throttle.look() == ""
+    assert throttle.lost == "Processor, cpu0, intel_powerclamp"
 
 
 def test_without_a_driver_no_gpu_is_asked() -> None:
@@ -109,6 +139,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **card) {
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *card, unsigned long long *reasons) {
     const char *told = getenv("NVML_REASONS");
+    if (told && *told == '?') return 15;  /* NVML_ERROR_GPU_IS_LOST */
     *reasons = card == (void *)0x700000000001 && told ? strtoull(told, 0, 16) : 0x4;
     return 0;
 }
@@ -128,5 +159,9 @@ def test_a_card_says_why_its_clock_is_low(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("NVML_REASONS", "a8")
     said = "GPU 1: hardware slowdown, software thermal slowdown, power brake"
     assert gpu.look() == said
+    monkeypatch.setenv("NVML_REASONS", "?")
+    assert gpu.look() == "" and gpu.lost == "GPU 0, GPU 1"
+    monkeypatch.setenv("NVML_REASONS", "0")
+    assert gpu.look() == "" == gpu.lost
     monkeypatch.setenv("NVML_IS_AWAY", "1")
     assert NvidiaThrottle(library).cards == 0
