@@ -360,10 +360,10 @@ class _Decide:
                 self._publish(health, port)
             if count % 20 == 0:
                 self._line.check_ledger(now_ns)
-                self._line.is_clock_synced = is_clock_synced()
+                self._line.box.is_clock_synced = is_clock_synced()
                 self._look_at_heat()
                 self._look_around(now_ns)
-                self._line.spent_budgets = tuple(
+                self._line.box.spent_budgets = tuple(
                     path.name.removeprefix("spent-")
                     for path in self._config.runtime_dir.glob("spent-*")
                 )
@@ -373,9 +373,9 @@ class _Decide:
         self._shortage.look()
         warnings = (*self._shortage.notes, *self._companions.notes(now_ns))
         for note in warnings:
-            if note not in self._line.warnings:
+            if note not in self._line.box.warnings:
                 self._log.warning(note)
-        self._line.warnings = warnings
+        self._line.box.warnings = warnings
 
     def _look_at_heat(self) -> None:
         """In a thread: some sensors take milliseconds to answer."""
@@ -389,12 +389,12 @@ class _Decide:
         if looking.cancelled():  # the process ends
             return
         throttled = looking.result()
-        if throttled != self._line.throttled:
+        if throttled != self._line.box.throttled:
             self._log.warning("throttled", by=throttled or "nothing any more")
         lost = self._throttle.lost
-        if lost != self._line.heat_lost:
+        if lost != self._line.box.heat_lost:
             self._log.warning("heat cannot be read", of=lost or "nothing any more")
-        self._line.throttled, self._line.heat_lost = throttled, lost
+        self._line.box.throttled, self._line.box.heat_lost = throttled, lost
 
     def _publish(self, health: Sender, port: ModbusPort) -> None:
         line = self._line
@@ -402,7 +402,7 @@ class _Decide:
         notes = (
             *self._recipes.notes,
             *(said(self._config, peer.label, peer.note) for peer in peers if peer.note),
-            *line.notes,
+            *line.box.notes,
         )
         self._live.send(
             Words(

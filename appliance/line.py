@@ -10,6 +10,7 @@ from functools import partial
 
 from appliance.alarms import Alarms
 from appliance.association import Association
+from appliance.box import INFER_FRESH_NS, Box
 from appliance.challenge import Challenge
 from appliance.challenge_due import ChallengeDue
 from appliance.closing import restart_verdict
@@ -17,7 +18,6 @@ from appliance.codes import (
     CommandError,
     FaultCode,
     Reason,
-    Status2,
     Word,
 )
 from appliance.config import Config, is_simulated
@@ -41,11 +41,10 @@ from appliance.messages import (
 from appliance.orders import Actions, Answer, Orders
 from appliance.part import Judgement, Part, Sight
 from appliance.parts import PartBook
-from appliance.readiness import JUDGING, Facts, bits_of, fault_of, offline_of
 from appliance.recipe import LoadedRecipe
 from appliance.row_delivery import RowDelivery
 from appliance.setups import Send, Setups
-from appliance.states import Event, next_state
+from appliance.states import Event
 from appliance.tally import Tally
 from appliance.tape import Tape, TapedBook
 from appliance.words import Bank, PlcInput, decode_input
@@ -53,13 +52,6 @@ from appliance.words import Bank, PlcInput, decode_input
 _MS = 1_000_000
 GUARD_NS = 2 * _MS
 """A turn of the loop may take this long: deadlines are called so much earlier."""
-_CAMERA_FRESH_NS = 300 * _MS
-_INFER_FRESH_NS = 500 * _MS
-_STARTING_NS = 10_000 * _MS
-_STALL_NS = 250 * _MS
-"""The loop without a turn for so long: signs of life that are missing may lie unread."""
-_STALL_SHOWN_NS = 500 * _MS
-"""How long turns must come in time again before that fault ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +87,6 @@ class Line:
     ) -> None:
         """utc_s: the wall clock, which no deadline is compared with; challenge parts fall due."""
         self._config, self._journal, self._out = config, journal, outlets
-        self._started_ns = now_ns
         self._deadline_ns = config.deadline_ms * _MS
         self._is_free = config.trigger == "free"
         self._is_continuous = config.trigger != "plc"
@@ -145,43 +136,41 @@ class Line:
         self._newest_part_id = 0
         self._to_keep = 0
         """Parts whose picture will still be kept by SaveNextN."""
-        self.spent_budgets: tuple[str, ...] = ()
-        """Processes whose restart budget is spent, as the supervisor says."""
-        self.is_clock_synced = False
-        """As the kernel says; a label for people, deadlines are monotonic."""
-        self.throttled = ""
-        """What slows this box down, as its kernel says; "" = nothing."""
-        self.warnings: tuple[str, ...] = ()
-        """What else of this box a person should see to, in words."""
-        self.heat_lost = ""
-        """What said before whether this box is slowed down, and cannot be read any more."""
-        self._hot_workers: set[str] = set()
-        """Workers whose GPU is slowed down."""
-        self._blind_workers: set[str] = set()
-        """Workers whose GPU does not say whether it is."""
         self._plc: PlcInput | None = None
         self._beats = 0
-        self._was_ready = False
-        self._no_image_until_ns: int | None = None
-        self._is_stopped = False
-        self._is_ended = False
         self._was_lost = True
-        """The association of a hardware trigger, when `_follow` last looked."""
-        self._is_halted = False
-        self._ticked_ns = now_ns
-        self._stalled_until_ns = now_ns
-        self._ledger_cleared = 0
-        self._is_journal_bad_at_start = journal.lost > 0
-        for record in journal.uncounted:
+        """The association of a hardware trigger, when `_follow_hardware` last looked."""
+        is_journal_bad = journal.lost > 0
+        self._end_what_was_open(software)
+        self._rows = RowDelivery(journal, self.ledger, outlets.verdict, now_ns)
+        self.box = Box(
+            config,
+            now_ns,
+            journal=journal,
+            conditions=self.conditions,
+            handshake=self.handshake,
+            setups=self.setups,
+            book=self.book,
+            ledger=self.ledger,
+            rows=self._rows,
+            gate=self.gate,
+            challenge=self.challenge,
+            alarms=self.alarms,
+            hardware=self.hardware,
+            is_journal_bad=is_journal_bad,
+        )
+
+    def _end_what_was_open(self, software: str) -> None:
+        """Parts of an earlier life: counted, and those that were open are ERROR."""
+        for record in self._journal.uncounted:
             if isinstance(record, Opened):
                 self.tally.add("triggers")
             else:
                 self.tally.verdict(record.verdict)
-        for opened in list(journal.open_parts.values()):
-            verdict = restart_verdict(opened, journal.epoch, software)
-            journal.closed(verdict)
+        for opened in list(self._journal.open_parts.values()):
+            verdict = restart_verdict(opened, self._journal.epoch, software)
+            self._journal.closed(verdict)
             self.tally.verdict(verdict)
-        self._rows = RowDelivery(journal, self.ledger, outlets.verdict, now_ns)
 
     # ---- PLC -------------------------------------------------------------------------------
 
@@ -198,7 +187,7 @@ class Line:
         """TriggerReady in the same turn as what changed it."""
         if self.hardware is not None and self.hardware.is_lost != self._was_lost:
             self._was_lost = self.hardware.is_lost
-            self._follow(now_ns)
+            self.box.follow(now_ns)
         self.handshake.refresh(now_ns)
 
     def _accept(self, plc: PlcInput, received_ns: int) -> int:
@@ -218,8 +207,8 @@ class Line:
             expected=expected,
         )
         self._began(part)
-        self._move(Event.TRIGGERED)
-        self._move(Event.RESOURCES_FREE)
+        self.box.move(Event.TRIGGERED)
+        self.box.move(Event.RESOURCES_FREE)
         self.conditions.open_parts = len(self.book)
         trigger = Trigger(part_id=part.part_id, part_tag=part.part_tag)
         for camera, sight in part.sights.items():
@@ -271,8 +260,8 @@ class Line:
     def _set_running(self, is_running: bool, now_ns: int) -> CommandError:
         if not self._is_continuous:
             return CommandError.WRONG_STATE
-        self._is_stopped = not is_running
-        self._follow(now_ns)
+        self.box.is_stopped = not is_running
+        self.box.follow(now_ns)
         return CommandError.DONE
 
     def _resync(self, now_ns: int) -> CommandError:
@@ -304,33 +293,33 @@ class Line:
         """A person has judged a test with challenge parts."""
         said()
         self._keep_counters()
-        self._follow(now_ns)
+        self.box.follow(now_ns)
 
     def _drifted(self, level: int) -> None:
         self.challenge.drifted(level)
         self._keep_counters()
 
     def _halt(self, now_ns: int) -> None:
-        self._is_halted = True
-        self._follow(now_ns)
+        self.box.is_halted = True
+        self.box.follow(now_ns)
 
     def _reset(self, now_ns: int) -> None:
-        self._is_halted = False
-        self._move(Event.RESET)
+        self.box.is_halted = False
+        self.box.move(Event.RESET)
         self.handshake.clear_error(now_ns)
-        self._follow(now_ns)
+        self.box.follow(now_ns)
 
     def _owner_changed(self, now_ns: int) -> None:
         self.conditions.is_maintenance = bool(self.orders.owner)
         if not self.conditions.is_maintenance:
             # What happened meanwhile nobody watched: camera and infer confirm what they hold.
             self.setups.confirm(now_ns)
-        self._follow(now_ns)
+        self.box.follow(now_ns)
 
     def _error_cleared(self, known: FaultCode) -> None:
         """known: the latched fault that was acknowledged; what else is wrong shows next."""
         if known == FaultCode.LEDGER:
-            self._ledger_cleared = self.ledger.unaccounted
+            self.box.ledger_cleared = self.ledger.unaccounted
         self.gate.clear(is_reject_known=known == FaultCode.REJECT_NOT_CONFIRMED)
         if self.conditions.fault == known:
             self.conditions.fault = FaultCode.NONE
@@ -429,7 +418,7 @@ class Line:
         self.gate.verdict(verdict, now_ns, part.is_paired or part.is_tag_known)
         if self.challenge.verdict(verdict):
             self._keep_counters()  # the lock outlives a crash
-            self._follow(now_ns)  # no part may be triggered on the verdict that locks
+            self.box.follow(now_ns)  # no part may be triggered on the verdict that locks
         self.conditions.open_parts = len(self.book)
         self.handshake.deliver(verdict, now_ns)
         self._show_counters()
@@ -473,7 +462,7 @@ class Line:
             done(code, detail)
 
         self.setups.begin(target, now_ns, finished)
-        self._follow(now_ns)
+        self.box.follow(now_ns)
         self.handshake.refresh(now_ns)
 
     def adopt(self, target: LoadedRecipe, number: int, bundle_id: str) -> None:
@@ -508,12 +497,7 @@ class Line:
             # Which of them has a frame is not known here: a new one forgives what all of them owe.
             lives = tuple(self.setups.peers[label].pid for label in self._workers)
             self.ledger.seen_alive(INFER, hash(lives))
-            for gauge, workers in (
-                ("gpu_throttled", self._hot_workers),
-                ("gpu_heat_unknown", self._blind_workers),
-            ):
-                is_so = health.gauges.get(gauge, 0.0) > 0
-                (workers.add if is_so else workers.discard)(health.process)
+            self.box.heard_of_heat(health)
         elif health.process == "record":
             self._rows.heard(health, now_ns)
             for name in ("archived", "archive_dropped"):
@@ -534,12 +518,10 @@ class Line:
 
     def tick(self, now_ns: int) -> None:
         """Every 50 ms: what changes by time alone."""
-        if self._was_ready and now_ns - self._ticked_ns >= _STALL_NS:
-            self._stalled_until_ns = now_ns + _STALL_SHOWN_NS
-        self._ticked_ns = now_ns
+        self.box.turned(now_ns)
         self.expire(now_ns)
         self.setups.tick(now_ns, len(self.book))
-        self._follow(now_ns)
+        self.box.follow(now_ns)
         self.handshake.refresh(now_ns)
 
     def beat(self, now_ns: int) -> None:
@@ -555,7 +537,7 @@ class Line:
         alive: list[Debtor] = [
             peer.label
             for peer in self.setups.peers.values()
-            if peer.is_fresh(now_ns, max(_INFER_FRESH_NS, peer.hang_limit_ns))
+            if peer.is_fresh(now_ns, max(INFER_FRESH_NS, peer.hang_limit_ns))
         ]
         if all(label in alive for label in self._workers):
             alive.append(INFER)
@@ -569,139 +551,18 @@ class Line:
 
     def stop(self, now_ns: int) -> None:
         """Orderly end: nothing stays open."""
-        self._is_ended = True
-        self._follow(now_ns)
+        self.box.is_ended = True
+        self.box.follow(now_ns)
         self.book.close_all(Reason.RESTART, "the decision process was stopped", now_ns)
-        self._follow(now_ns)
+        self.box.follow(now_ns)
         self.handshake.refresh(now_ns)
         self._keep_counters()
-
-    # ---- conditions ------------------------------------------------------------------------
-
-    def _is_usable(self, label: str, now_ns: int, limit_ns: int) -> bool:
-        peer = self.setups.peers[label]
-        return peer.is_fresh(now_ns, limit_ns) and peer.is_serving
-
-    def _is_lossy(self, now_ns: int) -> bool:
-        """Rows or pictures are not kept now, or were not a moment ago."""
-        return self._rows.archive.is_lossy or not self._rows.is_recording(now_ns)
-
-    def _follow(self, now_ns: int) -> None:
-        """Derive state, offline reason, fault and bits from what is known now."""
-        conditions, setups, challenge = self.conditions, self.setups, self.challenge
-        facts = self._facts(now_ns)
-        conditions.fault = fault_of(facts)
-        challenge.follow(setups.current.hash32 if setups.current else 0, self.handshake.fault)
-        is_lost = self.hardware is not None and self.hardware.is_lost
-        conditions.offline = offline_of(facts, challenge.is_locked, is_lost)
-
-        self._move(Event.HALT if self._is_halted else Event.SELF_TEST_OK)
-        self._move(Event.FAULT if self.handshake.fault else Event.RESOLVED)
-        if facts.is_usable and not conditions.is_maintenance:
-            self._move(Event.RECIPE_PREPARED)
-            self._was_ready = True
-        else:
-            self._move(Event.RECIPE_LOST)
-        if self._is_continuous:
-            self._move(Event.STOP if self._is_stopped else Event.START_CONTINUOUS)
-
-        is_recorder_ok = self._rows.is_recording(now_ns)
-        is_throttled = bool(self.throttled or self._hot_workers)
-        alarms = self.alarms.raised
-        conditions.status2 = bits_of(
-            {
-                Status2.DECISION_OK: True,
-                Status2.CLOCK_SYNCED: self.is_clock_synced,
-                Status2.SIMULATED: self._is_simulated,
-                Status2.CAMERA_OK: facts.is_camera_ok,
-                Status2.MODEL_OK: facts.is_infer_ok and facts.refusal is None,
-                Status2.DISK_LOW: self._rows.archive.is_disk_low,
-                Status2.ARCHIVE_LOSSY: self._is_lossy(now_ns) or self._journal.lost > 0,
-                Status2.CHALLENGE_DUE: challenge.due_since_s is not None,
-                Status2.CHALLENGE_FAILED: challenge.is_failed,
-                Status2.DRIFT_WARN: challenge.drift,
-                Status2.THROTTLED: is_throttled,
-                Status2.REJECT_RATE_ALARM: "rejects" in alarms,
-            }
-        )
-        conditions.is_warning = (
-            not is_recorder_ok
-            or self._journal.lost > 0
-            or self.gate.is_warning
-            or is_throttled
-            or self._rows.archive.is_slow
-            or bool(self.warnings)
-            or bool(self.spent_budgets)
-            or any(name != "rejects" for name in alarms)
-        )
-        conditions.open_parts = len(self.book)
-
-    def _facts(self, now_ns: int) -> Facts:
-        setups = self.setups
-        lost = [
-            name
-            for label, name in self._cameras.items()
-            if not self._is_usable(label, now_ns, _CAMERA_FRESH_NS)
-        ]
-        is_infer_ok = all(
-            self._is_usable(label, now_ns, max(_INFER_FRESH_NS, setups.peers[label].hang_limit_ns))
-            for label in self._workers
-        )
-        is_camera_ok = not lost and self.book.no_image_in_a_row < 2
-        for camera in lost:
-            # A fresh start of the camera is what ends a row of missing pictures.
-            self.book.forgive(camera)
-        if not lost and not is_camera_ok and len(self.book) == 0:
-            self._probe_camera(now_ns)
-        is_current = all(setups.uses_current(label) for label in setups.peers)
-        self._ledger_cleared = min(self._ledger_cleared, self.ledger.unaccounted)
-        return Facts(
-            is_camera_ok=is_camera_ok,
-            is_infer_ok=is_infer_ok,
-            is_using=is_camera_ok and is_infer_ok and is_current,
-            is_changing=setups.is_changing,
-            is_ordered=self.conditions.recipe_orders > 0,
-            recipe=setups.offline(),
-            refusal=setups.refusal,
-            was_ready=self._was_ready,
-            is_starting=not self._was_ready and now_ns - self._started_ns < _STARTING_NS,
-            is_unaccounted=self.ledger.unaccounted > self._ledger_cleared,
-            is_journal_bad=self._is_journal_bad_at_start,
-            is_reject_missing=self.gate.check(now_ns),
-            is_stalled=now_ns < self._stalled_until_ns,
-            is_budget_spent=any(p.partition("-")[0] in JUDGING for p in self.spent_budgets),
-            is_unkept=self._config.record.stop_when_lossy and self._is_lossy(now_ns),
-            is_stopped=self._is_stopped or self._is_halted,
-            is_ended=self._is_ended,
-        )
-
-    def _probe_camera(self, now_ns: int) -> None:
-        """Two parts without a picture in a row: the camera is alive by its own word, so let the
-        next part try after one second, or the line would never come back by itself."""
-        if self._no_image_until_ns is None:
-            self._no_image_until_ns = now_ns + 1000 * _MS
-        elif now_ns >= self._no_image_until_ns:
-            self._no_image_until_ns = None
-            for camera in self._cameras.values():
-                self.book.forgive(camera)
-
-    def _move(self, event: Event) -> None:
-        self.conditions.state = next_state(self.conditions.state, event)
 
     def _keep_counters(self) -> None:
         self._journal.count(self.tally.persistent | self.challenge.persistent)
 
     def _show_counters(self) -> None:
         self.handshake.show_counters(self.tally.shift | {"unaccounted": self.ledger.unaccounted})
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What people should know though parts are judged: alarms at a rate, warnings, heat."""
-        hot = self.throttled or ("the GPU is slowed down" if self._hot_workers else "")
-        lost = ", ".join(filter(None, (self.heat_lost, "GPU" if self._blind_workers else "")))
-        heat = (f"throttled: {hot}" if hot else "", f"heat cannot be read: {lost}" if lost else "")
-        spent = (f"{process}: restarted too often" for process in self.spent_budgets)
-        return (*self.alarms.notes, *spent, *self.warnings, *filter(None, heat))
 
     @property
     def counters(self) -> dict[str, int]:

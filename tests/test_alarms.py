@@ -116,7 +116,7 @@ def test_the_plc_sees_late_parts_as_a_warning_and_rejects_as_their_own_bit(world
         judged(world, Plan(infer_ms=400))
         world.idle(600)
     assert world.has(Status1.WARNING)
-    assert any("late" in note for note in world.line.notes)
+    assert any("late" in note for note in world.line.box.notes)
     world.line.orders.by_code(CommandCode.RESET_COUNTERS, 0, world.now, lambda *_: None)
     world.idle(100)
     assert not world.has(Status1.WARNING)
@@ -124,12 +124,12 @@ def test_the_plc_sees_late_parts_as_a_warning_and_rejects_as_their_own_bit(world
 
 def test_heat_of_the_box_and_of_a_gpu_is_throttled_and_a_warning(world: World) -> None:
     judged(world.until_ready(), Plan())
-    world.line.throttled = "Processor at step 3"
+    world.line.box.throttled = "Processor at step 3"
     world.idle(100)
     assert Status2.THROTTLED in Status2(world.bank.number("Status2"))
     assert world.has(Status1.WARNING) and world.is_ready
-    assert world.line.notes == ("throttled: Processor at step 3",)
-    world.line.throttled = ""
+    assert world.line.box.notes == ("throttled: Processor at step 3",)
+    world.line.box.throttled = ""
     hot = Health(process="infer:0", pid=200, is_serving=True, gauges={"gpu_throttled": 1.0})
     world.line.heard(hot, world.now)
     world.line.tick(world.now)
@@ -140,12 +140,12 @@ def test_heat_of_the_box_and_of_a_gpu_is_throttled_and_a_warning(world: World) -
 
 def test_heat_that_cannot_be_read_any_more_is_told_and_is_no_throttling(world: World) -> None:
     judged(world.until_ready(), Plan())
-    world.line.heat_lost = "cpu-thermal"
+    world.line.box.heat_lost = "cpu-thermal"
     lost = Health(process="infer:0", pid=200, is_serving=True, gauges={"gpu_heat_unknown": 1.0})
     world.line.heard(lost, world.now)
-    assert world.line.notes == ("heat cannot be read: cpu-thermal, GPU",)
-    world.line.heat_lost = ""
+    assert world.line.box.notes == ("heat cannot be read: cpu-thermal, GPU",)
+    world.line.box.heat_lost = ""
     world.idle(300)  # the world's own infer asks no GPU
-    assert world.line.notes == ()
+    assert world.line.box.notes == ()
     assert Status2.THROTTLED not in Status2(world.bank.number("Status2"))
     assert not world.has(Status1.WARNING)

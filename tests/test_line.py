@@ -154,7 +154,7 @@ def test_an_orderly_stop_ends_every_part_and_takes_no_more(world: World) -> None
 
 
 def test_an_unwritable_journal_at_the_start_keeps_the_line_not_ready(world: World) -> None:
-    world.line._is_journal_bad_at_start = True
+    world.line.box.is_journal_bad = True
     for _ in range(100):
         world.run(50)
         world.beat(ENABLE)
@@ -176,11 +176,11 @@ def test_a_journal_that_fails_later_is_a_warning(world: World) -> None:
 
 def test_a_spent_restart_budget_is_a_fault_that_ends_with_it(world: World) -> None:
     world.until_ready()
-    world.line.spent_budgets = ("record",)
+    world.line.box.spent_budgets = ("record",)
     world.run(60)
     assert world.bank.number("FaultCode") == FaultCode.RESTART_BUDGET_SPENT
     assert not world.is_ready
-    world.line.spent_budgets = ()
+    world.line.box.spent_budgets = ()
     world.run(60)
     assert world.is_ready
 
@@ -189,12 +189,12 @@ def test_a_spent_restart_budget_is_a_fault_that_ends_with_it(world: World) -> No
 def test_what_judges_no_parts_stops_none(world: World, process: str) -> None:
     """A page whose certificate cannot be read is tried for ever; the line goes on."""
     world.until_ready()
-    world.line.spent_budgets = (process,)
+    world.line.box.spent_budgets = (process,)
     world.run(60)
     assert world.is_ready
     assert world.bank.number("FaultCode") == FaultCode.NONE
     assert world.has(Status1.WARNING)
-    assert world.line.notes == (f"{process}: restarted too often",)
+    assert world.line.box.notes == (f"{process}: restarted too often",)
 
 
 def test_starting_is_the_reason_before_the_first_ready(world: World) -> None:
