@@ -9,17 +9,14 @@ import asyncio
 import importlib.metadata
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from appliance.clock import is_clock_synced
-from appliance.codes import CommandError, FaultCode, Reason, State
+from appliance.codes import CommandError, FaultCode, State
 from appliance.companions import Companions
 from appliance.config import Config
-from appliance.errors import PartError
-from appliance.frames import INLINE, RingReader, size_px
+from appliance.frames import INLINE
 from appliance.journal import Journal
-from appliance.landing import Landing, failed
 from appliance.line import Line, Outlets
 from appliance.messages import (
     AnyMessage,
@@ -37,10 +34,10 @@ from appliance.messages import (
     Words,
     camera_label,
 )
-from appliance.part import Judgement, Sight
 from appliance.plc_io import IoPort, open_lines
 from appliance.plc_modbus import ModbusPort
 from appliance.recipe_in_force import RecipeInForce, said
+from appliance.scoring_thread import ScoringThread
 from appliance.service import Service
 from appliance.shortage import Shortage, own_use
 from appliance.tape import Tape
@@ -69,9 +66,7 @@ class _Decide:
     def __init__(self, service: Service, config: Config) -> None:
         self._service, self._config, self._log = service, config, service.log
         self._recipes = RecipeInForce(service, config)
-        self._rings = RingReader(config.rings_dir)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
-        self._landing = Landing(config)
+        self._scoring = ScoringThread(service, config, self._recipes)
         self._timer: asyncio.TimerHandle | None = None
         self._io: IoPort | None = None
         self._lag_ms = 0.0
@@ -98,8 +93,7 @@ class _Decide:
             try:
                 await self._serve(wiring, journal, stopping)
             finally:
-                self._thread.shutdown(wait=False, cancel_futures=True)
-                self._landing.close()
+                self._scoring.close()
                 journal.close()
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -138,6 +132,7 @@ class _Decide:
             self._tape,
         )
         self._recipes.serve(line)
+        self._scoring.serve(line)
         port = ModbusPort(config.plc, bank, self._plc_wrote, clock, self._line.handshake.shown)
         if config.io is not None:
             lines = open_lines(config.io, config.runtime_dir)
@@ -207,7 +202,7 @@ class _Decide:
             case FrameReady():
                 sight = self._line.frame(message, now_ns)
                 if sight is not None:
-                    self._score(sight)
+                    self._scoring.score(sight)
             case NoFrame():
                 self._line.no_frame(message, now_ns)
             case Prepared() | Refused():
@@ -220,16 +215,11 @@ class _Decide:
         now_ns = self._service.clock()
         match message:
             case Scored() if message.map.ring == INLINE:
-                loop = asyncio.get_running_loop()
-                shape = self._map_shape(message.camera)
-                done = self._thread.submit(self._landing.take, message, inline, shape)
-                done.add_done_callback(
-                    lambda d: loop.call_soon_threadsafe(self._landed, message, d)
-                )
+                self._scoring.land(message, inline, self._scored)
             case Scored():
                 sight = self._line.book.scored(message, now_ns)
                 if sight is not None:
-                    self._score(sight)
+                    self._scoring.score(sight)
             case InferFailed():
                 self._line.book.failed(message, now_ns)
             case Prepared() | Refused():
@@ -237,24 +227,6 @@ class _Decide:
             case _:
                 self._log.warning("foreign message on scored", kind=type(message).__name__)
         self._arm()
-
-    def _landed(self, message: Scored, done: "Future[Scored | InferFailed]") -> None:
-        """A score of another box, its map in a ring of this one. A bug costs its part alone: what
-        another box sends must not end the line."""
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is not None:
-            self._log.error("a map did not land", error=str(error), part_id=message.part_id)
-        self._scored(done.result() if error is None else failed(message, error))
-
-    def _map_shape(self, camera: str) -> tuple[int, ...] | None:
-        """Of the maps of this camera; None where the recipe in force judges no such camera."""
-        current = self._line.setups.current
-        if current is None or camera not in self._config.cameras:
-            return None
-        scorer = self._recipes.scorers.get(current.recipe.terms(camera).bundle)
-        return None if scorer is None else scorer.map_shape
 
     def _stored(self, message: AnyMessage) -> None:
         if isinstance(message, Stored):
@@ -267,35 +239,6 @@ class _Decide:
                 self._shortage.heard(message)
             if not self._companions.heard(message, now_ns):
                 self._line.heard(message, now_ns)
-
-    # ---- scoring ---------------------------------------------------------------------------
-
-    def _score(self, sight: Sight) -> None:
-        recipe, scored, frame = sight.part.recipe, sight.scored, sight.frame
-        scorer = self._recipes.scorers.get(recipe.recipe.terms(sight.camera).bundle)
-        if scorer is None or scored is None or frame is None:
-            detail = "a score without the bundle it belongs to"
-            self._line.part_failed(sight, Reason.INTERNAL, detail, self._service.clock())
-            return
-        try:
-            size = size_px(frame.pixels)
-        except PartError as error:
-            self._line.part_failed(sight, error.reason, error.detail, self._service.clock())
-            return
-        loop = asyncio.get_running_loop()
-        future = self._thread.submit(scorer.score, scored, self._rings, recipe, size)
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._judged, sight, done))
-
-    def _judged(self, sight: Sight, done: "Future[Judgement]") -> None:
-        now_ns = self._service.clock()
-        error = None if done.cancelled() else done.exception()
-        if error is None and not done.cancelled():
-            self._line.judged(sight, done.result(), now_ns)
-        elif isinstance(error, PartError):
-            self._line.part_failed(sight, error.reason, error.detail, now_ns)
-        else:
-            self._line.part_failed(sight, Reason.INTERNAL, f"scoring: {error}", now_ns)
-            self._log.error("scoring failed", error=str(error), part_id=sight.part.part_id)
 
     # ---- commands of people and slow buses -------------------------------------------------
 
