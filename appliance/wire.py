@@ -41,32 +41,30 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     end that owns the address takes the next one, the other end connects no more."""
 
 
+def _work(binds: str, high_water: int, **more: int) -> Channel:
+    """Each message to one receiver."""
+    return Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds=binds, high_water=high_water, **more)
+
+
+def _news(high_water: int) -> Channel:
+    """Each message to whoever listens."""
+    return Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=high_water)
+
+
 CHANNELS: Mapping[str, Channel] = {
-    # name              sender type        receiver type            owner of address   waiting
-    "trigger": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=16),
-    "frames": Channel(
-        sender=zmq.PUSH,
-        receiver=zmq.PULL,
-        binds="sender",
-        high_water=2,
-        largest_bytes=_PIXELS_BYTES,
-    ),
-    "seen": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
-    "scored": Channel(
-        sender=zmq.PUSH,
-        receiver=zmq.PULL,
-        binds="receiver",
-        high_water=1000,
-        largest_bytes=_PIXELS_BYTES,
-    ),
-    "prepare": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=16),
+    "trigger": _work("receiver", 16),
+    "frames": _work("sender", 2, largest_bytes=_PIXELS_BYTES),
+    "seen": _work("receiver", 1000),
+    "scored": _work("receiver", 1000, largest_bytes=_PIXELS_BYTES),
+    "prepare": _work("receiver", 16),
     "command": Channel(sender=zmq.DEALER, receiver=zmq.ROUTER, binds="receiver", high_water=100),
-    "verdicts": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
-    "stored": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=1000),
-    "tape": Channel(sender=zmq.PUSH, receiver=zmq.PULL, binds="receiver", high_water=10_000),
-    "live": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=1000),
-    "health": Channel(sender=zmq.PUB, receiver=zmq.SUB, binds="sender", high_water=100),
+    "verdicts": _work("receiver", 1000),
+    "stored": _work("receiver", 1000),
+    "tape": _work("receiver", 10_000),
+    "live": _news(1000),
+    "health": _news(100),
 }
+"""By name: who owns the address, and how many messages may wait."""
 
 IPC_PATH_MOST: int = zmq.IPC_PATH_MAX_LEN
 """Longest path of a socket on this box."""
