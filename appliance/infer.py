@@ -314,19 +314,7 @@ class Infer:
         self._check(frame)
         amap = inline_ref(out, frame.frame_id) if self._maps is None else self._maps.put(out)
         stages_ns["map"] = time.monotonic_ns() - left
-        return Scored(
-            camera=frame.camera,
-            part_id=frame.part_id,
-            frame_id=frame.frame_id,
-            setup_hash=frame.setup_hash,
-            map=amap,
-            classification=classification,
-            gates=gates,
-            stages_ns=stages_ns,
-            worker=self._name,
-            passport=camera.passport,
-            is_simulated=setup.is_simulated or frame.is_simulated,
-        )
+        return setup.score_of(frame, amap, classification, gates, stages_ns, self._name)
 
     def _check(self, frame: FrameReady) -> None:
         """Raises FrameOverwritten: what was computed belongs to no picture."""

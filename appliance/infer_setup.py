@@ -21,7 +21,7 @@ from appliance.engine import Engine, Frame, open_engine, passport_of
 from appliance.errors import ArtefactError, PartError
 from appliance.fixture import Finder, finder_of
 from appliance.gates import Gates, gates_of, judge
-from appliance.messages import FrameReady
+from appliance.messages import FrameReady, PixelRef, Scored
 from appliance.passport import (
     DAY_NS,
     Passport,
@@ -125,6 +125,30 @@ class Setup(msgspec.Struct, frozen=True):
     def passports(self) -> str:
         """Ids, one for each bundle."""
         return " ".join(dict.fromkeys(camera.passport for camera in self.cameras.values()))
+
+    def score_of(
+        self,
+        frame: FrameReady,
+        amap: PixelRef,
+        classification: float,
+        gates: dict[str, float],
+        stages_ns: dict[str, int],
+        worker: str = "",
+    ) -> Scored:
+        """What the engine of this frame's camera said. worker: "" in a replay."""
+        return Scored(
+            camera=frame.camera,
+            part_id=frame.part_id,
+            frame_id=frame.frame_id,
+            setup_hash=self.setup_hash,
+            map=amap,
+            classification=classification,
+            gates=gates,
+            stages_ns=stages_ns,
+            worker=worker,
+            passport=self.cameras[frame.camera].passport,
+            is_simulated=self.is_simulated or frame.is_simulated,
+        )
 
     def close(self) -> None:
         """Release the engines."""

@@ -199,16 +199,4 @@ def answer(setup: Setup, frame: FrameReady, pixels: npt.NDArray[Any]) -> Mapped 
             gates=gates,
             stages_ns=stages_ns,
         )
-    scored = Scored(
-        camera=frame.camera,
-        part_id=frame.part_id,
-        frame_id=frame.frame_id,
-        setup_hash=setup.setup_hash,
-        map=_NOWHERE,
-        classification=classification,
-        gates=gates,
-        stages_ns=stages_ns,
-        passport=camera.passport,
-        is_simulated=setup.is_simulated or frame.is_simulated,
-    )
-    return Mapped(scored, amap)
+    return Mapped(setup.score_of(frame, _NOWHERE, classification, gates, stages_ns), amap)
