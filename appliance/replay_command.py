@@ -137,8 +137,13 @@ def _play_here(recordings: list[Path], options: Options, config: Config) -> Iter
         engines.close()
 
 
-def play_one(path: Path, options: Options, config: Config, engines: Engines) -> Report:
-    """One recording, from its first segment to its last. Raises ArtefactError."""
+def play_one(
+    path: Path, options: Options, config: Config, engines: Engines, is_quiet: bool = False
+) -> Report:
+    """One recording, from its first segment to its last. Raises ArtefactError.
+
+    is_quiet: how far it is goes to nobody.
+    """
     recording = Recording(path, is_forgiving=options.is_partial)
     if recording.damaged:
         sys.stderr.write(f"{path}: {recording.damaged} damaged places: left out\n")
@@ -156,7 +161,7 @@ def play_one(path: Path, options: Options, config: Config, engines: Engines) -> 
             report.take_words(played, tolerance)
         else:
             report.take(pair, tolerance, str(path))
-        if time.monotonic() - shown > _PROGRESS_S:
+        if not is_quiet and time.monotonic() - shown > _PROGRESS_S:
             shown = time.monotonic()
             sys.stderr.write(f"{path.name}: {len(report.verdicts)} parts\n")
     report.ended(player.losses, time.monotonic() - begun, player.engine_ns / 1e9)

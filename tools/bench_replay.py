@@ -62,7 +62,7 @@ def replay(seconds: float) -> list[Row]:
             engines.scorer(recipe, "top")
             for _ in range(_ROUNDS):
                 begun, cpu = time.perf_counter(), time.process_time()
-                report = play_one(path, options, config, engines)
+                report = play_one(path, options, config, engines, is_quiet=True)
                 wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
                 if report.equal != parts:
                     raise NotMeasuredError(f"expected {parts} equal parts, got {report.equal}")
