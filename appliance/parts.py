@@ -10,6 +10,7 @@ from typing import Protocol
 
 from appliance.closing import late_result, verdict_of
 from appliance.codes import Reason, Word
+from appliance.frame_ids import FrameIds
 from appliance.journal import Opened, acq_id, utc_ns
 from appliance.ledger import Ledger
 from appliance.messages import (
@@ -71,9 +72,7 @@ class PartBook:
         self._is_simulated = is_simulated
         self._open: dict[int, Part] = {}
         self._closed: dict[int, Part] = {}
-        self._by_frame: dict[tuple[str, int], int] = {}
-        self._early: dict[tuple[str, int], tuple[int, Scored | InferFailed]] = {}
-        self._ignored: dict[tuple[str, int], int] = {}
+        self._frames = FrameIds()
         self._newest: dict[str, FrameReady] = {}
         """By camera, of the newest part that has a frame: part ids and frame ids grow together."""
         self._without_image = dict.fromkeys(self._cameras, 0)
@@ -160,8 +159,7 @@ class PartBook:
 
     def is_double(self, message: FrameReady) -> bool:
         """This frame was announced before; counted, and it opens no part."""
-        key = (message.camera, message.frame_id)
-        if key not in self._by_frame and key not in self._ignored:
+        if not self._frames.is_known(message):
             return False
         self._ledger.duplicates += 1
         return True
@@ -171,35 +169,29 @@ class PartBook:
 
         Returns its view when that can be judged.
         """
-        key = (message.camera, message.frame_id)
-        self._by_frame[key] = part.part_id
+        early = self._frames.tie(message, part.part_id)
         self._take_frame(part.sights[message.camera], message, now_ns)
-        _, early = self._early.pop(key, (0, None))
         if isinstance(early, InferFailed):
             self.failed(early, now_ns)
         return self.scored(early, now_ns) if isinstance(early, Scored) else None
 
     def ignore(self, message: FrameReady, now_ns: int) -> None:
         """A frame that belongs to no part: counted, and so is known whose score will come."""
-        key = (message.camera, message.frame_id)
         self.orphans += 1
-        self._ignored[key] = now_ns
-        self._early.pop(key, None)
+        self._frames.ignore(message, now_ns)
 
     def shown(self, message: FrameReady) -> Part | None:
         """The part that this frame opened or was paired with."""
-        return self.part(self._by_frame.get((message.camera, message.frame_id), 0))
+        return self.part(self._frames.part_of(message))
 
     def is_ignored(self, message: FrameReady) -> bool:
         """This frame belongs to no part."""
-        return (message.camera, message.frame_id) in self._ignored
+        return self._frames.is_ignored(message)
 
     def camera_restarted(self, camera: str) -> None:
         """A new life of the camera may number its frames anew; what the old one began is void."""
         self._newest.pop(camera, None)
-        for key in [key for key in self._early if key[0] == camera]:
-            self.orphans += 1
-            del self._early[key]
+        self.orphans += self._frames.forget_early(camera)
 
     # ---- answers ---------------------------------------------------------------------------
 
@@ -265,12 +257,10 @@ class PartBook:
             )
 
     def _answer_of_infer(self, message: Scored | InferFailed, now_ns: int) -> Sight | None:
-        key = (message.camera, message.frame_id)
-        part_id = message.part_id or self._by_frame.get(key, 0)
+        part_id = message.part_id or self._frames.part_of(message)
         if not part_id:
-            if key not in self._ignored:
-                self._ledger.duplicates += key in self._early
-                self._early[key] = (now_ns, message)
+            if not self._frames.is_ignored(message):
+                self._ledger.duplicates += self._frames.keep(message, now_ns)
             return None
         sight = self._known(part_id, message.camera)
         if sight is None:
@@ -406,13 +396,8 @@ class PartBook:
             del self._closed[oldest.part_id]
             for sight in oldest.sights.values():
                 if sight.frame is not None:
-                    self._by_frame.pop((sight.camera, sight.frame.frame_id), None)
-        while self._ignored and now_ns - next(iter(self._ignored.values())) > _REMEMBER_NS:
-            del self._ignored[next(iter(self._ignored))]
-        for key in [k for k, (at, _) in self._early.items() if now_ns - at > 5_000_000_000]:
-            # A score for a frame that nobody saw: in free run this is a lost `FrameReady`.
-            del self._early[key]
-            self._ledger.foreign += 1
+                    self._frames.forget(sight.frame)
+        self._ledger.foreign += self._frames.expire(now_ns, _REMEMBER_NS)
 
     def close_all(self, reason: Reason, detail: str, now_ns: int) -> None:
         """End every open part as ERROR."""
