@@ -1,7 +1,8 @@
 """The contract as checks: one function per rule, each against a real box. Raises Violation.
 
 The docstring of a rule is the rule, as the report prints it. A rule returns what it measured. Every
-rule begins and ends with a box that is Ready and has nothing pending.
+rule begins and ends with a box that is Ready and has nothing pending. All of them in one file: it
+is the contract once more, read from top to bottom beside docs/plc.md, in the order of the report.
 """
 
 import asyncio
