@@ -17,6 +17,7 @@ from appliance.recipe import Decides
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Folds = npt.NDArray[np.int64]
 
 SCORES: tuple[Decides, ...] = ("segad", "map_max", "classification")
 """Every score; where two are equally good, the later, simpler one is taken."""
@@ -56,23 +57,28 @@ def usual_score(provenance: Mapping[str, str]) -> Decides | None:
 
 
 def choose(
-    scores: Mapping[str, Floats], labels: Labels, seed: int = 0, usual: Decides | None = None
+    scores: Mapping[str, Floats],
+    labels: Labels,
+    seed: int = 0,
+    usual: Decides | None = None,
+    folds: Folds | None = None,
 ) -> Choice:
     """The score with the highest AUROC; where there is a usual one, that one unless the highest is
     ahead of it in `LEAD` of the draws. The same parts are drawn for all of them.
 
     scores: name → (N,) raw margins, the forest's out of fold; labels: (N,) 0 or 1, both present.
-    The estimate itself is compared and not a bound of it: with few bad parts every interval holds
-    every other estimate, and a rule that waits for proof would never take the better score.
+    folds: (N,) which of its forests has judged each part; only parts of one fold are compared by
+    the forest's margins, because each forest has a zero of its own. The estimate itself is compared
+    and not a bound of it: with few bad parts every interval holds every other estimate, and a rule
+    that waits for proof would never take the better score.
     """
     known: list[Decides] = [name for name in SCORES if name in scores]
-    drawn = draws([scores[name] for name in known], labels, seed)
+    pairs = [_Pairs.of(scores[name], labels, folds if name == "segad" else None) for name in known]
+    drawn = _draws(pairs, labels, seed)
     tail = (1 - LEVEL) / 2
     rows: dict[Decides, Comparison] = {
-        name: Comparison(
-            auroc(scores[name], labels), *(float(q) for q in np.quantile(row, (tail, 1 - tail)))
-        )
-        for name, row in zip(known, drawn, strict=True)
+        name: Comparison(of_all.share(), *(float(q) for q in np.quantile(row, (tail, 1 - tail))))
+        for name, of_all, row in zip(known, pairs, drawn, strict=True)
     }
     by_auroc = sorted(known, key=lambda name: (-rows[name].auroc, -SCORES.index(name)))
     decides = by_auroc[0]
@@ -93,23 +99,40 @@ def choose(
 
 def auroc(scores: Floats, labels: Labels) -> float:
     """Share of pairs of a bad and a good part in which the bad one has the higher score."""
-    return float(_wins(scores, labels).mean())
+    return _Pairs.of(scores, labels).share()
 
 
-def draws(scores: Sequence[Floats], labels: Labels, seed: int) -> npt.NDArray[np.float64]:
+class _Pairs(NamedTuple):
+    """Every bad part against every good one, by one score; both (bad, good)."""
+
+    wins: npt.NDArray[np.float64]
+    """1 where the bad part's score is higher, 0.5 where equal; 0 where they are not compared."""
+    compared: npt.NDArray[np.float64]
+    """1 where they are."""
+
+    @classmethod
+    def of(cls, scores: Floats, labels: Labels, folds: Folds | None = None) -> _Pairs:
+        folds = np.zeros(len(labels), np.int64) if folds is None else folds
+        bad, good = scores[labels == 1][:, None], scores[labels == 0][None, :]
+        compared = folds[labels == 1][:, None] == folds[labels == 0][None, :]
+        return cls(((bad > good) + 0.5 * (bad == good)) * compared, compared.astype(np.float64))
+
+    def share(self) -> float:
+        return float(self.wins.sum() / self.compared.sum())
+
+
+def _draws(scores: Sequence[_Pairs], labels: Labels, seed: int) -> npt.NDArray[np.float64]:
     """(S, DRAWS) AUROC of each score on parts drawn with replacement, class by class."""
     rng = np.random.default_rng(seed)
     bad, good = int((labels == 1).sum()), int((labels == 0).sum())
     of_bad = rng.multinomial(bad, np.full(bad, 1 / bad), DRAWS) / bad
     of_good = rng.multinomial(good, np.full(good, 1 / good), DRAWS) / good
-    drawn = [((of_bad @ _wins(s, labels)) * of_good).sum(axis=1) for s in scores]
+    drawn: list[npt.NDArray[np.float64]] = []
+    for pairs in scores:
+        won, compared = (((of_bad @ each) * of_good).sum(axis=1) for each in pairs)
+        # Few parts in small folds: a draw may hold no two that were judged by the same forest.
+        drawn.append(np.divide(won, compared, out=np.full(DRAWS, 0.5), where=compared > 0))
     return np.clip(np.stack(drawn), 0.0, 1.0)  # the weights add up to 1 but for the last digit
-
-
-def _wins(scores: Floats, labels: Labels) -> npt.NDArray[np.float64]:
-    """(bad, good): 1 where the bad part's score is higher, 0.5 where equal."""
-    bad, good = scores[labels == 1][:, None], scores[labels == 0][None, :]
-    return (bad > good) + 0.5 * (bad == good)
 
 
 def _described(name: Decides, row: Comparison) -> str:

@@ -114,16 +114,20 @@ def _write_draft(
     scorer = Scorer(model, contract, labels, len(names))
     margins = {"map_max": answers.map_max, "classification": answers.classification}
     fitted: forest.Forest | None = None
+    folds: npt.NDArray[np.int64] | None = None
     if min(int(truth.sum()), int((1 - truth).sum())) >= segad.FOLDS:
-        fitted, margins["segad"] = segad.fit_with_margins(
+        fitted, margins["segad"], folds = segad.fit_with_margins(
             answers.rows(columns), truth, columns, wish.seed,
             lambda done: report("forest", 0.6 + 0.2 * done),
         )  # fmt: skip
     judged, told = margins, truth
     if wish.generated:
         judged, told = _judged_on_real(margins, truth, scorer, data, wish, columns, fitted)
+        folds = None  # real bad parts are judged by the whole forest
     usual = gate.usual_score(old.provenance)
-    suggested = segad.suggest(judged, told, usual=usual, force=wish.force, seed=wish.seed)
+    suggested = segad.suggest(
+        judged, told, folds=folds, usual=usual, force=wish.force, seed=wish.seed
+    )
 
     _copy(bundle, draft, keeps_networks=detectors == old.detectors)
     if detectors != old.detectors:

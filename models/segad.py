@@ -8,6 +8,7 @@ fold: every image by a forest that was fitted without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +55,24 @@ def segment_colours(names: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
+class Fitted(NamedTuple):
+    """A forest on all images, and what forests that did not know an image say about it."""
+
+    forest: forest.Forest
+    margins: Floats
+    """(N,) out of fold."""
+    folds: Labels
+    """(N,) which forest has judged the image: margins of two forests have no common zero."""
+
+
 def fit_with_margins(
     features: Floats,
     labels: Labels,
     columns: Sequence[str],
     seed: int,
     progress: Callable[[float], None] = lambda done: None,
-) -> tuple[forest.Forest, Floats]:
-    """A forest on all images, and the margin of each image out of fold: (N,) float32.
+) -> Fitted:
+    """A forest on all images, and the margin of each image out of fold.
 
     features: (N, n) float32; labels: (N,) 0 or 1. Raises ConfigError where a class has fewer
     images than there are folds.
@@ -69,22 +80,24 @@ def fit_with_margins(
     least = int(np.bincount(labels, minlength=2).min())
     if least < FOLDS:
         raise ConfigError("images for the forest", f"at least {FOLDS} of each class", str(least))
-    margins = np.empty(len(labels), np.float32)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    for number, (known, unseen) in enumerate(folds.split(features, labels)):
+    margins, folds = np.empty(len(labels), np.float32), np.empty(len(labels), np.int64)
+    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for number, (known, unseen) in enumerate(splitter.split(features, labels)):
+        folds[unseen] = number
         fold = forest.fit(features[known], labels[known], columns, seed)
         for index in unseen:
             margins[index] = fold.margin(features[index])
         progress((number + 1) / (FOLDS + 1))
     fitted = forest.fit(features, labels, columns, seed)
     progress(1.0)
-    return fitted, margins
+    return Fitted(fitted, margins, folds)
 
 
 def suggest(
     scores: Mapping[str, Floats],
     labels: Labels,
     *,
+    folds: Labels | None = None,
     usual: Decides | None = None,
     force: Decides | None = None,
     seed: int = 0,
@@ -92,8 +105,9 @@ def suggest(
     """Which score should decide, and its limits, from labelled images that no score was fitted on.
 
     scores: name → (N,) raw margins, forest margins out of fold; labels: (N,). The choice is that
-    of `gate.choose` with `usual`; `force` overrules it, which is recorded. Without bad images the
-    map maximum decides, T1 is the good images' upper order statistic and T2 their maximum.
+    of `gate.choose` with `usual` and `folds`; `force` overrules it, which is recorded. Without bad
+    images the map maximum decides, T1 is the good images' upper order statistic and T2 their
+    maximum.
     """
     good = labels == 0
     evidence = {"images_good": float(good.sum()), "images_bad": float((~good).sum())}
@@ -106,10 +120,11 @@ def suggest(
             decides=decides, t1=float(t1), t2=float(t2), evidence=evidence,
             why="no bad images: nothing to compare the scores on", is_forced=force is not None,
         )  # fmt: skip
-    choice = gate.choose(scores, labels, seed, usual)
+    choice = gate.choose(scores, labels, seed, usual, folds)
     for name, row in choice.rows.items():
         for metric, value in image_metrics(labels, scores[name]).items():
             evidence[f"{name}_{metric}"] = value
+        evidence[f"{name}_auroc"] = row.auroc
         evidence[f"{name}_auroc_low"], evidence[f"{name}_auroc_high"] = row.low, row.high
     decides, why = choice.decides, choice.why
     if force is not None and force != decides:

@@ -249,9 +249,9 @@ def write_draft(
         _frames(data, known), lambda count: stages("forest", 0.5 * count / total)
     )
     margins = {"map_max": answers.map_max, "classification": answers.classification}
-    forest = None
+    forest, folds = None, None
     if int(truth.sum()) >= segad.FOLDS <= int((1 - truth).sum()):
-        forest, margins["segad"] = segad.fit_with_margins(
+        forest, margins["segad"], folds = segad.fit_with_margins(
             answers.rows(columns), truth, columns, trained.plan.seed,
             lambda done: stages("forest", 0.5 * len(known) / total + 0.3 * done),
         )  # fmt: skip
@@ -259,7 +259,7 @@ def write_draft(
     provenance = bundle_files.provenance(data, trained)
     if classifier is not None:
         provenance["classifier"] = f"{trained.backbone}, focal loss"
-    suggested = segad.suggest(margins, truth, usual=gate.usual_score(provenance))
+    suggested = segad.suggest(margins, truth, folds=folds, usual=gate.usual_score(provenance))
     bundle_files.write_features(draft, answers.rows(columns), truth, known, margins)
 
     metrics = {f"limits_{name}": value for name, value in suggested.evidence.items()}

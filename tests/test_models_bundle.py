@@ -208,7 +208,8 @@ def test_margins_out_of_fold_are_not_those_of_a_forest_that_knew_the_answer():
     features = rng.normal(size=(60, 5)).astype(np.float32)
     labels = rng.integers(0, 2, 60)
     columns = column_names(["all"], ["net"])
-    forest, unseen = segad.fit_with_margins(features, labels, columns, seed=0)
+    forest, unseen, folds = segad.fit_with_margins(features, labels, columns, seed=0)
+    assert sorted(np.bincount(folds)) == [12] * 5
     known = [forest.margin(row) for row in features]
     assert image_metrics(labels, known)["auroc"] > 0.9
     assert image_metrics(labels, unseen)["auroc"] < 0.7

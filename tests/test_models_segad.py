@@ -65,6 +65,31 @@ def test_only_a_network_that_learnt_from_bad_parts_has_a_usual_score():
     assert gate.usual_score({}) is None
 
 
+def test_parts_that_two_forests_have_judged_are_not_compared():
+    rng = np.random.default_rng(0)
+    labels, folds = np.repeat([0, 1], 50), np.tile(np.arange(5), 20)
+    right = rng.normal(size=100) + 3 * labels
+    scores = {
+        "segad": (right + 4 * folds).astype(np.float32),  # each forest with a zero of its own
+        "map_max": (right - 2 * labels).astype(np.float32),
+    }
+    assert gate.choose(scores, labels).decides == "map_max"
+    choice = gate.choose(scores, labels, folds=folds)
+    assert choice.decides == "segad"
+    by_forest = [
+        roc_auc_score(labels[folds == fold], scores["segad"][folds == fold]) for fold in range(5)
+    ]
+    assert choice.rows["segad"].auroc == pytest.approx(np.mean(by_forest))
+    assert choice.rows["map_max"].auroc == pytest.approx(roc_auc_score(labels, scores["map_max"]))
+
+
+def test_a_draw_without_two_parts_of_one_forest_says_nothing():
+    labels, folds = np.repeat([0, 1], 5), np.tile(np.arange(5), 2)
+    scores = {"segad": np.linspace(0, 1, 10, dtype=np.float32)}
+    row = gate.choose(scores, labels, folds=folds).rows["segad"]
+    assert row.auroc == 1.0 and 0.5 <= row.low <= row.high <= 1.0
+
+
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     apart, inside, trials = 1.0, 0, 60
     truth = 0.7602  # of two normal scores one deviation apart: Φ(1 / √2)

@@ -174,10 +174,10 @@ def _chosen(
     labels = scored.labels
     maxima = {k: scored.maps[:, k].max(axis=(1, 2)) for k in ks}
     lead = max(ks, key=lambda k: gate.auroc(maxima[k][known], labels[known]))
-    fitted, out_of_fold = segad.fit_with_margins(rows[known], labels[known], columns, seed)
+    fitted, out_of_fold, folds = segad.fit_with_margins(rows[known], labels[known], columns, seed)
     seen = {"segad": out_of_fold, "map_max": maxima[lead][known],
             "classification": scored.classification[known]}  # fmt: skip
-    choice = gate.choose(seen, labels[known], seed, scored.usual)
+    choice = gate.choose(seen, labels[known], seed, scored.usual, folds)
     unseen = {"segad": np.array([fitted.margin(row) for row in rows[test]], np.float32),
               "map_max": maxima[lead][test],
               "classification": scored.classification[test]}  # fmt: skip
