@@ -44,7 +44,7 @@ def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, flo
         "auroc": float(roc_auc_score(truth, values)),
         "ap": float(average_precision_score(truth, values)),
         "f1max": float((2 * precision * recall / np.where(both > 0, both, 1)).max()),
-        "fpr95": float((good >= np.quantile(bad, 0.05)).mean()),
+        "fpr95": fpr95_of(truth, values),
     }
 
 
@@ -135,6 +135,11 @@ def auroc_of(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> 
     bad = scores[labels == 1]
     below = np.searchsorted(good, bad, "left") + np.searchsorted(good, bad, "right")
     return float(below.sum() / (2 * len(good) * len(bad)))
+
+
+def fpr95_of(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> float:
+    """Share of good images at or above the 5 % quantile of the bad ones' scores."""
+    return float((scores[labels == 0] >= np.quantile(scores[labels == 1], 0.05)).mean())
 
 
 def ap_of(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> float:

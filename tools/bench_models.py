@@ -21,7 +21,7 @@ from models import progress
 from models.dataset import Dataset, open_dataset
 from models.evaluate import Scorer, pixels
 from models.export import export_exact
-from models.metrics import ap_of, auroc_of, image_metrics, interval
+from models.metrics import ap_of, auroc_of, fpr95_of, image_metrics, interval
 from models.network_training import Wishes, train_network
 from models.targets import REGIMES, Regime
 from models.train import contract_of
@@ -37,6 +37,7 @@ def main(
     size: Annotated[tuple[int, int], typer.Option(help="Height width.")] = (256, 256),
     official: Annotated[bool, typer.Option(help="The layout's own split.")] = False,
     stretch: Annotated[bool, typer.Option(help="Bring images to one size.")] = False,
+    mixed: Annotated[bool | None, typer.Option("--mixed/--full", help="As of train.")] = None,
 ) -> None:
     """Rows of regime x seed on one set of images."""
     out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def main(
             with progress.shown() as report:
                 row = measure(
                     dataset,
-                    Wishes(epochs=count, seed=seed, regime=regime),
+                    Wishes(epochs=count, seed=seed, regime=regime, mixed=mixed),
                     size,
                     out / name,
                     report,
@@ -78,6 +79,8 @@ FIGURES = {
     "classification_auroc": "AUROC class",
     "map_max_ap": "AP map",
     "classification_ap": "AP class",
+    "map_max_fpr95": "FPR95 map",
+    "classification_fpr95": "FPR95 class",
     "pixel_auroc": "pixel AUROC",
     "aupro": "AUPRO",
     "pixel_ap": "AP-loc",
@@ -138,7 +141,7 @@ def measure(
     margins = {"map_max": maps.max(axis=(1, 2)), "classification": scores}
     for score, values in margins.items():
         row |= {f"{score}_{key}": value for key, value in image_metrics(labels, values).items()}
-        for key, metric in (("auroc", auroc_of), ("ap", ap_of)):
+        for key, metric in (("auroc", auroc_of), ("ap", ap_of), ("fpr95", fpr95_of)):
             row[f"{score}_{key}_95"] = interval(metric, labels, values, parts)[1:]
     row |= pixels(data, list(maps))
     np.savez_compressed(
