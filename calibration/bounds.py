@@ -93,14 +93,17 @@ def most_missed(total: int, rate: float, confidence: float) -> int | None:
 def advice(total: int, missed: int, rate: float, confidence: float, what: str = "bad parts") -> str:
     """In plain words: what these parts prove, and how many would prove the target."""
     proved = upper_bound(missed, total, confidence)
-    seen = f"{total} {what}, {missed or 'none'} of them on the wrong side"
+    parts = f"{total} {what.replace('parts', 'part', 1) if total == 1 else what}"
+    seen = f"{missed or 'none'} of them on the wrong side"
     if total and proved <= rate:
-        return f"{seen}: at most {percent(proved)} is proved (asked: {percent(rate)})"
+        return f"{parts}, {seen}: at most {percent(proved)} is proved (asked: {percent(rate)})"
     try:
         needed = f"{parts_needed(rate, missed, confidence)} can"
     except ValueError:
         needed = "no practical number can"
-    return f"{seen}: cannot prove at most {percent(rate)}, only {percent(proved)}; {needed}"
+    even = "even with" if missed == 0 else "with"  # it need not be so: it would not be enough
+    told = f"cannot prove at most {percent(rate)}, only {percent(proved)}; {needed}"
+    return f"{parts}, {even} {seen}: {told}"
 
 
 def percent(value: float) -> str:

@@ -64,7 +64,7 @@ class JobPanel:
         self._body.clear()
         with self._body:
             if not state.is_over:
-                text = texts.JOB_RUNS.format(stage=state.stage, done=state.done)
+                text = texts.JOB_RUNS.format(stage=state.stage, done=100 * state.done)
                 if state.state == "waiting":
                     text = texts.JOB_LOST if self._is_lost else texts.JOB_WAITS
                 ui.label(text).classes("note is-warn" if self._is_lost else "caps")

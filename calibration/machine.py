@@ -22,16 +22,20 @@ def disk(folder: Path) -> Disk:
     return Disk(usage.free / 1e9, usage.total / 1e9)
 
 
-def temperatures(sensors: Path = _SENSORS) -> list[tuple[str, float]]:
-    """Name and degrees Celsius of every sensor; a sensor that cannot be read now is left out."""
-    found: list[tuple[str, float]] = []
+def temperatures(sensors: Path = _SENSORS) -> list[tuple[str, float | None]]:
+    """Name and degrees Celsius of every sensor; None = it cannot be read now."""
+    found: list[tuple[str, float | None]] = []
     for name, value in (
         *((zone / "type", zone / "temp") for zone in sensors.glob("thermal/thermal_zone*")),
         *((place.with_name("name"), place) for place in sensors.glob("hwmon/hwmon*/temp*_input")),
     ):
         try:
-            degrees = int(value.read_text()) / 1000
-            found.append((f"{name.read_text().strip()} {value.parent.name}", degrees))
-        except (OSError, ValueError):
+            label = f"{name.read_text().strip()} {value.parent.name}".strip()
+        except OSError:  # the device went away
             continue
-    return sorted(found)
+        try:
+            degrees = int(value.read_text()) / 1000
+        except (OSError, ValueError):
+            degrees = None
+        found.append((label, degrees))
+    return sorted(found, key=lambda one: one[0])

@@ -120,7 +120,8 @@ class Opinions:
     def label(self, part_id: int, kind: str, by: User, source: str = "page") -> Label:
         """A human verdict. Raises ConfigError on a kind that cannot be a name."""
         kind = kind.strip().lower()
-        if not (kind.replace("_", "").replace("-", "").replace(" ", "").isalnum()):
+        letters = kind.replace("_", "").replace("-", "").replace(" ", "")
+        if not letters.isalnum() or kind == "ok":  # whoever types "ok" means good, not a defect
             raise ConfigError("label", "good or the name of a defect", repr(kind[:80]))
         if len(kind) > 64 or part_id < 1:
             raise ConfigError("label", "a part and at most 64 letters", f"{part_id}, {kind[:80]!r}")

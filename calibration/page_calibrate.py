@@ -164,6 +164,8 @@ class _Calibrate:
                     ui.label(title).classes("caps")
                 for sentence in sentences:
                     ui.label(sentence)
+            if not found.is_proved:
+                ui.label(texts.NOT_PROVED).classes("note is-warn")
         if found.t1 is not None and found.t2 is not None:
             self._limits = (found.t1, found.t2)
             self._chart.set(self._limits)
@@ -291,12 +293,16 @@ def _number(name: str, value: float, most: float | None = 100) -> ui.number:
 def _price(field: ui.number, name: str) -> float:
     value = field.value
     if value is None or not 0 <= float(value) < _DEAREST:
-        raise ConfigError(name, f"a cost from 0 to {_DEAREST:g}", str(value))
+        raise ConfigError(name, f"a cost from 0 to {_DEAREST:g}", _got(value))
     return float(value)
 
 
 def _percent(field: ui.number, name: str) -> float:
     value = field.value
     if value is None or not 0 < float(value) < 100:
-        raise ConfigError(name, "more than 0 and less than 100", str(value))
+        raise ConfigError(name, "more than 0 and less than 100", _got(value))
     return float(value) / 100
+
+
+def _got(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:g}"

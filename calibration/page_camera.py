@@ -61,7 +61,8 @@ class _Device:
                 ui.label(f"{texts.CAMERA} {name}").classes("title")
                 ui.label(texts.RUNS if is_running else texts.LINE_STOPPED).classes("note")
                 with ui.element("div").classes("bar"):
-                    self._find = ui.input(placeholder=texts.FIND, on_change=self._show)
+                    self._find = ui.input(placeholder=texts.FIND)
+                    self._find.on_value_change(self._visit.tried(self._show))
                     self._find.props(f'dense outlined aria-label="{texts.FIND}"')
                     if self._is_open:
                         button(texts.LOOK, self._visit.tried(self._look))
@@ -106,7 +107,8 @@ class _Device:
                         is_open = can_set and feature.access in ("RW", "WO")
                         row = ui.element("button" if is_open else "div").classes("feature")
                         if is_open:
-                            row.props('type="button"').on("click", partial(self._choose, feature))
+                            row.props('type="button"')
+                            row.on("click", self._visit.tried(partial(self._choose, feature)))
                         with row:
                             ui.label(feature.name)
                             ui.label(_value(feature))

@@ -228,7 +228,9 @@ class _Page:
 
             async def add() -> None:
                 user, word = self._visit.user(), Word[str(expected.value)]
-                args = name.value or "", word, int(days.value or 0), note.value or ""
+                if days.value is None:  # 0 is for ever: nobody gets that by leaving it empty
+                    raise ConfigError(texts.DAYS, "0 to 3660 days", "nothing")
+                args = name.value or "", word, int(days.value), note.value or ""
                 await self._desk.run(lambda: self._desk.challenges.add(*args, user))
                 name.value = note.value = ""
                 await self.show()

@@ -36,7 +36,7 @@ async def build(desk: Desk, visit: Visit) -> None:
                 table(head, stages(rows), "numbers")
                 share = deadline_share(rows)
                 if share is not None:
-                    ui.label(texts.DEADLINE_SHARE.format(share=share)).classes(
+                    ui.label(texts.DEADLINE_SHARE.format(share=100 * share)).classes(
                         "note" if share < 0.8 else "note is-warn"
                     )
             with ui.element("section").classes("panel"):
@@ -50,6 +50,10 @@ async def build(desk: Desk, visit: Visit) -> None:
             words = desk.words
             if words is None or not desk.is_heard:
                 ui.label(texts.SILENT).classes("note is-ng")
+            if words is not None and words.notes:
+                ui.label(texts.NOTES).classes("title")
+                for note in words.notes:
+                    ui.label(note).classes("note is-warn")
             for name, figures in (
                 (texts.LEDGER, words.ledger if words else {}),
                 (texts.DROPS, words.counters if words else {}),
@@ -145,7 +149,10 @@ def _machine(desk: Desk) -> None:
     ui.label(texts.FREE.format(free=room.free_gb, total=room.total_gb))
     if room.free_gb < least:
         ui.label(texts.DISK_LOW.format(least=least)).classes("note is-ng")
-    warm = [(name, texts.CELSIUS.format(value=value)) for name, value in temperatures()]
+    warm = [
+        (name, texts.NOT_READABLE if value is None else texts.CELSIUS.format(value=value))
+        for name, value in temperatures()
+    ]
     table((), warm, "numbers") if warm else ui.label(texts.NO_SENSORS).classes("note")
     ui.label(texts.LOST).classes("title")
     lost = losses(desk)

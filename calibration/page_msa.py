@@ -52,7 +52,7 @@ async def build(desk: Desk, visit: Visit) -> None:
 
 def check_range(first: int, last: int) -> None:
     """Raises ConfigError where these parts are none, or more than one study can be of."""
-    if not 0 < first < last or last - first >= MOST:
+    if not 0 < first < last < 1 << 63 or last - first >= MOST:
         expected = f"a first and a last number, 2 to {MOST} parts"
         raise ConfigError("parts of the study", expected, f"{first} to {last}")
 

@@ -17,6 +17,7 @@ from calibration.limits import GOOD
 from calibration.opinions import Label
 
 _ROWS = 50
+_IN_SIGHT = "document.querySelector('.part-row.is-here')?.scrollIntoView({block: 'nearest'})"
 _WORDS = (Word.NG, Word.UNCERTAIN, Word.OK, Word.ERROR)
 
 
@@ -76,6 +77,7 @@ class _Parts:
                 ui.label(texts.NO_PARTS).classes("note")
             for row in self._rows:
                 self._show_row(row)
+        ui.run_javascript(_IN_SIGHT)
 
     def _show_row(self, row: PartRow) -> None:
         verdict = row.verdict
@@ -128,7 +130,7 @@ class _Parts:
                 with ui.element("div").classes("facts-grid"):
                     for name, value in (
                         (texts.WHEN, _when(verdict.opened_utc_ns)),
-                        (texts.TAG, view.tag),
+                        (texts.TAG, verdict.part_text or str(verdict.part_tag or texts.NO_FIGURE)),
                         (texts.RECIPE, verdict.recipe),
                         (texts.LATENCY, f"{verdict.latency_ns / 1e6:.1f} ms"),
                     ):
@@ -161,8 +163,15 @@ class _Parts:
         )
         places = [other.verdict.part_id for other in self._rows]
         after = places.index(part_id) + 1 if part_id in places else 0
-        following = [r for r in self._rows[after:] if r.verdict.part_id not in self._labels]
+        following = self._unjudged(after)
+        if not following and len(self._rows) == _ROWS:
+            await self._older()
+            following = self._unjudged()
         await self._open(following[0] if following else row)
+
+    def _unjudged(self, after: int = 0) -> list[PartRow]:
+        """Of the rows from this place on."""
+        return [row for row in self._rows[after:] if row.verdict.part_id not in self._labels]
 
 
 class _Views:

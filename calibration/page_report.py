@@ -8,10 +8,13 @@ from typing import Any
 
 from nicegui import ui
 
+from appliance.codes import Reason
 from appliance.errors import ConfigError
+from appliance.hmi_texts import REASONS
 from appliance.report import rows, shift_report
 from appliance.shifts import Shift, earlier, shift_at
 from calibration import texts
+from calibration.bounds import percent
 from calibration.desk import Desk
 from calibration.frame import Visit, button, field, table
 from calibration.quarantine import as_cell
@@ -45,16 +48,19 @@ class _Page:
         self.place: ui.element
 
     async def step(self, count: int) -> None:
-        self._shift = earlier(self._shift, count, self._desk.config.challenge.shift_starts)
+        shift = earlier(self._shift, count, self._desk.config.challenge.shift_starts)
+        check_year(shift.begin)
+        self._shift = shift
         await self.show()
 
     async def jump(self, text: str) -> None:
         try:
-            moment = datetime.fromisoformat(text.strip()).astimezone()
+            moment = datetime.fromisoformat(text.strip())
         except ValueError as err:
             expected = "a date or time like 2026-11-27 or 2026-11-27T06:00"
-            raise ConfigError(texts.SHIFT_AT, expected, repr(text)) from err
-        self._shift = shift_at(moment, self._desk.config.challenge.shift_starts)
+            raise ConfigError(texts.SHIFT_AT, expected, repr(text[:80])) from err
+        check_year(moment)
+        self._shift = shift_at(moment.astimezone(), self._desk.config.challenge.shift_starts)
         await self.show()
 
     def download(self) -> None:
@@ -79,13 +85,17 @@ class _Page:
                     table((), counts(report["counts"]), "numbers")
                     ui.label(texts.LATENCIES).classes("title")
                     table((), latencies(report["latency_ms"]), "numbers")
-                for name, found in (
-                    (texts.REASONS, report["reasons"]),
-                    (texts.REGIONS, report["regions"]),
-                ):
+                reasons = {REASONS[Reason[name]]: n for name, n in report["reasons"].items()}
+                for name, found in ((texts.REASONS, reasons), (texts.REGIONS, report["regions"])):
                     with ui.element("section").classes("panel"):
                         ui.label(name).classes("title")
                         _pareto(found)
+
+
+def check_year(moment: datetime) -> None:
+    """Raises ConfigError where no part can have been seen; years at the ends know no neighbour."""
+    if not 1970 < moment.year < 2200:
+        raise ConfigError(texts.SHIFT_AT, "a year from 1971 to 2199", str(moment.year))
 
 
 def _pareto(found: Mapping[str, int]) -> None:
@@ -100,7 +110,7 @@ def _pareto(found: Mapping[str, int]) -> None:
             with ui.element("div").classes("pareto-track"):
                 ui.element("div").classes("pareto-bar").style(f"width: {count / total:.1%}")
             ui.label(f"{count}").classes("pareto-count")
-            ui.label(f"{so_far / total:.0%}").classes("pareto-share")
+            ui.label(percent(so_far / total)).classes("pareto-share")
     if len(found) > _BARS:
         ui.label(texts.MORE.format(count=len(found) - _BARS)).classes("note")
 
@@ -130,4 +140,4 @@ def as_csv(report: dict[str, Any]) -> bytes:
 def _figure(value: float | None, is_share: bool = False) -> str:
     if value is None:
         return texts.NO_FIGURE
-    return f"{value:.2%}" if is_share else f"{value:g}"
+    return percent(value) if is_share else f"{value:g}"

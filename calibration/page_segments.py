@@ -129,7 +129,9 @@ class _Segments:
 
     async def _show_scores(self) -> None:
         made, maps = self._made, self._maps
-        self._ignored.text = texts.IGNORED_NOW.format(new=made.ignored, old=self._old.ignored)
+        self._ignored.text = texts.IGNORED_NOW.format(
+            new=100 * made.ignored, old=100 * self._old.ignored
+        )
         if maps is None:
             return
         kinds = [kind for _, kind in self._parts]

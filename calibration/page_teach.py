@@ -21,6 +21,7 @@ from calibration.workers import LEAST_CORES, check_room, is_ready
 
 _LEAST_TAUGHT = 20
 _MOST_UNJUDGED = 2000
+_MOST_EPOCHS = 10_000
 
 
 class _Chosen(NamedTuple):
@@ -78,7 +79,7 @@ class _Teach:
             with ui.element("section").classes("panel"):
                 ui.label(texts.TRAIN).classes("title")
                 ui.label(texts.TRAIN_NOTE).classes("note")
-                self._epochs = ui.number(label=texts.EPOCHS, min=1, max=10_000, step=1).props(
+                self._epochs = ui.number(label=texts.EPOCHS, min=1, max=_MOST_EPOCHS, step=1).props(
                     "dense outlined clearable"
                 )
                 self._forced = ui.checkbox(texts.FORCE.format(cores=LEAST_CORES))
@@ -135,7 +136,9 @@ class _Teach:
     async def _train(self) -> None:
         user, is_forced = self._visit.engineer(), bool(self._forced.value)
         check_room(self._desk.words, is_forced)
-        epochs = int(self._epochs.value) if self._epochs.value else None
+        epochs = None if self._epochs.value is None else int(self._epochs.value)
+        if epochs is not None and not 1 <= epochs <= _MOST_EPOCHS:
+            raise ConfigError("epochs", f"1 to {_MOST_EPOCHS}, or nothing", str(epochs))
         chosen = await self._desk.run(self._choose)
         lesson = chosen.lesson
         await self._desk.run(

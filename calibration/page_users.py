@@ -64,7 +64,8 @@ def _field(name: str, is_secret: bool = False) -> ui.input:
 
 def _roles(chosen: Role) -> ui.select:
     options = {int(role): texts.ROLES[role] for role in Role}
-    return ui.select(options, value=int(chosen)).props(f'dense outlined aria-label="{texts.ROLE}"')
+    field = ui.select(options, value=int(chosen)).classes("role")
+    return field.props(f'dense outlined aria-label="{texts.ROLE}"')
 
 
 def _admin(visit: Visit) -> User:

@@ -62,7 +62,7 @@ class Proposals:
             if one.verified is None:
                 look = self._desk.opinions.looks(self._recipe.recipe.id) + 1
                 ui.label(
-                    texts.VERIFY_NOTE.format(look=look, confidence=confidence_of(look))
+                    texts.VERIFY_NOTE.format(look=look, confidence=100 * confidence_of(look))
                 ).classes("note")
                 button(texts.OPEN_VERIFY, self._visit.tried(partial(self._verify, one)))
             why = field(texts.REASON)
@@ -153,9 +153,16 @@ def lines(seen: Outcome, defect_rate: float) -> list[tuple[str, str, str]]:
     load, load_bound = seen.review_load(defect_rate)
     ppm, ppm_bound = seen.escape_ppm(defect_rate)
     rows.append((texts.ROW_REVIEW, percent(load), texts.AT_MOST.format(bound=percent(load_bound))))
-    said = "–" if ppm is None else f"{ppm:.3g}"
-    rows.append((texts.ROW_PPM, said, texts.AT_MOST.format(bound=f"{ppm_bound:.3g}")))
+    said = "–" if ppm is None else _count(ppm)
+    rows.append((texts.ROW_PPM, said, texts.AT_MOST.format(bound=_count(ppm_bound))))
     return rows
+
+
+def _count(value: float) -> str:
+    """1428.57 → "1 430": three significant digits, and never a power of ten."""
+    if value < 100:
+        return f"{value:.3g}"
+    return f"{float(f'{value:.3g}'):,.0f}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def said(seen: Outcome, defect_rate: float) -> list[str]:

@@ -33,13 +33,16 @@ def roc_svg(parts: Parts, limits: tuple[float, float]) -> str:
         found = float((parts.bad >= np.float32(limit)).mean())
         shapes.append(f'<circle class="roc-{name.lower()}" cx="{x(false):.1f}" '
                       f'cy="{y(found):.1f}" r="5"/>')  # fmt: skip
-        shapes.append(f'<text x="{x(false) + 7:.1f}" y="{y(found) + 14:.1f}">{name}</text>')
+        # At the right edge the name stands on the other side of its dot.
+        beside, anchor = (-7, "end") if x(false) > _WIDTH - 30 else (7, "start")
+        shapes.append(f'<text x="{x(false) + beside:.1f}" y="{y(found) + 14:.1f}" '
+                      f'text-anchor="{anchor}">{name}</text>')  # fmt: skip
     for tick in (0, 0.01, 0.02, 0.03, 0.04, 0.05):
         shapes.append(f'<text class="tick" x="{x(tick):.1f}" y="{_HEIGHT - 12}" '
-                      f'text-anchor="middle">{tick:.0%}</text>')  # fmt: skip
+                      f'text-anchor="middle">{100 * tick:.0f} %</text>')  # fmt: skip
     for tick in (0, 0.5, 1):
         shapes.append(f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" '
-                      f'text-anchor="end">{tick:.0%}</text>')  # fmt: skip
+                      f'text-anchor="end">{100 * tick:.0f} %</text>')  # fmt: skip
     frame = (f'<rect class="roc-frame" x="{_LEFT}" y="8" width="{_WIDTH - _LEFT - 8}" '
              f'height="{_HEIGHT - _BELOW - 8}"/>')  # fmt: skip
     body = frame + "".join(shapes)

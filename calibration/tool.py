@@ -108,8 +108,8 @@ def build(desk: Desk) -> None:
     """Register all pages."""
     ui.add_css(_HERE.parent / "appliance" / "hmi.css", shared=True)
     ui.add_css(_HERE / "tool.css", shared=True)
-    script = (_HERE.parent / "appliance" / "hmi_watch.js").read_text(encoding="utf-8")
-    ui.add_head_html(f"<script>{script}</script>", shared=True)
+    for path in (_HERE.parent / "appliance" / "hmi_watch.js", _HERE / "decimal_comma.js"):
+        ui.add_head_html(f"<script>{path.read_text(encoding='utf-8')}</script>", shared=True)
     for address, page in (
         ("/parts", page_parts.build),
         ("/calibrate", page_calibrate.build),

@@ -78,10 +78,11 @@ def test_one_more_miss_than_allowed_proves_less_than_asked(
 
 def test_advice_says_how_many_parts_would_do() -> None:
     assert advice(41, 0, 0.05, 0.95) == (
-        "41 bad parts, none of them on the wrong side: cannot prove at most 5 %, only 7.05 %; "
-        "59 can"
+        "41 bad parts, even with none of them on the wrong side: cannot prove at most 5 %, "
+        "only 7.05 %; 59 can"
     )
     assert "at most 4.95 % is proved" in advice(59, 0, 0.05, 0.95)
+    assert advice(1, 0, 0.05, 0.95, "bad parts (dent)").startswith("1 bad part (dent), even with")
     assert "no practical number" in advice(41, 0, 1e-9, 0.95)
     assert "cannot prove" in advice(0, 0, 0.05, 0.95)
 

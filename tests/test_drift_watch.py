@@ -144,7 +144,7 @@ def test_a_level_is_ended_by_a_person_with_a_name(shop: Shop) -> None:
     )  # fmt: skip
 
 
-def test_sensors_are_read_and_broken_ones_left_out(tmp_path: Path) -> None:
+def test_sensors_are_read_and_broken_ones_named(tmp_path: Path) -> None:
     for name, kind, value in (("0", "cpu", "41500"), ("1", "gpu", "no number"), ("2", "", "")):
         zone = tmp_path / "thermal" / f"thermal_zone{name}"
         zone.mkdir(parents=True)
@@ -154,6 +154,9 @@ def test_sensors_are_read_and_broken_ones_left_out(tmp_path: Path) -> None:
     chip.mkdir(parents=True)
     (chip / "name").write_text("nvme\n")
     (chip / "temp1_input").write_text("38000\n")
-    assert temperatures(tmp_path) == [("cpu thermal_zone0", 41.5), ("nvme hwmon3", 38.0)]
+    assert temperatures(tmp_path) == [
+        ("cpu thermal_zone0", 41.5), ("gpu thermal_zone1", None), ("nvme hwmon3", 38.0),
+        ("thermal_zone2", None),
+    ]  # fmt: skip
     room = disk(tmp_path / "not" / "there")
     assert 0 <= room.free_gb <= room.total_gb

@@ -20,8 +20,10 @@ from appliance.codes import CommandError, Word
 from appliance.config import load_products
 from appliance.shifts import shift_at
 from appliance.store import Store
+from calibration.limits import outcome, parts_of
 from calibration.page_audit import changed
 from calibration.people import People, Role
+from calibration.proposals import lines
 from tests.rig import Rig, until
 from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop, free_port, wait
 from tools.plc_program import Part
@@ -195,6 +197,12 @@ def test_of_two_tables_the_journal_shows_what_differs() -> None:
     assert changed(None, {"t1": 1.0}) == (None, {"t1": 1.0})
 
 
+def test_parts_per_million_are_told_without_powers_of_ten() -> None:
+    parts = parts_of(list("abcdefgh"), ["good"] * 4 + ["bump"] * 4, [0.0] * 4 + [9.0] * 4)
+    told = {name: bound for name, _, bound in lines(outcome(parts, 1.0, 2.0, 0.95), 0.005)}
+    assert told["Escapes per million delivered"] == "95 %: at most 2\N{NO-BREAK SPACE}640"
+
+
 # ---- pages ---------------------------------------------------------------------------------
 
 
@@ -223,6 +231,11 @@ def test_an_operator_finds_parts_and_judges_them(shop: Shop, guest: Any) -> None
         kind = shop.kinds[part_id]
         one.press("Good" if kind == "good" else kind)
     expect(page.locator(".part-title")).to_have_text("570")
+    expect(page.locator(".part-row.is-here")).to_be_in_viewport()
+    page.locator(".part-row").last.click()
+    expect(page.locator(".part-title")).to_have_text("551")
+    one.press("Good" if shop.kinds[551] == "good" else shop.kinds[551])
+    expect(page.locator(".part-title")).to_have_text("550")  # of the next fifty
     labels = shop.opinions.labels(range(571, 601))
     assert {part: label.kind for part, label in labels.items()} == {
         part: shop.kinds[part] for part in range(571, 601)
@@ -239,6 +252,11 @@ def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
     eva: Guest = guest("eva")
     page = eva.go("calibrate")
     expect(page.get_by_text("In force: plate/1")).to_be_visible()
+    most = page.get_by_label("Escapes at most, %")
+    most.fill("")
+    most.press_sequentially("7,5")  # a comma would be left out: 75
+    expect(most).to_have_value("7.5")
+    most.fill("5")
     eva.press("Find limits that prove this")
     expect(page.get_by_text(re.compile("cannot prove at most 5 %")).first).to_be_visible()
     load = page.locator(".estimates > :nth-child(14)")
@@ -348,6 +366,10 @@ def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(shop: Shop, 
     page.get_by_label("Date or time").fill("yesterday")
     page.get_by_role("button", name="Show").click()
     ole.told("expected a date or time like 2026-11-27")
+    for odd in ("0001-01-01", "9999-12-31T23:00"):  # no shift before or after, no nanoseconds
+        page.get_by_label("Date or time").fill(odd)
+        page.get_by_role("button", name="Show").click()
+        ole.told(f"expected a year from 1971 to 2199, got {int(odd[:4])}")
     page.get_by_label("Date or time").fill(when)
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_text("Quality: OK of all inspected")).to_be_visible()
@@ -356,7 +378,7 @@ def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(shop: Shop, 
         words = store.counts()
     first = page.locator(".rows.numbers").first
     expect(first).to_contain_text(f"{sum(words.values())}")
-    expect(page.locator(".pareto").first).to_contain_text("SEGAD")
+    expect(page.locator(".pareto").first).to_contain_text("Region statistics above")
     expect(page.get_by_text("top left")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()

@@ -116,9 +116,7 @@ def _take(page: Page, shop: Shop, suffix: str) -> None:
     page.wait_for_selector(".part-row")
     page.get_by_role("button", name="NG", exact=True).click()
     page.wait_for_selector(".part-row:not(.is-ng)", state="detached")
-    page.get_by_role("button", name="Older", exact=True).click()
-    page.wait_for_function("Number(document.querySelector('.row-id').textContent) <= 1600")
-    page.locator(".part-row").nth(3).click()
+    page.locator(".part-row").nth(28).click()  # past those of the study
     page.wait_for_selector(".part-word")
     _shot(page, f"tool-parts{suffix}")
     page.goto(f"{shop.url}/calibrate")
@@ -257,6 +255,7 @@ def _enter(page: Page, url: str, name: str = "eva") -> None:
 
 
 def _shot(page: Page, name: str) -> None:
+    page.locator(".desk-body").evaluate("body => body.scrollTo(0, 0)")
     time.sleep(1.5)
     page.screenshot(path=IMAGES / f"{name}.png")
 

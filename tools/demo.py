@@ -166,6 +166,7 @@ def _write_installation(
     write_atomically(config_path, _CONFIG.format(
         deadline_ms=DEADLINE_MS, host=host, port=port, plc_port=plc_port,
         tool_port=tool_port, free_gb=_FREE_GB,
+        images="all" if tool_port else "ng",  # people judge good parts, too
     ).encode())  # fmt: skip
     config = load_config(config_path)
     rows: list[str] = []
@@ -210,7 +211,7 @@ tool_port = {tool_port}
 rejects = 1000  # a third of its parts is bad on purpose
 
 [record]
-images = "ng"
+images = "{images}"
 min_free_gb = {free_gb}
 max_images = 2000
 """
