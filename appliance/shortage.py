@@ -4,6 +4,7 @@ Each process says what it uses, with its health; the decision process warns befo
 refused, and names who uses most. Asked of the kernel; decides nothing.
 """
 
+import ctypes
 import os
 import resource
 from collections.abc import Mapping
@@ -26,6 +27,17 @@ def own_use() -> dict[str, float]:
         "open_files": float(len(os.listdir("/proc/self/fd"))),  # noqa: PTH208 - ten times a second
         "open_files_limit": float(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
     }
+
+
+def give_back() -> None:
+    """Free memory that lies between pieces in use, to the kernel: some milliseconds.
+
+    Clients that come and go leave the C heap in such pieces. 70,000 damaged OPC UA messages made
+    its resident part 18 MB larger, with as many objects and bytes in use as before. glibc alone.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Shortage:

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.companions import Companions
 from appliance.messages import Health
-from appliance.shortage import Shortage, own_use
+from appliance.shortage import Shortage, give_back, own_use
 
 _S = 1_000_000_000
 
@@ -27,6 +27,17 @@ def test_a_process_says_what_it_uses(tmp_path: Path) -> None:
     assert 3 <= before["open_files"] <= before["open_files_limit"]
     with (tmp_path / "a").open("w"), (tmp_path / "b").open("w"):
         assert own_use()["open_files"] == before["open_files"] + 2
+
+
+def test_memory_that_is_free_between_pieces_in_use_goes_back() -> None:
+    held = [b"x" * (20_000 + n % 2) for n in range(5_000)]  # 100 MB of the heap
+    full = own_use()["memory_mb"]
+    del held[::2]
+    scattered = own_use()["memory_mb"]
+    give_back()
+    assert own_use()["memory_mb"] < full - 30
+    assert own_use()["memory_mb"] < scattered - 30
+    assert len(held) == 2_500
 
 
 def test_a_warning_begins_below_5_percent_and_ends_above_7(tmp_path: Path) -> None:
