@@ -31,7 +31,7 @@ from appliance.store import Store
 from appliance.supervise import process_table
 from appliance.wire import Wiring
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 from tools.plc_program import Part, PlcOptions
 from tools.plc_sim import PlcReport, run_plc
 
@@ -160,7 +160,7 @@ class Rig:
         """SIGTERM, then what it ends with."""
         assert self.handle is not None
         self.handle.send_signal(signal.SIGTERM)
-        return self.handle.wait(10)
+        return self.handle.wait(PATIENCE_S)
 
     def pid(self, process: str) -> int:
         """Of the live process with this name."""

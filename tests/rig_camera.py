@@ -26,7 +26,7 @@ from appliance.messages import (
 )
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Wiring
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 @contextmanager
@@ -127,7 +127,7 @@ class Desk:
         self.frames = (wiring or self.wiring).receiver("frames", "top")
         return self
 
-    def health(self, what, check, seconds=10.0):
+    def health(self, what, check):
         """The first health that fits; all of them are kept in `heard`."""
 
         def hear():
@@ -137,7 +137,7 @@ class Desk:
             ours = newest is not None and newest.pid == self.process.pid
             return newest if ours and check(newest) else None
 
-        return until(f"health with {what}", hear, seconds)
+        return until(f"health with {what}", hear)
 
     def infer(self):
         """Read as infer does. Who leaves a socket unread does not notice that its peer died."""
@@ -176,7 +176,7 @@ class Desk:
         until("prepare", lambda: self.prepare.send(message))
         return self.answer("answer to prepare", lambda m: getattr(m, "process", "") == "camera:top")
 
-    def answer(self, what, fits, seconds=10.0):
+    def answer(self, what, fits):
         def look():
             self.infer()
             while (message := self.seen.receive()) is not None:
@@ -186,7 +186,7 @@ class Desk:
                     return self.answers.pop(index)
             return None
 
-        return until(what, look, seconds)
+        return until(what, look)
 
     def fire(self, part_id, tag=0):
         until("trigger", lambda: self.trigger.send(Trigger(part_id=part_id, part_tag=tag)))
@@ -219,7 +219,7 @@ class Desk:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE_S)
 
     def close(self):
         if self.process is not None and self.process.poll() is None:

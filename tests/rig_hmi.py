@@ -18,7 +18,7 @@ from appliance.messages import Health
 from appliance.wire import Inbox
 from tests.line_feed import Feed, remove_root, write_root
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 def frame(grey: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def frame(grey: int) -> np.ndarray:
     return np.full((240, 320), grey, np.uint8)
 
 
-def wait(holds: Callable[[], Any], seconds: float = 15, what: str = "") -> Any:
+def wait(holds: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
     return until(what or "answer", holds, seconds)
 
 
@@ -79,7 +79,7 @@ class Box:
         """End the process as the supervisor does; what it wrote to stderr."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=10)
+        _, errors = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0, errors
         return errors
 
@@ -124,7 +124,7 @@ class Box:
             if self.process.poll() is None:
                 self.process.terminate()
             try:
-                self.process.communicate(timeout=10)
+                self.process.communicate(timeout=PATIENCE_S)
             finally:
                 self.process.kill()
         self.feed.close()

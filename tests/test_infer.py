@@ -278,7 +278,7 @@ def test_a_stop_signal_ends_it_and_leaves_nothing(rig):
     rig.use(recipe)
     assert list(rig.config.rings_dir.glob("map-0.*"))
     rig.process.send_signal(signal.SIGTERM)
-    assert rig.exit_code(3) == 0
+    assert rig.exit_code() == 0
     assert list(rig.config.rings_dir.glob("map-0.*")) == []
 
 
@@ -300,7 +300,7 @@ def test_an_engine_that_never_returns_ends_the_process(rig):
     limit_s = rig.health.gauges["hang_limit_ms"] / 1000
     begun = time.monotonic()
     rig.show(np.full((64, 96), 255, np.uint8), recipe[1])
-    assert rig.exit_code(limit_s + 10) == 1
+    assert rig.exit_code() == 1
     assert time.monotonic() - begun >= limit_s
     assert "the engine hangs" in rig.said()
     assert "engine_onnx.py" in rig.said()  # the place, for whoever reads the log

@@ -231,9 +231,7 @@ def test_orders_and_signals_get_a_turn_among_frames_without_end(rig):
 
     rig.until("frames on their way", lambda: keep_showing() > 5)
     rig.order(Prepare(recipe="none/1", setup_hash="0" * 64))
-    rig.until(
-        "refusal", lambda: keep_showing() and any(isinstance(a, Refused) for a in rig.came), 3
-    )
+    rig.until("refusal", lambda: keep_showing() and any(isinstance(a, Refused) for a in rig.came))
     rig.process.send_signal(signal.SIGTERM)
-    rig.until("end", lambda: keep_showing() and rig.process.poll() is not None, 3)
+    rig.until("end", lambda: keep_showing() and rig.process.poll() is not None)
     assert rig.process.returncode == 0

@@ -95,7 +95,7 @@ def test_death_never_looks_like_a_verdict(
     check(parts)
     # What the PLC read while the process was gone was rejected, not awaited for ever.
     assert all(part["is_accepted"] or part["why"] for part in parts)
-    until("all rows", lambda: ear.rows_pending == 0, 15)
+    until("all rows", lambda: ear.rows_pending == 0)
     assert ear.unaccounted == 0
 
 
@@ -116,7 +116,7 @@ def test_open_parts_end_as_restart_and_no_id_repeats() -> None:
                 until("more", lambda: plc.accepted_after(before + RATE_HZ), 2 * READY_S)
             finally:
                 check(plc.stop())
-            until("all rows", lambda: ear.rows_pending == 0, 15)
+            until("all rows", lambda: ear.rows_pending == 0)
             rows = [row.verdict for row in rig.rows()]
             assert len({verdict.part_id for verdict in rows}) == len(rows)
             closed = [verdict for verdict in rows if verdict.reason == Reason.RESTART]

@@ -194,11 +194,11 @@ def check_shown(line: Line, before: dict[str, int], figure: str, least: int = 1)
     until(f"{figure} in the ledger", lambda: line.figures()[figure] >= before[figure] + least,
           SHOWN_S)  # fmt: skip
     assert line.figures()["unaccounted"] >= before["unaccounted"] + least
-    until("HR 180", lambda: line.read(180, 2) == [0, line.figures()["unaccounted"]], 5)
-    until("the fault", lambda: line.read(106) == [FaultCode.LEDGER], 5)
+    until("HR 180", lambda: line.read(180, 2) == [0, line.figures()["unaccounted"]])
+    until("the fault", lambda: line.read(106) == [FaultCode.LEDGER])
     line.saboteur.tamper.clear()
     line.clear()
-    until("no fault", lambda: line.read(106) == [FaultCode.NONE], 5)
+    until("no fault", lambda: line.read(106) == [FaultCode.NONE])
 
 
 def test_a_saboteur_that_does_nothing(line: Line) -> None:

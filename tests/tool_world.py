@@ -7,7 +7,6 @@ distributions, so that what a page says of them can be checked. Decide is played
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,8 @@ from appliance.store import Store
 from appliance.wire import Wiring
 from calibration.opinions import Opinions
 from calibration.people import People, Role, User
-from tests.waiting import until
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
 from tools.draw_parts import DEFECTS, SIDE_PX, draw
 
 T1, T2 = -1.0, 1.5
@@ -52,13 +52,7 @@ REGIONS = tuple(
 FIRST_NS = 1_790_000_000_000_000_000
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait(holds: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
+def wait(holds: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
     return until(what or "answer", holds, seconds)
 
 
@@ -253,7 +247,7 @@ class Shop:
         """As the supervisor does; what it wrote to stderr."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=15)
+        _, errors = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0, errors
         return errors
 
@@ -293,7 +287,7 @@ class Shop:
             if self.process.poll() is None:
                 self.process.terminate()
             try:
-                self.process.communicate(timeout=15)
+                self.process.communicate(timeout=PATIENCE_S)
             finally:
                 self.process.kill()
         self._stopping.set()

@@ -6,6 +6,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE_S = 60.0
+"""A property of the machine, not of what is awaited: a process that has to share a core with ten
+others takes more than ten seconds to start. Nothing waits longer for it where all is well."""
+
 
 class NotYet(AssertionError):
     """What was awaited did not come in time. The one failure that a test may have a second try at:
@@ -15,7 +19,7 @@ class NotYet(AssertionError):
 def until(
     what: str,
     check: Callable[[], T | None],
-    seconds: float = 10.0,
+    seconds: float = PATIENCE_S,
     between: Callable[[], object] | None = None,
 ) -> T:
     """The first true answer of `check`; `between` is done from one try to the next.
