@@ -156,7 +156,7 @@ class BenchLine:
         if seconds is None:
             self._plc.send_signal(signal.SIGTERM)
         try:
-            output, _ = self._plc.communicate(timeout=seconds or 10.0)
+            output, _ = self._plc.communicate(timeout=seconds or START_S)
         except subprocess.TimeoutExpired as err:
             raise NotMeasuredError(f"the desk PLC did not end: {self.log_end()}") from err
         if not output:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+from appliance.codes import Status2
 from appliance.database import where
 from appliance.errors import ConfigError
 from appliance.journal_records import StoredIds, read
@@ -69,7 +70,7 @@ def kill_recorder(times: int, seed: int = 0) -> Outcome:
         line.start()
         with Ear(line) as ear:
             line.start_plc("--ring", "free", "--forever", "--scan-ms", "20")
-            ear.await_ready()
+            ear.await_ready(_PATIENCE_S)
             known: set[int] = set()
             for _ in range(times):
                 pid = _serving_pid(line, ear)
@@ -80,11 +81,9 @@ def kill_recorder(times: int, seed: int = 0) -> Outcome:
                 found.rows_missing += sorted(known - _rows(line, known))
             found.acknowledged = len(known)
             _serving_pid(line, ear)
-            line.plc_report()  # without a PLC no frame becomes a part: what is owed is written
-            _await("end of the parts", ear, lambda: ear.figure("pending") == 0)
-            ear.await_rows(_PATIENCE_S)
-            found.accepted = ear.figure("accepted")
-            found.unaccounted = ear.figure("unaccounted")
+            line.plc_report()
+            ledger = _settled(ear)
+            found.accepted, found.unaccounted = ledger["accepted"], ledger["unaccounted"]
         found.rows = len(_rows(line, set(range(1, found.accepted + 1))))
         line.stop()
         _read_recordings(line, found)
@@ -100,6 +99,22 @@ def _serving_pid(line: BenchLine, ear: Ear) -> int:
 
     _await("recorder that serves", ear, is_serving)
     return ear.health["record"].pid
+
+
+def _settled(ear: Ear) -> dict[str, int]:
+    """The ledger when nothing is owed any more. Without a PLC no frame becomes a part, but decide
+    takes it for gone only when its heartbeat is overdue; until then parts go on."""
+    ledger: dict[str, int] = {}
+
+    def is_settled() -> bool:
+        ear.listen()
+        if ear.words is None or Status2.PLC_COMM_OK in Status2(ear.words.registers[101]):
+            return False
+        ledger.update(ear.words.ledger)
+        return ledger["pending"] == ledger["rows_pending"] == 0
+
+    _await("row for every part", ear, is_settled)
+    return ledger
 
 
 def _await(what: str, ear: Ear, check: Callable[[], bool]) -> None:
