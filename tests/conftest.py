@@ -1,15 +1,22 @@
 """What holds for every test: one thread a process, patience with examples that take long on a
-loaded machine, a log that ends with its test, and which files are fast."""
+loaded machine, a log that ends with its test, which files are fast, and a browser for a file."""
 
 import os
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.guest import Enter
+    from tests.tool_world import Shop
 
 # Before anything loads OpenMP, and for what the tests start: threads that wait for each other on a
 # loaded machine take half as much time again.
@@ -50,3 +57,31 @@ def _log_ends_with_its_test() -> Iterator[None]:
     """A command that a test calls in this process sends the log to a stream of that test's own."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """One for the tests of a file."""
+    from tests.guest import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def guest(browser: "Browser", shop: "Shop") -> "Iterator[Enter]":
+    """Lets people of the file's `shop` in."""
+    from playwright.sync_api import expect
+
+    from tests.guest import Guest
+
+    guests: list[Guest] = []
+
+    def enter(name: str) -> Guest:
+        guests.append(Guest(browser, shop.url).log_in(name))
+        expect(guests[-1].page.locator(".who")).to_contain_text(name)
+        return guests[-1]
+
+    yield enter
+    for one in guests:
+        one.context.close()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from appliance.audit import AuditJournal
 from appliance.codes import Reason, Word
@@ -28,7 +28,7 @@ from calibration.desk import MOST_WAITING, BusyError, Desk
 from calibration.people import LOCK_AFTER, LOCK_S
 from calibration.recorded import recorded_map
 from calibration.tokens import Tokens
-from tests.test_tool import CHROMIUM, Guest, needs_chromium
+from tests.guest import Guest, chromium, needs_chromium
 from tests.tool_world import Shop
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "api.md"
@@ -329,8 +329,7 @@ def test_openapi_describes_every_operation(shop: Shop) -> None:
 @needs_chromium
 @pytest.mark.browser
 def test_a_token_is_made_shown_once_and_revoked_on_the_page(shop: Shop) -> None:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         ole = Guest(browser, shop.url).log_in("ole")
         page = ole.go("tokens")
         page.get_by_label("What it is for").fill("  ")
@@ -349,6 +348,7 @@ def test_a_token_is_made_shown_once_and_revoked_on_the_page(shop: Shop) -> None:
         row.get_by_role("button", name="Revoke").click()
         expect(row).to_contain_text("revoked by ole")
         assert client("/me").error == "this token has ended"
+        assert ole.problems == []
 
 
 # ---- beside people -------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
 from appliance.audit import AuditJournal
 from appliance.codes import Status2, Word
@@ -19,12 +19,10 @@ from calibration.page_report import as_csv as report_csv
 from calibration.quarantine import as_csv
 from calibration.studies import MOST
 from calibration.study_log import StudyLog
-from tests.test_tool import CHROMIUM, Guest, ask
+from tests.guest import Enter, ask, needs_chromium
 from tests.tool_world import Shop, wait
 
-expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.timeout(300)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 OK, NG, NONE = Word.OK, Word.NG, Word.NONE
 
@@ -119,14 +117,6 @@ def test_what_a_plc_proved_is_the_newest_whole_row_without_a_wrong_part() -> Non
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:
     shop = Shop(parts=60)
     try:
@@ -155,10 +145,10 @@ def told(shop: Shop) -> list[str]:
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_technician_runs_tests_that_pass_and_fail(shop: Shop, browser: Browser) -> None:
+def test_a_technician_runs_tests_that_pass_and_fail(shop: Shop, guest: Enter) -> None:
     number = fresh(shop)
     shop.said["challenge_due_utc_s"] = 1_790_000_000
-    tim = Guest(browser, shop.url).log_in("tim")
+    tim = guest("tim")
     page = tim.go("challenge")
     expect(page.get_by_text("DUE since 2026-09-21")).to_be_visible()
     tim.press("Begin: Consecutive")
@@ -214,14 +204,13 @@ def test_a_technician_runs_tests_that_pass_and_fail(shop: Shop, browser: Browser
     assert ask(shop, "/challenge/quarantine.csv")[0] == 401
     assert {"challenge.part_added", "challenge.passed", "challenge.failed"} <= set(told(shop))
     assert tim.problems == []
-    tim.context.close()
 
 
 @needs_chromium
 @pytest.mark.browser
-def test_fail_safe_lock_and_unlock_want_answers_and_reasons(shop: Shop, browser: Browser) -> None:
+def test_fail_safe_lock_and_unlock_want_answers_and_reasons(shop: Shop, guest: Enter) -> None:
     number = fresh(shop)
-    tim, ole = (Guest(browser, shop.url).log_in(name) for name in ("tim", "ole"))
+    tim, ole = guest("tim"), guest("ole")
     page = tim.go("challenge")
     tim.press("Begin: Fail-safe")
     rows = page.locator(".check")
@@ -245,14 +234,12 @@ def test_fail_safe_lock_and_unlock_want_answers_and_reasons(shop: Shop, browser:
     expect(page.get_by_text("FAILED: the line is locked")).to_be_visible()
     expect(page.get_by_role("button", name=re.compile("Begin|Lock|Unlock|Add"))).to_have_count(0)
     assert tim.problems == [] and ole.problems == []
-    tim.context.close()
-    ole.context.close()
 
 
 @needs_chromium
 @pytest.mark.browser
 def test_a_study_is_made_kept_and_prints_and_a_picture_shown_twice_is_none(
-    shop: Shop, browser: Browser
+    shop: Shop, guest: Enter
 ) -> None:
     fresh(shop)
     rng = np.random.default_rng()
@@ -265,7 +252,7 @@ def test_a_study_is_made_kept_and_prints_and_a_picture_shown_twice_is_none(
     wrong = [shop.passes("red", Word.NG, picture=twice) for _ in range(2)]
     for name, word in (("red", Word.NG), ("gold", Word.OK)):
         Challenges(shop.people).add(name, word, 0, "", shop.user("tim"))
-    tim = Guest(browser, shop.url).log_in("tim")
+    tim = guest("tim")
     page = tim.go("msa")
     page.get_by_label("First part").fill(str(ids[0]))
     page.get_by_label("Last part").fill(str(wrong[-1]))
@@ -284,4 +271,3 @@ def test_a_study_is_made_kept_and_prints_and_a_picture_shown_twice_is_none(
     assert ask(shop, f"/msa/{study}.html")[0] == 401
     assert "study.made" in told(shop)
     assert tim.problems == []
-    tim.context.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from appliance.audit import AuditJournal
 from appliance.recipe import load_recipe
@@ -17,10 +17,9 @@ from calibration.desk import Desk
 from calibration.drift import Level
 from calibration.drift_watch import LOOK_S, Watch, compare
 from calibration.machine import disk, temperatures
-from tests.test_tool import CHROMIUM, Guest, needs_chromium
+from tests.guest import Guest, chromium, needs_chromium
 from tests.tool_world import Shop, wait
 
-expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -53,8 +52,7 @@ def test_drift_climbs_a_step_a_window_and_a_passed_challenge_ends_it(shop: Shop)
     shop.start()
     baselines = Baselines(shop.people)
     recipe = load_recipe(shop.config, "plate/1")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         eva = Guest(browser, shop.url).log_in("eva")
         manifest = shop.config.bundles_dir / "plate-1" / "manifest.json"
         away = manifest.rename(manifest.with_suffix(".away"))
@@ -99,7 +97,6 @@ def test_drift_climbs_a_step_a_window_and_a_passed_challenge_ends_it(shop: Shop)
         ]  # fmt: skip
         assert entries[-1].reason == "a challenge was passed"
         assert eva.problems == []
-        browser.close()
 
 
 def test_no_window_is_compared_while_the_regions_are_not_known(shop: Shop) -> None:

@@ -3,22 +3,18 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from appliance.audit import AuditJournal
 from appliance.camera_settings import Feature, Found, write_features, write_found
 from appliance.config import load_products
 from appliance.recipe import load_recipe
 from appliance.wire import Wiring
-from tests.test_tool import CHROMIUM, Guest
+from tests.guest import Enter, needs_chromium
 from tests.tool_world import Shop
 
 pytest.importorskip("harvesters")
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.browser, needs_chromium]
 FOUND = {"Device": "Machine Vision Games Ltd. Viky 2", "Height": "400", "Width": "400"}
 
 
@@ -35,22 +31,14 @@ def shop() -> Iterator[Shop]:
         shop.close()
 
 
-@pytest.fixture
-def guest(shop: Shop) -> Iterator[Guest]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        one = Guest(browser, shop.url).log_in("eva")
-        yield one
-        browser.close()
-
-
-def test_a_stopped_camera_is_looked_at_set_and_approved(shop: Shop, guest: Guest) -> None:
+def test_a_stopped_camera_is_looked_at_set_and_approved(shop: Shop, guest: Enter) -> None:
     write_found(shop.config, "top", Found(recipe="plate/1", settings=FOUND))
-    page = guest.go("camera")
+    eva = guest("eva")
+    page = eva.go("camera")
     expect(page.get_by_text("The line is stopped")).to_be_visible()
     expect(page.get_by_text("was never", exact=False)).to_have_count(0)
     expect(page.get_by_text("never approved for a camera's settings")).to_be_visible()
-    guest.press("Read the features")
+    eva.press("Read the features")
     group = page.locator(".feature-group", has_text="AcquisitionControl").first
     expect(group).to_be_visible()
     page.get_by_label("Feature or category").fill("FrameRate")
@@ -60,25 +48,25 @@ def test_a_stopped_camera_is_looked_at_set_and_approved(shop: Shop, guest: Guest
     row.click()
     expect(page.get_by_label("Feature", exact=True)).to_have_value("AcquisitionFrameRate")
     page.get_by_label("Value").fill("50")
-    guest.press("Set")
-    guest.told("AcquisitionFrameRate = 50")
+    eva.press("Set")
+    eva.told("AcquisitionFrameRate = 50")
     page.get_by_label("Value").fill("5000")
-    guest.press("Set")
-    guest.told("AcquisitionFrameRate: expected 5000")
-    guest.press("Take a picture")
+    eva.press("Set")
+    eva.told("AcquisitionFrameRate: expected 5000")
+    eva.press("Take a picture")
     expect(page.locator(".camera-right img")).to_be_visible()
     expect(page.locator(".camera-right .numbers")).to_contain_text("noise")
     page.locator(".camera-right").get_by_label("Reason").fill("the first lamp, 40 parts seen")
-    guest.press("Approve the limits for these settings")
-    guest.told("plate/2 is written")
+    eva.press("Approve the limits for these settings")
+    eva.told("plate/2 is written")
     assert load_recipe(shop.config, "plate/2").recipe.limits.settings == {"top": FOUND}
     assert load_products(shop.config) == {1: "plate/2"}
     said = [(entry.who, entry.what) for entry in AuditJournal(shop.config).entries()]
     assert ("eva", "camera.set") in said and ("eva", "limits.approved_for_camera") in said
-    assert guest.problems == []
+    assert eva.problems == []
 
 
-def test_a_running_line_is_looked_at_alone(shop: Shop, guest: Guest) -> None:
+def test_a_running_line_is_looked_at_alone(shop: Shop, guest: Enter) -> None:
     feature = Feature(
         category="Root/Analog", name="Gain", kind="float", access="RW", value=3.0, least=0.0,
         most=24.0, unit="dB",
@@ -86,7 +74,8 @@ def test_a_running_line_is_looked_at_alone(shop: Shop, guest: Guest) -> None:
     with Wiring(shop.config.runtime_dir) as wiring:
         wiring.receiver("trigger", "top")
         write_features(shop.config, "top", [feature])
-        page = guest.go("camera")
+        eva = guest("eva")
+        page = eva.go("camera")
         expect(page.get_by_text("The line runs and owns the camera")).to_be_visible()
         page.get_by_label("Feature or category").fill("gain")
         expect(page.locator(".feature")).to_contain_text("3 dB")
@@ -94,4 +83,4 @@ def test_a_running_line_is_looked_at_alone(shop: Shop, guest: Guest) -> None:
         expect(page.get_by_role("button", name="Set", exact=True)).to_have_count(0)
         expect(page.get_by_role("button", name="Take a picture")).to_have_count(0)
         expect(page.locator(".camera-right img")).to_have_attribute("src", "/part/4.jpg")
-    assert guest.problems == []
+    assert eva.problems == []

@@ -3,17 +3,13 @@
 import contextlib
 import http.client
 import re
-import shutil
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from appliance.audit import AuditJournal
 from appliance.codes import CommandError, Word
@@ -24,22 +20,11 @@ from calibration.limits import outcome, parts_of
 from calibration.page_audit import changed
 from calibration.people import People, Role
 from calibration.proposals import lines
-from tests.rig import Rig, until
-from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop, free_port, wait
-from tools.plc_program import Part
+from tests.guest import Enter, Guest, ask, driven, needs_chromium
+from tests.rig import Rig, free_port, until
+from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop, wait
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-expect.set_options(timeout=30_000)  # a busy machine is no failure
 pytestmark = pytest.mark.timeout(300)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -51,79 +36,6 @@ def shop() -> Iterator[Shop]:
         yield shop
     finally:
         shop.close()
-
-
-class Guest:
-    """One person's browser, and all that went wrong in it."""
-
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.url, self.problems = url, []
-        self.context: BrowserContext = browser.new_context(
-            viewport={"width": 1280, "height": 800}, color_scheme="dark"
-        )
-        self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
-        self.page.on("console", self._said)
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("request", self._asked)
-
-    problems: list[str]
-
-    def _said(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.problems.append(message.text)
-
-    def _asked(self, request: Any) -> None:
-        if not request.url.startswith((self.url, "data:")):
-            self.problems.append(f"asked {request.url}")
-
-    def log_in(self, name: str, password: str = SECRET) -> "Guest":
-        self.page.goto(self.url)
-        self.page.fill("input[name=name]", name)
-        self.page.fill("input[name=password]", password)
-        self.page.click("button[type=submit]")
-        return self
-
-    def go(self, address: str) -> Page:
-        self.page.goto(f"{self.url}/{address}")
-        return self.page
-
-    def press(self, text: str) -> None:
-        self.page.get_by_role("button", name=text, exact=True).first.click()
-
-    def told(self, text: str) -> None:
-        """A message of the page."""
-        expect(self.page.locator(".q-notification").filter(has_text=text).first).to_be_visible()
-
-
-@pytest.fixture
-def guest(browser: Browser, shop: Shop) -> Iterator[Any]:
-    guests: list[Guest] = []
-
-    def enter(name: str) -> Guest:
-        guests.append(Guest(browser, shop.url).log_in(name))
-        expect(guests[-1].page.locator(".who")).to_contain_text(name)
-        return guests[-1]
-
-    yield enter
-    for one in guests:
-        one.context.close()
-
-
-def ask(shop: Shop, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str]:
-    """Without a browser and without following."""
-
-    class Stay(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-            return None
-
-    request = urllib.request.Request(f"{shop.url}{path}", data, headers)
-    try:
-        with urllib.request.build_opener(Stay).open(request, timeout=20) as answer:
-            return answer.status, answer.read().decode(errors="replace")
-    except urllib.error.HTTPError as err:
-        with err:
-            return err.code, err.read().decode(errors="replace")
 
 
 def form(**fields: str) -> bytes:
@@ -208,8 +120,8 @@ def test_parts_per_million_are_told_without_powers_of_ten() -> None:
 
 @needs_chromium
 @pytest.mark.browser
-def test_an_operator_finds_parts_and_judges_them(shop: Shop, guest: Any) -> None:
-    one: Guest = guest("ole")
+def test_an_operator_finds_parts_and_judges_them(shop: Shop, guest: Enter) -> None:
+    one = guest("ole")
     page = one.page
     expect(page.locator(".part-row")).to_have_count(50)
     expect(page.locator(".nav-link", has_text="Users")).to_have_count(0)
@@ -247,9 +159,9 @@ def test_an_operator_finds_parts_and_judges_them(shop: Shop, guest: Any) -> None
 @needs_chromium
 @pytest.mark.browser
 def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
-    shop: Shop, guest: Any
+    shop: Shop, guest: Enter
 ) -> None:
-    eva: Guest = guest("eva")
+    eva = guest("eva")
     page = eva.go("calibrate")
     expect(page.get_by_text("In force: plate/1")).to_be_visible()
     most = page.get_by_label("Escapes at most, %")
@@ -285,7 +197,7 @@ def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
     eva.press("Approve")
     eva.told("another person than eva, got eva")
 
-    max_: Guest = guest("max")
+    max_ = guest("max")
     page = max_.go("calibrate")
     reason = page.locator(".calibrate-right .panel:nth-child(2)").get_by_label("Reason")
     reason.fill("another idea of mine")
@@ -314,11 +226,11 @@ def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
 
 @needs_chromium
 @pytest.mark.browser
-def test_the_way_back_is_one_step_and_says_what_the_line_answered(shop: Shop, guest: Any) -> None:
+def test_the_way_back_is_one_step_and_says_what_the_line_answered(shop: Shop, guest: Enter) -> None:
     if len(list((shop.config.recipes_dir / "plate").glob("*.toml"))) < 2:
         pytest.skip("needs the version that the test before made")
     shop.answer = CommandError.TIMED_OUT
-    eva: Guest = guest("eva")
+    eva = guest("eva")
     page = eva.go("recipes")
     expect(page.get_by_text("Changes against version 1")).to_be_visible()
     expect(page.locator(".diff").first).to_contain_text("limits.t2")
@@ -335,8 +247,8 @@ def test_the_way_back_is_one_step_and_says_what_the_line_answered(shop: Shop, gu
 
 @needs_chromium
 @pytest.mark.browser
-def test_an_admin_sees_health_users_and_the_journal(shop: Shop, guest: Any) -> None:
-    ada: Guest = guest("ada")
+def test_an_admin_sees_health_users_and_the_journal(shop: Shop, guest: Enter) -> None:
+    ada = guest("ada")
     page = ada.go("health")
     expect(page.get_by_text("trigger → verdict")).to_be_visible()
     page = ada.go("users")
@@ -358,8 +270,10 @@ def test_an_admin_sees_health_users_and_the_journal(shop: Shop, guest: Any) -> N
 
 @needs_chromium
 @pytest.mark.browser
-def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(shop: Shop, guest: Any) -> None:
-    ole: Guest = guest("ole")
+def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(
+    shop: Shop, guest: Enter
+) -> None:
+    ole = guest("ole")
     page = ole.go("report")
     expect(page.get_by_text("No parts in this shift.")).to_be_visible()
     when = datetime.fromtimestamp(FIRST_NS / 1e9).isoformat(timespec="seconds")
@@ -394,9 +308,11 @@ def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(shop: Shop, 
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_session_that_ended_leads_to_the_door_and_changes_nothing(shop: Shop, guest: Any) -> None:
+def test_a_session_that_ended_leads_to_the_door_and_changes_nothing(
+    shop: Shop, guest: Enter
+) -> None:
     shop.people.add("gone", Role.ENGINEER, SECRET, "root@shell")
-    one: Guest = guest("gone")
+    one = guest("gone")
     page = one.go("calibrate")
     page.locator(".calibrate-right .panel:nth-child(2)").get_by_label("Reason").fill("too late now")
     shop.people.change("gone", "ada", is_enabled=False)
@@ -411,9 +327,11 @@ def test_a_session_that_ended_leads_to_the_door_and_changes_nothing(shop: Shop, 
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_part_of_two_cameras_shows_each_view_with_its_own_reasons(shop: Shop, guest: Any) -> None:
+def test_a_part_of_two_cameras_shows_each_view_with_its_own_reasons(
+    shop: Shop, guest: Enter
+) -> None:
     part_id = shop.seen_twice()
-    one: Guest = guest("ole")
+    one = guest("ole")
     page = one.page
     page.locator(".part-row").first.click()
     expect(page.locator(".part-title")).to_have_text(str(part_id))
@@ -476,12 +394,6 @@ def test_the_next_verdict_of_a_running_line_uses_what_was_approved(browser: Brow
             assert eva.problems == [] and max_.problems == []
             eva.context.close()
             max_.context.close()
-
-
-def driven(rig: Rig, count: int) -> list[Part]:
-    """The desk PLC in a thread: Playwright keeps a loop of its own in this one."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(rig.drive, parts=count).result()[1]
 
 
 def _answers(url: str) -> bool:

@@ -2,33 +2,19 @@
 
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from appliance.audit import AuditJournal
 from appliance.codes import CommandError
 from calibration.people import Role
 from calibration.publish import newest, publish, use, versions
 from calibration.sessions import COOKIE
-from tests.test_tool import CHROMIUM, Guest
+from tests.guest import Enter, needs_chromium
 from tests.tool_world import SECRET, Shop, wait
 
-expect.set_options(timeout=30_000)
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+pytestmark = [pytest.mark.timeout(300), pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +28,16 @@ def shop() -> Iterator[Shop]:
         shop.close()
 
 
-@pytest.fixture
-def guest(browser: Browser, shop: Shop) -> Iterator[Any]:
-    guests: list[Guest] = []
-
-    def enter(name: str) -> Guest:
-        guests.append(Guest(browser, shop.url).log_in(name))
-        expect(guests[-1].page.locator(".who")).to_contain_text(name)
-        return guests[-1]
-
-    yield enter
-    for one in guests:
-        one.context.close()
-
-
 def entries(shop: Shop, what: str) -> list[tuple[str, str, str]]:
     found = (entry for entry in AuditJournal(shop.config).entries() if entry.what == what)
     return [(entry.who, entry.role, entry.reason) for entry in found]
 
 
 def test_control_is_taken_with_a_reason_seen_everywhere_and_given_back(
-    shop: Shop, guest: Any
+    shop: Shop, guest: Enter
 ) -> None:
-    tim: Guest = guest("tim")
-    ole: Guest = guest("ole")
+    tim = guest("tim")
+    ole = guest("ole")
     expect(ole.page.get_by_role("button", name="Control", exact=True)).to_have_count(0)
     tim.press("Control")
     tim.press("Take control")
@@ -77,7 +49,7 @@ def test_control_is_taken_with_a_reason_seen_everywhere_and_given_back(
     expect(ole.page.locator(".control-form")).to_be_hidden()
     for address in ("calibrate", "recipes", "health", "tokens"):
         expect(ole.go(address).locator(".control.is-held")).to_contain_text("tim has control")
-    eva: Guest = guest("eva")  # somebody has to be able to end it when he went home
+    eva = guest("eva")  # somebody has to be able to end it when he went home
     eva.page.get_by_label("Reason for the change of control").fill("he is at lunch")
     eva.press("Give control back to the PLC")
     expect(eva.page.locator(".control.is-held")).to_have_count(0)
@@ -90,8 +62,8 @@ def test_control_is_taken_with_a_reason_seen_everywhere_and_given_back(
     assert tim.problems == [] and ole.problems == [] and eva.problems == []
 
 
-def test_what_the_line_refuses_is_said_and_journalled(shop: Shop, guest: Any) -> None:
-    tim: Guest = guest("tim")
+def test_what_the_line_refuses_is_said_and_journalled(shop: Shop, guest: Enter) -> None:
+    tim = guest("tim")
     tim.press("Control")
     tim.page.get_by_label("Reason for the change of control").fill("cleaning the lens")
     shop.answer = CommandError.WRONG_STATE
@@ -110,10 +82,10 @@ TELLS = """new MutationObserver(() => told(document.querySelector(".control-says
 
 
 @pytest.mark.parametrize("how", ["logs out", "is disabled"])
-def test_control_ends_with_the_session(shop: Shop, guest: Any, how: str) -> None:
+def test_control_ends_with_the_session(shop: Shop, guest: Enter, how: str) -> None:
     name = how.replace(" ", ".")
     shop.people.add(name, Role.TECHNICIAN, SECRET, "root@shell")
-    one: Guest = guest(name)
+    one = guest(name)
     one.press("Control")
     one.page.get_by_label("Reason for the change of control").fill("cleaning the lens")
     one.press("Take control")
@@ -151,8 +123,8 @@ def published(shop: Shop, t2: float) -> str:
     return new.name
 
 
-def test_the_older_of_two_pages_cannot_undo_the_newer(shop: Shop, guest: Any) -> None:
-    eva: Guest = guest("eva")
+def test_the_older_of_two_pages_cannot_undo_the_newer(shop: Shop, guest: Enter) -> None:
+    eva = guest("eva")
     seen = published(shop, 1.6)
     page = eva.go("recipes")
     page.locator("summary", has_text="plate/1").click()
@@ -165,8 +137,8 @@ def test_the_older_of_two_pages_cannot_undo_the_newer(shop: Shop, guest: Any) ->
     assert len(versions(shop.config, "plate")) == count + 1
 
 
-def test_a_lost_connection_is_said_and_mended(shop: Shop, guest: Any) -> None:
-    ole: Guest = guest("ole")
+def test_a_lost_connection_is_said_and_mended(shop: Shop, guest: Enter) -> None:
+    ole = guest("ole")
     page = ole.page
     expect(page.locator(".part-row").first).to_be_visible()
     shop.stop()

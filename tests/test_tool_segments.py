@@ -10,9 +10,9 @@ from appliance.codes import Word
 from appliance.recipe import load_recipe
 from calibration.opinions import Opinions
 from calibration.people import Role
+from tests.guest import Guest, driven, needs_chromium
 from tests.lesson_world import SECRET, SIZE, SPOT, STICKER, lesson_line, quick_people
 from tests.rig import Rig, until
-from tests.test_tool import Guest, browser, driven, needs_chromium  # noqa: F401
 
 PARTS = 48
 pytestmark = pytest.mark.timeout(300)
@@ -43,7 +43,7 @@ def drag(page: Page, place: tuple[slice, slice]) -> None:
 @pytest.mark.browser
 def test_a_painted_region_decides_the_next_verdicts_and_an_ignored_one_is_not_seen(
     line: tuple[Rig, str],
-    browser: Browser,  # noqa: F811
+    browser: Browser,
 ) -> None:
     rig, url = line
     people = quick_people(rig.config)

@@ -12,9 +12,9 @@ from appliance.recipe import load_recipe
 from calibration.opinions import Opinions
 from calibration.people import Role
 from calibration.workers import LEAST_CORES
+from tests.guest import Guest, driven, needs_chromium
 from tests.lesson_world import SECRET, lesson_line, quick_people
 from tests.rig import Rig, until
-from tests.test_tool import Guest, browser, driven, needs_chromium  # noqa: F401
 
 PARTS, JUDGED = 80, 68
 pytestmark = pytest.mark.timeout(300)
@@ -34,7 +34,7 @@ def line() -> Iterator[tuple[Rig, str]]:
 @pytest.mark.browser
 def test_a_network_taught_beside_the_line_decides_the_next_verdicts(
     line: tuple[Rig, str],
-    browser: Browser,  # noqa: F811
+    browser: Browser,
 ) -> None:
     rig, url = line
     people = quick_people(rig.config)
