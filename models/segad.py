@@ -105,9 +105,10 @@ def suggest(
     """Which score should decide, and its limits, from labelled images that no score was fitted on.
 
     scores: name → (N,) raw margins, forest margins out of fold; labels: (N,). The choice is that
-    of `gate.choose` with `usual` and `folds`; `force` overrules it, which is recorded. Without bad
-    images the map maximum decides, T1 is the good images' upper order statistic and T2 their
-    maximum.
+    of `gate.choose` with `usual` and `folds`; `force` overrules it, which is recorded. Only the
+    AUROC and its interval compare within folds; `ap`, `f1max`, `fpr95`, the limits and their
+    `escapes`, `overkill` and `uncertain` take the margins of all folds together. Without bad images
+    the map maximum decides, T1 is the good images' upper order statistic and T2 their maximum.
     """
     good = labels == 0
     evidence = {"images_good": float(good.sum()), "images_bad": float((~good).sum())}

@@ -4,6 +4,7 @@ The protocol of SegAD's paper on bundles that were trained with several seeds: t
 images, those of forest and limits, and the held-out ones are never shared; the n labelled bad
 images are drawn from those of the limits; every figure is of held-out images. One JSON line per
 seed, number of bad images and variant, written as it is found; `summary` makes the table.
+The seed is that of the training, from the bundle.
 
     .venv/bin/python -m tools.segad_study run elpv --bundle b0 --bundle b1 --out study.jsonl
     .venv/bin/python -m tools.segad_study summary study.jsonl
@@ -24,7 +25,8 @@ import numpy.typing as npt
 import typer
 
 from appliance import forest
-from appliance.bundle import load_bundle
+from appliance.bundle import Bundle, load_bundle
+from appliance.errors import ConfigError
 from appliance.recipe import Decides
 from appliance.segments import SegmentIndex, column_names
 from models import gate, regions, segad
@@ -55,9 +57,8 @@ class Scored:
     """As `gate.usual_score` says of the bundle."""
 
 
-def scored_by(bundle_dir: Path, data: Dataset) -> Scored:
+def scored_by(bundle: Bundle, data: Dataset) -> Scored:
     """Maps and logits of a bundle, through the deployed path, of what its network has not seen."""
-    bundle = load_bundle(bundle_dir)
     data = unknown_to(bundle, data)
     scorer, preprocess = scorer_of(bundle), Preprocessor(bundle.manifest.input)
     known = (*data.limits_good, *data.limits_bad)
@@ -72,6 +73,16 @@ def scored_by(bundle_dir: Path, data: Dataset) -> Scored:
         regions.look_of(preprocess(data.pixels([s]))[0] for s in data.limits_good),
         gate.usual_score(bundle.manifest.provenance),
     )
+
+
+def seed_of(bundle: Bundle) -> int:
+    """Of the split that its network was trained on. Raises ConfigError where none is said."""
+    said = bundle.manifest.provenance.get("plan_seed", "")
+    try:
+        return int(said)
+    except ValueError as err:
+        where = bundle.path("manifest.json")
+        raise ConfigError(where, "a plan_seed in provenance", said or "none") from err
 
 
 def study(
@@ -198,14 +209,15 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 def run(
     data: Annotated[str, typer.Argument(help="Folder of labelled images, or the word elpv.")],
-    bundle: Annotated[list[Path], typer.Option(help="Bundle of seed 0, 1, 2 …, in this order.")],
+    bundle: Annotated[list[Path], typer.Option(help="One per seed, any seeds in any order.")],
     out: Annotated[Path, typer.Option(help="JSON lines, appended to.")],
     bad: Annotated[str, typer.Option(help="Numbers of labelled bad images.")] = "1,10,50,150",
     drawn: Annotated[Path | None, typer.Option(help="A painted segment map.")] = None,
 ) -> None:
     """Every bundle on the images of its seed."""
-    for seed, folder in enumerate(bundle):
-        scored = scored_by(folder, open_dataset(data, seed))
+    for each in [load_bundle(folder) for folder in bundle]:
+        seed = seed_of(each)
+        scored = scored_by(each, open_dataset(data, seed))
         painted = None
         if drawn is not None:
             painted = regions.read_segments(drawn, (scored.maps.shape[2], scored.maps.shape[3]))[0]
@@ -223,7 +235,7 @@ def keep(rows: Iterator[dict[str, Any]], out: Path) -> None:
 
 @app.command()
 def summary(where: Annotated[Path, typer.Argument(help="JSON lines of `run`.")]) -> None:
-    """AUROC and FPR at 95 % recall, mean ± deviation over the seeds, as Markdown."""
+    """AUROC and FPR at 95 % recall, mean ± sample deviation over the seeds, as Markdown."""
     rows = [json.loads(line) for line in where.read_text().splitlines()]
     table: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -251,7 +263,8 @@ def _cell(found: Sequence[tuple[float, float]]) -> str:
     if not found:
         return ""
     aurocs, fprs = np.array(found).T * 100
-    return f"{aurocs.mean():.1f} ± {aurocs.std():.1f} ({fprs.mean():.0f})"
+    spread = f" ± {aurocs.std(ddof=1):.1f}" if len(aurocs) > 1 else ""
+    return f"{aurocs.mean():.1f}{spread} ({fprs.mean():.0f})"
 
 
 if __name__ == "__main__":
