@@ -219,4 +219,5 @@ class Box:
         lost = ", ".join(filter(None, (self.heat_lost, "GPU" if self._blind_workers else "")))
         heat = (f"throttled: {hot}" if hot else "", f"heat cannot be read: {lost}" if lost else "")
         spent = (f"{process}: restarted too often" for process in self.spent_budgets)
-        return (*self._alarms.notes, *spent, *self.warnings, *filter(None, heat))
+        slow = ("the disk is slow: rows wait",) if self._rows.archive.is_slow else ()
+        return (*self._alarms.notes, *spent, *slow, *self.warnings, *filter(None, heat))

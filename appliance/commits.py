@@ -25,14 +25,19 @@ class Batch(NamedTuple):
     def __bool__(self) -> bool:
         return bool(self.rows or self.late or self.images)
 
+    def put(self, verdict: Verdict) -> None:
+        """The first one stays, unless it was rebuilt from the journal and this one has details."""
+        held = self.rows.get(verdict.part_id)
+        if held is None or (held.is_rebuilt and not verdict.is_rebuilt):
+            self.rows[verdict.part_id] = verdict
+
 
 class Commits:
-    """The store of one loop. After a write that failed it is opened anew, and proves itself."""
+    """The store of one loop. After a write that failed it is opened anew."""
 
     def __init__(self, where: Where, is_forwarding: bool, clock: Callable[[], int]) -> None:
         self._where, self._is_forwarding, self._clock = where, is_forwarding, clock
         self._store: Store | None = None
-        self._must_prove = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commits")
         self._running: Future[Added] | None = None
         self._began_ns = 0
@@ -54,10 +59,13 @@ class Commits:
         """`end` will not wait."""
         return self._running is not None and self._running.done()
 
-    def begin(self, batch: Batch) -> None:
-        """Write it; the caller leaves it alone until `end` has told what came of it."""
+    def begin(self, batch: Batch, must_prove: bool) -> None:
+        """Write it; the caller leaves it alone until `end` has told what came of it.
+
+        must_prove: an empty batch, too, shall find out whether the disk takes a write.
+        """
         self._began_ns = self._clock()
-        self._running = self._thread.submit(self._write, batch)
+        self._running = self._thread.submit(self._write, batch, must_prove)
 
     def end(self, patience_s: float | None) -> Added | None:
         """What came of it; None = it still runs, after so long a wait (None: as long as it takes).
@@ -82,21 +90,18 @@ class Commits:
         if self._store is not None:
             self._store.close()
 
-    def _write(self, batch: Batch) -> Added:
+    def _write(self, batch: Batch, must_prove: bool) -> Added:
         try:
             if self._store is None:
                 self._store = Store(self._where, is_forwarding=self._is_forwarding)
-            if self._must_prove:
+            if must_prove:
                 self._store.prove()
-            added = self._store.add(
+            return self._store.add(
                 tuple(batch.rows.values()), tuple(batch.late.values()), batch.images
             )
         except (DeviceError, ArtefactError):
-            self._must_prove = True
             # A connection that was opened on a read-only disk stays read-only: begin afresh.
             if self._store is not None:
                 self._store.close()
                 self._store = None
             raise
-        self._must_prove = False
-        return added

@@ -75,7 +75,7 @@ class _Decide:
         self._sending: set[asyncio.Future[None]] = set()
         self._throttle = Throttle(config.root_dir / config.sysfs)
         self._shortage = Shortage(config.root_dir / config.procfs)
-        self._companions = Companions(config.companions)
+        self._companions = Companions(config.companions, service.clock())
         self._is_looking = False
 
     async def serve(self) -> None:
@@ -236,7 +236,7 @@ class _Decide:
         if isinstance(message, Health):
             now_ns = self._service.clock()
             if not self._config.is_elsewhere(message.process):
-                self._shortage.heard(message)
+                self._shortage.heard(message, now_ns)
             if not self._companions.heard(message, now_ns):
                 self._line.heard(message, now_ns)
 
@@ -313,7 +313,7 @@ class _Decide:
             self._service.turn()
 
     def _look_around(self, now_ns: int) -> None:
-        self._shortage.look()
+        self._shortage.look(now_ns)
         warnings = (*self._shortage.notes, *self._companions.notes(now_ns))
         for note in warnings:
             if note not in self._line.box.warnings:
@@ -378,7 +378,7 @@ class _Decide:
             },
             note=notes[0] if notes else "",
         )
-        self._shortage.heard(own)
+        self._shortage.heard(own, self._service.clock())
         health.send(own)
         shown = (line.conditions.state, line.conditions.offline, line.handshake.fault)
         if shown != self._shown:

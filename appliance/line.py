@@ -541,7 +541,9 @@ class Line:
         ]
         if all(label in alive for label in self._workers):
             alive.append(INFER)
-        self.ledger.check(now_ns, self.book.deadlines_ns, is_recording, alive)
+        # Rows that wait for a slow disk are late, not missing: their Warning is another one.
+        is_prompt = is_recording and not self._rows.archive.is_slow
+        self.ledger.check(now_ns, self.book.deadlines_ns, is_prompt, alive)
         if is_recording:
             self._rows.send_again(now_ns)
         self._keep_counters()

@@ -37,6 +37,7 @@ _USUAL_S = 0.1
 """A commit that takes longer goes on beside the loop."""
 SLOW_MS = 1_000.0
 """From here on the disk is called slow."""
+_SLOW_SHOWN_NS = 10_000_000_000
 _HANG_MS = 60_000.0
 """A commit that takes longer than any disk: the loop completes no more turns, its watchdog acts."""
 _START_S = 20.0
@@ -89,6 +90,7 @@ def main(service: Service, config: Config, name: str) -> None:
                 service.turn()
         for receiver, message in inbox.poll(0):
             (recorder.take if receiver is verdicts else deck.heard)(message)
+        service.extend(_START_S)
         deck.close()
         stored.send(recorder.stored(recorder.close()))
     if forwarder is not None:
@@ -129,6 +131,7 @@ class Recorder:
         self._writing = Batch({}, {}, {})
         """What a commit that runs has in hand."""
         self._first_ns = 0
+        self._slow_until_ns = 0
         self._retry_ns = 0
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._failure = ""
@@ -153,8 +156,8 @@ class Recorder:
 
     @property
     def is_slow(self) -> bool:
-        """The last commit took its time, or the one that runs does."""
-        return max(self._commits.took_ms, self._commits.running_ms) > SLOW_MS
+        """The commit that runs takes its time, or the last one did a moment ago."""
+        return self._commits.running_ms > SLOW_MS or self._clock() < self._slow_until_ns
 
     @property
     def is_hanging(self) -> bool:
@@ -181,15 +184,15 @@ class Recorder:
             if len(self._seen) > _REMEMBER:
                 self._seen.popitem(last=False)
             self._archive.offer(message)
-        held = self._held.rows.get(part_id)
+        held = self._held.rows.get(part_id) or self._writing.rows.get(part_id)
         if held is None and self._rows_held >= HOLD_ROWS:
             self._counters["refused"] += 1
             return
         if held is not None:
             self._counters["contradictions"] += held.word is not message.word
-        self._hold()
-        if held is None or (held.is_rebuilt and not message.is_rebuilt):
-            self._held.rows[part_id] = message
+        if held is None or held.is_rebuilt:
+            self._hold()
+            self._held.put(message)
 
     def collect(self) -> None:
         """Learn which pictures the archive has written or removed."""
@@ -231,7 +234,7 @@ class Recorder:
         """
         if not self._commits.is_running:
             self._writing, self._held = self._held, Batch({}, {}, {})
-            self._commits.begin(self._writing)
+            self._commits.begin(self._writing, must_prove=not self.is_writable)
         try:
             added = self._commits.end(patience_s)
         except (DeviceError, ArtefactError) as err:
@@ -241,7 +244,11 @@ class Recorder:
         return self._written(added) if added is not None else ()
 
     def _written(self, added: Added) -> tuple[int, ...]:
-        rows, self._writing = self._writing.rows, Batch({}, {}, {})
+        rows = self._writing.rows
+        # Not the first one, without rows, which may make or migrate the database.
+        if self._writing and self._commits.took_ms > SLOW_MS:
+            self._slow_until_ns = self._clock() + _SLOW_SHOWN_NS
+        self._writing = Batch({}, {}, {})
         if not self.is_writable:
             self._log.info("the store can be written again", held=len(rows))
             self._failure = ""
@@ -255,10 +262,8 @@ class Recorder:
     def _take_back(self) -> None:
         """What was not written is held again, before what came meanwhile."""
         newer, self._held, self._writing = self._held, self._writing, Batch({}, {}, {})
-        for part_id, verdict in newer.rows.items():
-            held = self._held.rows.get(part_id)
-            if held is None or (held.is_rebuilt and not verdict.is_rebuilt):
-                self._held.rows[part_id] = verdict
+        for verdict in newer.rows.values():
+            self._held.put(verdict)
         self._held.late.update(newer.late)
         self._held.images.update(newer.images)
 

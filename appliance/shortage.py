@@ -16,17 +16,20 @@ _MEMORY_LEAST, _MEMORY_ENOUGH = 0.05, 0.07
 """Of all memory: a warning begins below the first and ends above the second."""
 _FILES_MOST = 0.8
 """Of the limit of a process."""
+_FRESH_NS = 3_000_000_000
+"""What a process said longer ago holds no more: it ended, or is stopped."""
 _PAGE = resource.getpagesize()
 
 
 def own_use() -> dict[str, float]:
     """For a process's health: resident memory in MB, open files and how many there may be."""
-    resident = int(Path("/proc/self/statm").read_bytes().split()[1])
-    return {
-        "memory_mb": resident * _PAGE / 1e6,
-        "open_files": float(len(os.listdir("/proc/self/fd"))),  # noqa: PTH208 - ten times a second
-        "open_files_limit": float(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-    }
+    limit = float(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    try:
+        resident = int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+        files = float(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - ten times a second
+    except OSError:  # not one more file may be opened: just what has to be said
+        resident, files = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, limit
+    return {"memory_mb": resident / 1e6, "open_files": files, "open_files_limit": limit}
 
 
 def give_back() -> None:
@@ -45,20 +48,21 @@ class Shortage:
 
     def __init__(self, procfs: Path = Path("/proc")) -> None:
         self._meminfo = procfs / "meminfo"
-        self._uses: dict[str, Mapping[str, float]] = {}
+        self._uses: dict[str, tuple[int, Mapping[str, float]]] = {}
         self._total_mb = 0.0
         self._is_memory_short = False
 
-    def heard(self, health: Health) -> None:
+    def heard(self, health: Health, now_ns: int) -> None:
         """A process says what it uses."""
         if "memory_mb" in health.gauges:
-            self._uses[health.process] = health.gauges
+            self._uses[health.process] = now_ns, health.gauges
 
-    def look(self) -> None:
+    def look(self, now_ns: int) -> None:
         """Once a second or so."""
+        self._uses = {
+            process: use for process, use in self._uses.items() if now_ns - use[0] < _FRESH_NS
+        }
         total_kb, available_kb = _memory(self._meminfo)
-        if not total_kb:
-            return
         self._total_mb = total_kb / 1e3
         limit = _MEMORY_ENOUGH if self._is_memory_short else _MEMORY_LEAST
         self._is_memory_short = available_kb < limit * total_kb
@@ -68,12 +72,12 @@ class Shortage:
         """A sentence for each shortage; the same one as long as it holds."""
         files = (
             f"{process}: more than {_FILES_MOST:.0%} of the files that it may open are open"
-            for process, use in self._uses.items()
+            for process, (_, use) in self._uses.items()
             if use["open_files"] > _FILES_MOST * use["open_files_limit"]
         )
         if not self._is_memory_short:
             return tuple(files)
-        most = max(self._uses, key=lambda name: self._uses[name]["memory_mb"], default="")
+        most = max(self._uses, key=lambda name: self._uses[name][1]["memory_mb"], default="")
         who = f"; of the line {most} uses most" if most else ""
         left = f"less than {_MEMORY_LEAST:.0%} of {self._total_mb:.0f} MB are left"
         return (f"memory runs short: {left}{who}", *files)

@@ -23,7 +23,8 @@ class NvidiaThrottle:
         self._cards: list[ctypes.c_void_p] = []
         self._nvml: Any = None
         self.lost = ""
-        """Which cards the last look could not ask; "" = all of them answered."""
+        """Which cards the last look could not ask any more; "" = none."""
+        self._answered: set[int] = set()
         try:
             nvml = ctypes.CDLL(library)
         except OSError:
@@ -49,8 +50,10 @@ class NvidiaThrottle:
         for number, card in enumerate(self._cards):
             reasons = ctypes.c_ulonglong()
             if self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card, ctypes.byref(reasons)):
-                lost.append(f"GPU {number}")
+                if number in self._answered:
+                    lost.append(f"GPU {number}")
                 continue
+            self._answered.add(number)
             said = ", ".join(word for bit, word in _REASONS.items() if reasons.value & bit)
             if said:
                 hot.append(f"GPU {number}: {said}")

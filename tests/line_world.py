@@ -181,6 +181,7 @@ class World:
         self.loads: list[tuple[int, CommandError]] = []
         self.recipes = {1: loaded("cell"), 2: loaded("other")}
         self.store_delay_ms = 30.0
+        self.is_disk_slow = False
         self.read_ms = 20.0
         """Reading a recipe and hashing its bundle."""
         self.is_storing = True
@@ -449,7 +450,7 @@ class World:
         if self.record.is_alive and self.record.pid == pid:
             known = self.rows.setdefault(message.part_id, message)
             assert known == message, "two rows for one part"
-            self.line.stored(Stored(part_ids=(message.part_id,)))
+            self.line.stored(Stored(part_ids=(message.part_id,), is_slow=self.is_disk_slow))
 
     # ---- set-ups and health
 

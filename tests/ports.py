@@ -1,4 +1,4 @@
-"""A TCP port of 127.0.0.1 for a process that a test is about to start."""
+"""A TCP port of this machine for a process that a test is about to start."""
 
 import itertools
 import os
@@ -14,13 +14,13 @@ _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) %
 _next = itertools.count(random.randrange(_EACH))
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     """Nobody listens on it, and no other test of this run gets it."""
     for number in _next:
         port = _FIRST + _worker * _EACH + number % _EACH
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((host, port))
             except OSError:
                 continue
             return port

@@ -313,10 +313,10 @@ def test_a_folder_with_something_else_in_it_is_a_state_until_it_is_mended(desk, 
 def test_health_comes_ten_times_a_second(desk):
     line = desk().listen_as_infer()
     line.serving()
-    count = len(line.heard)
+    count, begun = len(line.heard), time.monotonic()
     time.sleep(1.0)
     line.serving()
-    assert 5 <= len(line.heard) - count <= 12
+    assert 5 <= len(line.heard) - count <= 10 * (time.monotonic() - begun) + 2
 
 
 @pytest.mark.parametrize(

@@ -141,14 +141,14 @@ def test_a_ring_that_is_gone_is_not_scored(line):
     expect_failure(line.answer(), part, Reason.FRAME_OVERWRITTEN, "frame-top.0.ring")
 
 
-@pytest.mark.parametrize("rig", [{"kind": "null", "null_delay_ms": 150}], indirect=True)
+@pytest.mark.parametrize("rig", [{"kind": "null", "null_delay_ms": 1500}], indirect=True)
 def test_a_frame_that_is_overwritten_while_the_engine_works_is_not_scored(rig):
     recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
     rig.start()
     rig.use(recipe)
     part = rig.show(np.full((64, 96), 50, np.uint8), recipe[1])
     calls = rig.health.gauges["engine_calls"]
-    time.sleep(0.05)  # the engine sleeps for 150 ms
+    time.sleep(0.5)  # the engine sleeps for 1.5 s
     for _ in range(SLOTS):
         rig.rings["top"].put(np.full((64, 96), 90, np.uint8))
     expect_failure(rig.answer(), part, Reason.FRAME_OVERWRITTEN, "was overwritten")

@@ -15,7 +15,7 @@ from appliance.codes import (
     Word,
 )
 from appliance.config import Record
-from appliance.messages import Health
+from appliance.messages import Health, Stored
 from tests.line_steps import breach, ends
 from tests.line_world import Plan, World
 
@@ -186,6 +186,27 @@ def test_rows_without_a_recorder_are_pending_and_no_fault(world: World) -> None:
     assert set(world.rows) == {1}
     assert world.unaccounted == 0
     assert not world.has(Status1.WARNING)
+
+
+def test_rows_that_wait_for_a_slow_disk_are_a_warning_and_no_fault(world: World) -> None:
+    world.store_delay_ms = 8_000.0
+    world.until_ready().part()
+    world.read()
+    world.is_disk_slow = True
+    for _ in range(20):  # the recorder says so all the time, also without a row
+        world.line.stored(Stored(part_ids=(), is_slow=True))
+        world.idle(500)
+    assert world.unaccounted == 0
+    assert world.bank.number("FaultCode") == FaultCode.NONE
+    assert world.has(Status1.WARNING)
+    assert world.is_ready
+    assert "the disk is slow: rows wait" in world.line.box.notes
+    world.is_disk_slow = False
+    world.line.stored(Stored(part_ids=()))
+    world.idle(1000)
+    assert set(world.rows) == {1}
+    assert not world.has(Status1.WARNING)
+    assert world.line.box.notes == ()
 
 
 def test_a_site_that_must_keep_everything_makes_no_part_while_it_cannot() -> None:

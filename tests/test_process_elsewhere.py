@@ -1,7 +1,6 @@
 """infer on another box: pixels and maps travel over CURVE, and the line lacks nothing for it."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from appliance.codes import Word
 from appliance.messages import Scored
 from appliance.recording import Recording
 from appliance.wire import curve_keys, decode
+from tests.ports import free_port
 from tests.recorded_world import check_replay
 from tests.rig import PICTURES, Rig, number_of, until
 from tools.plc_program import Ring
@@ -25,9 +25,7 @@ PARTS = 24
 
 
 def address(host: str) -> str:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return f"tcp://{host}:{probe.getsockname()[1]}"
+    return f"tcp://{host}:{free_port(host)}"
 
 
 @contextmanager

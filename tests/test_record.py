@@ -185,6 +185,8 @@ def test_a_commit_that_takes_long_holds_up_nobody(
     assert health.is_serving
     assert "the disk is slow" in health.note
     assert health.counters["rows_held"] == 4
+    recorder.take(verdict(1))  # sent again: it is being written
+    assert recorder.health(0).counters["rows_held"] == 4
     clock.now_ns += 60_000_000_000
     assert recorder.is_hanging
     other.execute("ROLLBACK")
@@ -193,7 +195,9 @@ def test_a_commit_that_takes_long_holds_up_nobody(
     assert recorder.commit(0.01) == (1, 2)
     assert not recorder.is_hanging
     assert recorder.commit() == (2, 3)
-    assert not recorder.is_slow
+    assert recorder.is_slow
+    clock.now_ns += 10_000_000_000
+    assert not recorder.is_slow  # without another part, too
     recorder.close()
     store = Store(config.data_dir / "parts.db", is_reader=True)
     row = store.part(2)

@@ -1,12 +1,14 @@
 """Memory and open files: what a process says of itself, and when a person is warned."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from appliance.companions import Companions
 from appliance.messages import Health
-from appliance.shortage import Shortage, give_back, own_use
+from appliance.shortage import Shortage
 
 _S = 1_000_000_000
 
@@ -21,41 +23,49 @@ def left(folder: Path, percent: float) -> None:
     (folder / "meminfo").write_text(text)
 
 
-def test_a_process_says_what_it_uses(tmp_path: Path) -> None:
-    before = own_use()
-    assert 5 < before["memory_mb"] < 100_000
-    assert 3 <= before["open_files"] <= before["open_files_limit"]
-    with (tmp_path / "a").open("w"), (tmp_path / "b").open("w"):
-        assert own_use()["open_files"] == before["open_files"] + 2
+def alone(code: str) -> None:
+    """In a process of its own: nothing else opens files or frees memory meanwhile."""
+    imports = "import os, resource\nfrom appliance.shortage import give_back, own_use\n"
+    subprocess.run([sys.executable, "-c", imports + code], check=True)
+
+
+def test_a_process_says_what_it_uses() -> None:
+    alone(
+        "before = own_use()\n"
+        "assert 5 < before['memory_mb'] < 100_000, before\n"
+        "assert 3 <= before['open_files'] <= before['open_files_limit'], before\n"
+        "held = os.pipe()\n"
+        "assert own_use()['open_files'] == before['open_files'] + 2\n"
+    )
 
 
 def test_memory_that_is_free_between_pieces_in_use_goes_back() -> None:
-    held = [b"x" * (20_000 + n % 2) for n in range(5_000)]  # 100 MB of the heap
-    full = own_use()["memory_mb"]
-    del held[::2]
-    scattered = own_use()["memory_mb"]
-    give_back()
-    assert own_use()["memory_mb"] < full - 30
-    assert own_use()["memory_mb"] < scattered - 30
-    assert len(held) == 2_500
+    alone(
+        "held = [b'x' * (20_000 + n % 2) for n in range(5_000)]  # 100 MB of the heap\n"
+        "del held[::2]\n"
+        "scattered = own_use()['memory_mb']\n"
+        "give_back()\n"
+        "assert own_use()['memory_mb'] < scattered - 30\n"
+        "assert len(held) == 2_500\n"
+    )
 
 
 def test_a_warning_begins_below_5_percent_and_ends_above_7(tmp_path: Path) -> None:
     shortage = Shortage(tmp_path)
     for percent, is_short in ((50, False), (5.1, False), (4.9, True), (6.9, True), (7.1, False)):
         left(tmp_path, percent)
-        shortage.look()
+        shortage.look(0)
         assert bool(shortage.notes) == is_short, percent
 
 
 def test_the_note_names_who_uses_most(tmp_path: Path) -> None:
     shortage = Shortage(tmp_path)
     left(tmp_path, 2)
-    shortage.look()
+    shortage.look(0)
     assert shortage.notes == ("memory runs short: less than 5% of 4000 MB are left",)
     for process, memory_mb in (("decide", 90.0), ("infer:0", 3000.0), ("record", 80.0)):
-        shortage.heard(health(process, memory_mb))
-    shortage.heard(Health(process="hmi", pid=1, is_serving=True))  # an older one says nothing
+        shortage.heard(health(process, memory_mb), 0)
+    shortage.heard(Health(process="hmi", pid=1, is_serving=True), 0)  # an older one says nothing
     assert shortage.notes == (
         "memory runs short: less than 5% of 4000 MB are left; of the line infer:0 uses most",
     )
@@ -63,10 +73,10 @@ def test_the_note_names_who_uses_most(tmp_path: Path) -> None:
 
 def test_a_process_with_too_many_open_files_is_named(tmp_path: Path) -> None:
     shortage = Shortage(tmp_path)
-    shortage.heard(health("record", files=801))
-    shortage.heard(health("decide", files=799))
+    shortage.heard(health("record", files=801), 0)
+    shortage.heard(health("decide", files=799), 0)
     assert shortage.notes == ("record: more than 80% of the files that it may open are open",)
-    shortage.heard(health("record"))
+    shortage.heard(health("record"), 0)
     assert shortage.notes == ()
 
 
@@ -74,16 +84,48 @@ def test_a_process_with_too_many_open_files_is_named(tmp_path: Path) -> None:
 def test_a_kernel_that_does_not_say_warns_of_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "meminfo").write_text(text)
     shortage = Shortage(tmp_path)
-    shortage.look()
+    shortage.look(0)
     assert shortage.notes == ()
 
 
-def test_a_companion_is_missed_once_it_was_heard() -> None:
-    companions = Companions(("hmi", "bus"))
+def test_what_a_process_said_before_it_ended_holds_no_more(tmp_path: Path) -> None:
+    shortage = Shortage(tmp_path)
+    shortage.heard(health("record", files=900), 100 * _S)
+    shortage.look(102 * _S)
+    assert shortage.notes != ()
+    shortage.look(104 * _S)
+    assert shortage.notes == ()
+
+
+def test_a_shortage_that_cannot_be_read_any_more_is_over(tmp_path: Path) -> None:
+    shortage = Shortage(tmp_path)
+    left(tmp_path, 2)
+    shortage.look(0)
+    assert shortage.notes != ()
+    (tmp_path / "meminfo").unlink()
+    shortage.look(0)
+    assert shortage.notes == ()
+
+
+def test_a_process_that_may_open_no_more_files_still_says_so() -> None:
+    alone(
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\n"
+        "try:\n"
+        "    while True: os.dup(0)\n"
+        "except OSError:\n"
+        "    use = own_use()\n"
+        "assert use['open_files'] == use['open_files_limit'] == 20, use\n"
+        "assert 5 < use['memory_mb'] < 100_000, use\n"
+    )
+
+
+def test_a_companion_is_missed_when_it_is_silent_or_never_comes_up() -> None:
+    companions = Companions(("hmi", "bus"), 0)
     assert not companions.heard(health("record"), 0)
-    assert companions.notes(100 * _S) == ()
-    assert companions.heard(health("hmi"), 100 * _S)
-    assert companions.notes(103 * _S) == ()
-    assert companions.notes(104 * _S) == ("hmi: no sign of life for more than 3 s",)
-    companions.heard(health("hmi"), 105 * _S)
-    assert companions.notes(106 * _S) == ()
+    assert companions.notes(29 * _S) == ()
+    assert companions.heard(health("hmi"), 29 * _S)
+    assert companions.notes(31 * _S) == ("bus: no sign of life",)
+    companions.heard(health("bus"), 32 * _S)
+    assert companions.notes(33 * _S) == ("hmi: no sign of life",)
+    companions.heard(health("hmi"), 34 * _S)
+    assert companions.notes(35 * _S) == ()

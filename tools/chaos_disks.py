@@ -4,15 +4,18 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from appliance.codes import Status1, Status2
+from appliance.codes import FaultCode, Status1, Status2
 from tools.bench_row import NotMeasuredError
 from tools.chaos_clock import SteppingClock
 from tools.chaos_line import Scene, Sight
 from tools.chaos_plays import NotHereError
+
+_SLOW_S = 15
 
 
 @contextmanager
@@ -109,9 +112,12 @@ def can_trace() -> None:
     """Raises NotHereError."""
     if not shutil.which("strace"):
         raise NotHereError("needs strace, to slow a process's disk down")
-    probe = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "true"]
-    done = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if done.returncode:
+    # A process that is no child of strace, as record is none: some kernels allow children alone.
+    with subprocess.Popen(["sleep", "60"]) as traced:
+        probe = ["timeout", "2", "strace", "-qq", "-o", "/dev/null", "-p", str(traced.pid)]
+        done = subprocess.run(probe, capture_output=True, text=True, check=False)
+        traced.kill()
+    if done.stderr:
         raise NotHereError(f"may not trace: {done.stderr.strip()}")
 
 
@@ -129,7 +135,9 @@ def disk_slow(scene: Scene) -> None:
     scene.inject(lambda: tracers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL)))
     try:
         scene.await_sight("Warning", lambda sight: Status1.WARNING in sight.status1)
-        scene.await_accepted(40)
+        for _ in range(_SLOW_S):  # several commits, each longer than a row may wait elsewhere
+            time.sleep(1.0)
+            scene.await_accepted()
         if scene.line.pids().get("record") != pid:
             raise NotMeasuredError(f"record was killed for its disk: {scene.line.log_end()}")
     finally:
@@ -137,6 +145,9 @@ def disk_slow(scene: Scene) -> None:
             tracer.terminate()
             tracer.wait()
     scene.await_("rows", lambda: scene.ear.figure("rows_pending") == 0)
+    faults = {sight.fault for sight in list(scene.plc.sights)} - {FaultCode.NONE}
+    if faults:
+        raise NotMeasuredError(f"a slow disk is no fault, got {faults}")
 
 
 def archive_is_lossy(sight: Sight) -> bool:
