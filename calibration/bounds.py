@@ -5,6 +5,7 @@ shares between 0 and 1. All bounds are Clopper–Pearson (Biometrika 26, 1934): 
 true share and every sample size, at the price of being a little wide.
 """
 
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -107,8 +108,16 @@ def advice(total: int, missed: int, rate: float, confidence: float, what: str = 
 
 
 def percent(value: float) -> str:
-    """0.0123 → "1.23 %": three significant digits, never rounded to 0 or to 100."""
-    return f"{100 * value:.3g} %"
+    """0.0123 → "1.23 %", 0.99951 → "99.951 %": three digits of the share, or near 1 of what is left
+    of it, so that it is never rounded to 0 or to 100."""
+    if 0.999 < value < 1:
+        return f"{100 - _three(100 * (1 - value)):f} %"
+    return f"{_three(100 * value):f} %"
+
+
+def figure(value: float) -> str:
+    """1428.57 → "1 430": three significant digits, and never a power of ten."""
+    return f"{_three(value):,f}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def escape_ppm(defect_rate: float, escape_rate: float) -> float:
@@ -119,6 +128,10 @@ def escape_ppm(defect_rate: float, escape_rate: float) -> float:
     escaped = defect_rate * escape_rate
     delivered = 1 - defect_rate * (1 - escape_rate)
     return 1e6 * escaped / delivered if delivered else 1e6
+
+
+def _three(value: float) -> Decimal:
+    return Decimal(f"{value:.3g}")
 
 
 def _check(count: int, total: int, confidence: float) -> None:

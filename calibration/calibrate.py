@@ -21,7 +21,7 @@ from appliance.config import load_config
 from appliance.errors import ConfigError
 from appliance.recipe import Decides, Limits, Recipe
 from appliance.service import start_logging
-from calibration.bounds import Share, percent
+from calibration.bounds import Share, figure, percent
 from calibration.evidence import Evidence, gather
 from calibration.limits import Outcome, Target, outcome, propose, separate, summary, told
 from calibration.publish import newest, publish
@@ -252,7 +252,7 @@ def _print_outcome(name: str, seen: dict[str, Any]) -> None:
     sys.stdout.write(f"{name:10} review load: {_pair(load, percent)}\n")
     sys.stdout.write(
         f"{name:10} escapes per million delivered at {percent(ppm['defect_rate'])} defects: "
-        f"{_pair(ppm, lambda value: f'{value:.3g}')}\n"
+        f"{_pair(ppm, figure)}\n"
     )
 
 

@@ -54,7 +54,7 @@ class Known(NamedTuple):
     expected: Word
     note: str
     use_by_utc_ns: int
-    """0 = for ever."""
+    """0 = for ever, as older lists have it."""
     by: str
 
 
@@ -105,7 +105,7 @@ class Challenges:
         return tuple(p for p in self.parts() if not p.use_by_utc_ns or p.use_by_utc_ns > now_ns)
 
     def add(self, name: str, expected: Word, days: int, note: str, by: User) -> None:
-        """Another part, to be used for so many days (0 = for ever). Raises ConfigError."""
+        """Another part, to be used for so many days. Raises ConfigError."""
         _may(by)
         name = name.strip()
         if not name or len(name) > 64 or not name.isprintable():
@@ -114,10 +114,10 @@ class Challenges:
             raise ConfigError("challenge part", "OK, NG or UNCERTAIN", expected.name)
         if any(part.name == name for part in self.parts()):
             raise ConfigError("challenge part", "a new name", f"{name!r}, which is there already")
-        if not 0 <= days <= 3660:
-            raise ConfigError("challenge part", "0 to 3660 days", str(days))
+        if not 1 <= days <= 3660:
+            raise ConfigError("challenge part", "1 to 3660 days", str(days))
         self._journal(by, "challenge.part_added", name, new={"expected": expected.name})
-        until_ns = self._clock() + days * 86_400_000_000_000 if days else 0
+        until_ns = self._clock() + days * 86_400_000_000_000
         with self._people.transaction() as connection:
             connection.execute(
                 sa.insert(_parts).values(

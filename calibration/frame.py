@@ -255,6 +255,13 @@ def field(name: str, value: str = "") -> ui.input:
     return made.style(f"min-width: max(160px, {6.5 * len(name) + 26:.0f}px)")  # all of it is read
 
 
+def whole(value: float | None, name: str) -> int:
+    """What a field of whole numbers holds. Raises ConfigError: 0.5 cut to 0 is another order."""
+    if value is None or not float(value).is_integer():
+        raise ConfigError(name, "a whole number", "nothing" if value is None else f"{value}")
+    return int(value)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]], classes: str = "") -> None:
     """Plain rows of text."""
     with ui.element("table").classes(f"rows {classes}".strip()):

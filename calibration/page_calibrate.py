@@ -287,7 +287,7 @@ class _Calibrate:
 
 def _number(name: str, value: float, most: float | None = 100) -> ui.number:
     field = ui.number(label=name, value=value, min=0, max=most, step=0.1)
-    return field.props("dense outlined")
+    return field.props("dense outlined inputmode=decimal")  # which decimal_comma.js goes by
 
 
 def _price(field: ui.number, name: str) -> float:

@@ -13,7 +13,7 @@ from calibration import control, texts
 from calibration.challenge_rules import CHECKS, KINDS, Shown, check_count, judge
 from calibration.challenges import Known, Trial
 from calibration.desk import Desk
-from calibration.frame import Visit, button, field, table
+from calibration.frame import Visit, button, field, table, whole
 from calibration.people import Role
 from calibration.quarantine import LastGood, find_last_good, shown_of, when
 
@@ -221,16 +221,13 @@ class _Page:
             expected = ui.select(options, value=Word.NG.name).props(
                 f'dense outlined aria-label="{texts.EXPECTED}"'
             )
-            days = ui.number(label=texts.DAYS, value=365, min=0, precision=0).props(
-                "dense outlined"
-            )
+            days = ui.number(label=texts.DAYS, value=365, step=1).props("dense outlined")
             note = field(texts.NOTE)
 
             async def add() -> None:
                 user, word = self._visit.user(), Word[str(expected.value)]
-                if days.value is None:  # 0 is for ever: nobody gets that by leaving it empty
-                    raise ConfigError(texts.DAYS, "0 to 3660 days", "nothing")
-                args = name.value or "", word, int(days.value), note.value or ""
+                until = whole(days.value, texts.DAYS)
+                args = name.value or "", word, until, note.value or ""
                 await self._desk.run(lambda: self._desk.challenges.add(*args, user))
                 name.value = note.value = ""
                 await self.show()

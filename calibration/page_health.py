@@ -50,7 +50,7 @@ async def build(desk: Desk, visit: Visit) -> None:
             words = desk.words
             if words is None or not desk.is_heard:
                 ui.label(texts.SILENT).classes("note is-ng")
-            if words is not None and words.notes:
+            elif words.notes:
                 ui.label(texts.NOTES).classes("title")
                 for note in words.notes:
                     ui.label(note).classes("note is-warn")

@@ -7,7 +7,7 @@ from appliance.errors import ConfigError
 from calibration import texts
 from calibration.bounds import percent
 from calibration.desk import Desk
-from calibration.frame import Visit, button, table
+from calibration.frame import Visit, button, table, whole
 from calibration.limits import GOOD
 from calibration.people import Role
 from calibration.quarantine import name_of, when
@@ -24,13 +24,12 @@ async def build(desk: Desk, visit: Visit) -> None:
             ui.label(line).classes("note")
         if may:
             with ui.element("div").classes("bar"):
-                first = ui.number(label=texts.FIRST_PART, min=1, precision=0).props(
-                    "dense outlined"
-                )
-                last = ui.number(label=texts.LAST_PART, min=1, precision=0).props("dense outlined")
+                first = ui.number(label=texts.FIRST_PART, min=1, step=1).props("dense outlined")
+                last = ui.number(label=texts.LAST_PART, min=1, step=1).props("dense outlined")
 
                 async def make() -> None:
-                    user, ids = visit.user(), (int(first.value or 0), int(last.value or 0))
+                    user = visit.user()
+                    ids = whole(first.value, texts.FIRST_PART), whole(last.value, texts.LAST_PART)
                     study = await desk.run(lambda: _made(desk, *ids, user.name))
                     await desk.run(lambda: desk.studies.add(*ids, study, user))
                     await show()

@@ -31,7 +31,6 @@ class _Parts:
     def __init__(self, desk: Desk, visit: Visit) -> None:
         self._desk, self._visit = desk, visit
         self._word: Word | None = None
-        self._before: int | None = None
         self._rows: tuple[PartRow, ...] = ()
         self._labels: dict[int, Label] = {}
         self._chosen: PartRow | None = None
@@ -41,7 +40,7 @@ class _Parts:
                     self._search = ui.input(placeholder=texts.SEARCH).props(
                         f'dense outlined clearable debounce=300 aria-label="{texts.SEARCH}"'
                     )
-                    self._search.on_value_change(visit.tried(self._first))
+                    self._search.on_value_change(visit.tried(self.load))
                 with ui.element("div").classes("bar"):
                     self._tabs = {
                         word: button(
@@ -51,21 +50,25 @@ class _Parts:
                     }
                 self._list = ui.element("div").classes("list")
                 with ui.element("div").classes("bar"):
-                    button(texts.NEWER, visit.tried(self._first))
+                    button(texts.NEWER, visit.tried(self.load))
                     button(texts.OLDER, visit.tried(self._older))
             self._detail = ui.element("section").classes("panel parts-right")
         with self._detail:
             ui.label(texts.CHOOSE_PART).classes("note")
 
     async def load(self) -> None:
-        """The rows of this page of the list."""
+        """The newest parts."""
+        await self._turn(await self._find())
+
+    async def _find(self, before: int | None = None) -> tuple[PartRow, ...]:
         text, words = (self._search.value or "").strip(), [self._word] if self._word else []
-        before = self._before
-        self._rows = await self._desk.run(
-            lambda: self._desk.store().find(text, words, before, _ROWS)
-        )
-        ids = [row.verdict.part_id for row in self._rows]
+        return await self._desk.run(lambda: self._desk.store().find(text, words, before, _ROWS))
+
+    async def _turn(self, rows: tuple[PartRow, ...]) -> None:
+        """To this page of the list."""
+        ids = [row.verdict.part_id for row in rows]
         self._labels = await self._desk.run(lambda: self._desk.opinions.labels(ids))
+        self._rows = rows
         for word, tab in self._tabs.items():
             tab.classes(**{"add" if word is self._word else "remove": "is-on"})
         self._show_list()
@@ -96,16 +99,12 @@ class _Parts:
 
     async def _pick(self, word: Word | None) -> None:
         self._word = word
-        await self._first()
-
-    async def _first(self) -> None:
-        self._before = None
         await self.load()
 
     async def _older(self) -> None:
-        if self._rows:
-            self._before = self._rows[-1].verdict.part_id
-            await self.load()
+        """Where there is nothing older the list stays as it is."""
+        if self._rows and (rows := await self._find(self._rows[-1].verdict.part_id)):
+            await self._turn(rows)
 
     # ---- one part --------------------------------------------------------------------------
 
@@ -161,16 +160,16 @@ class _Parts:
         self._labels[part_id] = await self._desk.run(
             lambda: self._desk.opinions.label(part_id, kind, user)
         )
-        places = [other.verdict.part_id for other in self._rows]
-        after = places.index(part_id) + 1 if part_id in places else 0
-        following = self._unjudged(after)
+        following = self._unjudged(part_id)
         if not following and len(self._rows) == _ROWS:
             await self._older()
-            following = self._unjudged()
+            following = self._unjudged(part_id)
         await self._open(following[0] if following else row)
 
-    def _unjudged(self, after: int = 0) -> list[PartRow]:
-        """Of the rows from this place on."""
+    def _unjudged(self, part_id: int) -> list[PartRow]:
+        """Of the rows after this part; of all where it is not among them."""
+        ids = [row.verdict.part_id for row in self._rows]
+        after = ids.index(part_id) + 1 if part_id in ids else 0
         return [row for row in self._rows[after:] if row.verdict.part_id not in self._labels]
 
 

@@ -13,7 +13,7 @@ from appliance.jobs import JobPart, State
 from appliance.recipe import LoadedRecipe
 from calibration import texts
 from calibration.desk import Desk
-from calibration.frame import Visit, button
+from calibration.frame import Visit, button, whole
 from calibration.job_panel import JobPanel
 from calibration.lessons import Lesson, labelled, unjudged, warnings
 from calibration.proposals import DEFECT_RATE, Proposals
@@ -127,7 +127,7 @@ class _Teach:
 
     def _choose(self) -> _Chosen:
         store, opinions, recipe_id = self._desk.store(), self._desk.opinions, self._recipe.recipe.id
-        count = int(self._unjudged.value or 0)
+        count = whole(self._unjudged.value or 0, texts.TEACH_UNJUDGED)
         if not 0 <= count <= _MOST_UNJUDGED:
             raise ConfigError(texts.TEACH_UNJUDGED, f"0 to {_MOST_UNJUDGED}", str(count))
         taken = unjudged(store, opinions, recipe_id, count, (Word.OK,)) if count else ()
@@ -136,7 +136,8 @@ class _Teach:
     async def _train(self) -> None:
         user, is_forced = self._visit.engineer(), bool(self._forced.value)
         check_room(self._desk.words, is_forced)
-        epochs = None if self._epochs.value is None else int(self._epochs.value)
+        epochs = self._epochs.value
+        epochs = None if epochs is None else whole(epochs, texts.EPOCHS)
         if epochs is not None and not 1 <= epochs <= _MOST_EPOCHS:
             raise ConfigError("epochs", f"1 to {_MOST_EPOCHS}, or nothing", str(epochs))
         chosen = await self._desk.run(self._choose)

@@ -8,7 +8,7 @@ from nicegui import ui
 from calibration import texts
 from calibration.api import WHERE, make_api
 from calibration.desk import Desk
-from calibration.frame import Visit, button, field, table
+from calibration.frame import Visit, button, field, table, whole
 from calibration.people import Role
 from calibration.tokens import Token
 
@@ -23,13 +23,11 @@ async def build(desk: Desk, visit: Visit) -> None:
         ui.label(texts.TOKENS_NOTE).classes("note")
         with ui.element("div").classes("bar"):
             name = field(texts.TOKEN_NAME)
-            days = ui.number(label=texts.DAYS, value=_DAYS, min=1, precision=0).props(
-                "dense outlined"
-            )
+            days = ui.number(label=texts.DAYS, value=_DAYS, step=1).props("dense outlined")
             new = ui.element("div").classes("token-new")
 
             async def make() -> None:
-                wanted = int(days.value or 0)
+                wanted = whole(days.value, texts.DAYS)
                 text, _ = await desk.run(
                     lambda: desk.tokens.make(name.value or "", wanted, visit.user())
                 )

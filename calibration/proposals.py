@@ -13,7 +13,7 @@ from nicegui import ui
 from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe
 from calibration import texts
-from calibration.bounds import confidence_of, percent
+from calibration.bounds import confidence_of, figure, percent
 from calibration.desk import Desk
 from calibration.frame import READ_S, Visit, button, field
 from calibration.limits import Outcome, outcome, parts_of, summary
@@ -153,16 +153,9 @@ def lines(seen: Outcome, defect_rate: float) -> list[tuple[str, str, str]]:
     load, load_bound = seen.review_load(defect_rate)
     ppm, ppm_bound = seen.escape_ppm(defect_rate)
     rows.append((texts.ROW_REVIEW, percent(load), texts.AT_MOST.format(bound=percent(load_bound))))
-    said = "–" if ppm is None else _count(ppm)
-    rows.append((texts.ROW_PPM, said, texts.AT_MOST.format(bound=_count(ppm_bound))))
+    said = "–" if ppm is None else figure(ppm)
+    rows.append((texts.ROW_PPM, said, texts.AT_MOST.format(bound=figure(ppm_bound))))
     return rows
-
-
-def _count(value: float) -> str:
-    """1428.57 → "1 430": three significant digits, and never a power of ten."""
-    if value < 100:
-        return f"{value:.3g}"
-    return f"{float(f'{value:.3g}'):,.0f}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def said(seen: Outcome, defect_rate: float) -> list[str]:

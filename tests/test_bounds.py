@@ -8,9 +8,11 @@ from scipy import stats
 from calibration.bounds import (
     advice,
     escape_ppm,
+    figure,
     lower_bound,
     most_missed,
     parts_needed,
+    percent,
     share,
     upper_bound,
 )
@@ -48,6 +50,29 @@ def test_overkill_bounds_are_those_of_the_published_table(
 @pytest.mark.parametrize(("bad", "percent"), [(30, 9.5), (50, 5.8), (100, 3.0)])
 def test_no_miss_among_few_parts_proves_little(bad: int, percent: float) -> None:
     assert round(100 * upper_bound(0, bad, 0.95), 1) == percent
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0, "0 %"), (4e-9, "0.0000004 %"), (0.0123, "1.23 %"), (0.5, "50 %"), (0.9888, "98.9 %"),
+        (0.999, "99.9 %"), (0.99951, "99.951 %"), (0.9996, "99.96 %"), (0.99996, "99.996 %"),
+        (1 - 1e-12, "99.9999999999 %"), (1, "100 %"), (12.34, "1230 %"),
+    ],
+)  # fmt: skip
+def test_a_share_is_never_rounded_to_0_or_to_100(value: float, said: str) -> None:
+    assert percent(value) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0, "0"), (4e-5, "0.00004"), (12.345, "12.3"), (99.96, "100"), (1428.57, "1 430"),
+        (1e6, "1 000 000"),
+    ],
+)  # fmt: skip
+def test_a_figure_has_no_power_of_ten(value: float, said: str) -> None:
+    assert figure(value) == said.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 @given(

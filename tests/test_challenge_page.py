@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +15,15 @@ from appliance.errors import ConfigError
 from appliance.store import Delivered
 from calibration.challenge_rules import CHECKS, Shown, check_count, has_pattern, judge, last_good
 from calibration.challenges import Challenges
+from calibration.frame import whole
 from calibration.page_msa import check_range
 from calibration.page_report import as_csv as report_csv
+from calibration.page_report import counts
 from calibration.quarantine import as_csv
 from calibration.studies import MOST
 from calibration.study_log import StudyLog
 from tests.guest import Enter, ask, needs_chromium
+from tests.test_people import World
 from tests.tool_world import Shop, wait
 
 pytestmark = pytest.mark.timeout(300)
@@ -68,6 +72,31 @@ def test_no_cell_of_a_table_is_a_formula() -> None:
     report = {"from": "6", "to": "14", "counts": {"OK": -3}, "reasons": {"=1": 4}}
     table = report_csv({**report, "regions": {}, "latency_ms": {"p50": -0.5}}).decode()
     assert table.splitlines()[3:] == ["counts,OK,-3", "reasons,'=1,4", "latency_ms,p50,-0.5"]
+
+
+@pytest.mark.parametrize(
+    ("value", "got"), [(None, "nothing"), (0.5, "0.5"), (1.000001, "1.000001"), (np.inf, "inf")]
+)
+def test_a_field_of_whole_numbers_is_not_cut_to_one(value: float | None, got: str) -> None:
+    with pytest.raises(ConfigError, match=f"^Days: expected a whole number, got {got}$"):
+        whole(value, "Days")
+    assert (whole(0.0, "Days"), whole(1e18, "Days"), whole(365, "Days")) == (0, 10**18, 365)
+
+
+def test_a_challenge_part_is_for_a_day_at_least(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    challenges = Challenges(world.people, clock=lambda: 1)
+    for days in (-1, 0, 3661):
+        with pytest.raises(ConfigError, match=f"expected 1 to 3660 days, got {days}"):
+            challenges.add("red", NG, days, "", world.eva)
+    challenges.add("red", NG, 1, "", world.eva)
+    assert [part.use_by_utc_ns for part in challenges.parts()] == [86_400_000_000_001]
+    world.people.close()
+
+
+def test_a_share_of_a_shift_is_not_called_all_where_a_part_is_missing() -> None:
+    shares = {"quality": 99_996 / 100_000, "inspected": 1.0}
+    assert [said for _, said in counts(shares)] == ["99.996 %", "100 %"]
 
 
 def test_a_study_is_of_two_to_so_many_parts() -> None:
@@ -158,10 +187,10 @@ def test_a_technician_runs_tests_that_pass_and_fail(shop: Shop, guest: Enter) ->
         if word == "OK":
             page.get_by_label("Must be").click()
             page.get_by_role("option", name="OK").click()
-        if word == "NG":  # 0 would be for ever
+        if word == "NG":
             page.get_by_label("Days").fill("")
             tim.press("Add")
-            tim.told("Days: expected 0 to 3660 days, got nothing")
+            tim.told("Days: expected a whole number, got nothing")
             page.get_by_label("Days").fill("30")
         tim.press("Add")
         expect(page.locator(".person", has_text=name)).to_contain_text(word)

@@ -153,6 +153,14 @@ def test_an_operator_finds_parts_and_judges_them(shop: Shop, guest: Enter) -> No
         part: shop.kinds[part] for part in range(571, 601)
     }
     assert {label.by for label in labels.values()} == {"ole"}
+    for oldest in range(501, 0, -50):
+        expect(page.locator(".row-id").last).to_have_text(str(oldest))
+        one.press("Older")
+    page.locator(".part-row").last.click()  # the last of a whole page, and nothing is older
+    one.press("Good" if shop.kinds[1] == "good" else shop.kinds[1])
+    expect(page.locator(".row-label").last).to_have_text(shop.kinds[1])
+    expect(page.locator(".part-row")).to_have_count(50)
+    expect(page.locator(".part-title")).to_have_text("1")
     assert one.problems == []
 
 
@@ -162,6 +170,11 @@ def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
     shop: Shop, guest: Enter
 ) -> None:
     eva = guest("eva")
+    page = eva.go("tokens")
+    days = page.get_by_label("Days")
+    days.fill("")
+    days.press_sequentially("1,000")
+    expect(days).to_have_value("1000")
     page = eva.go("calibrate")
     expect(page.get_by_text("In force: plate/1")).to_be_visible()
     most = page.get_by_label("Escapes at most, %")
