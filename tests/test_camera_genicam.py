@@ -13,6 +13,7 @@ import genicam
 
 from appliance.camera_genicam import GenicamSource
 from appliance.camera_genicam_device import producer_path
+from appliance.camera_genicam_nodes import Nodes
 from appliance.codes import OfflineReason
 from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.recipe import View
@@ -184,6 +185,31 @@ def test_settings_the_device_lacks_are_refused_by_node(make, view, message):
     source.start()
     source.trigger(0)
     frame_of(source).release()
+
+
+def test_nothing_is_written_while_pictures_are_acquired(make, monkeypatch):
+    """Many cameras lock their nodes then, and some take the value and spoil the stream."""
+    source = make()
+    writes = []
+
+    def watched(write):
+        def watch(nodes, name, *rest):
+            writes.append((name, source._acquirer.is_acquiring()))
+            return write(nodes, name, *rest)
+
+        return watch
+
+    source.open()
+    for method in ("write", "try_write"):
+        monkeypatch.setattr(Nodes, method, watched(getattr(Nodes, method)))
+    for pixel_format in (None, "RGBa8", "Mono8"):
+        source.configure(View(pixel_format=pixel_format))
+        source.start()
+        assert source._acquirer.is_acquiring()
+        source.trigger(0)
+        frame_of(source).release()
+    assert "PixelFormat" in [name for name, _ in writes]
+    assert [name for name, is_acquiring in writes if is_acquiring] == []
 
 
 def test_a_frame_larger_than_configured_is_expected(make):
