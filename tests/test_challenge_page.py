@@ -280,7 +280,7 @@ def test_a_study_is_made_kept_and_prints_and_a_picture_shown_twice_is_none(
     twice = rng.integers(0, 255, (16, 16), np.uint8)
     wrong = [shop.passes("red", Word.NG, picture=twice) for _ in range(2)]
     for name, word in (("red", Word.NG), ("gold", Word.OK)):
-        Challenges(shop.people).add(name, word, 0, "", shop.user("tim"))
+        Challenges(shop.people).add(name, word, 30, "", shop.user("tim"))
     tim = guest("tim")
     page = tim.go("msa")
     page.get_by_label("First part").fill(str(ids[0]))
