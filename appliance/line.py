@@ -210,9 +210,11 @@ class Line:
         self.box.move(Event.TRIGGERED)
         self.box.move(Event.RESOURCES_FREE)
         self.conditions.open_parts = len(self.book)
-        trigger = Trigger(part_id=part.part_id, part_tag=part.part_tag)
         for camera, sight in part.sights.items():
             self.book.asked_camera(sight)
+            is_elsewhere = self._config.is_elsewhere(camera_label(camera))
+            asked_ns = 0 if is_elsewhere else received_ns
+            trigger = Trigger(part_id=part.part_id, part_tag=part.part_tag, asked_ns=asked_ns)
             if not self._out.trigger(camera, trigger):
                 self.book.trigger_refused(sight, received_ns)
         return part.acq_id

@@ -47,6 +47,8 @@ class Trigger(Message, frozen=True, kw_only=True):
     part_id: int
     part_tag: int = 0
     """The PLC's tag; a folder camera with `order = "tag"` shows the picture of that part."""
+    asked_ns: int = 0
+    """When the PLC asked, on the monotonic clock of this machine; 0 = the camera is elsewhere."""
 
 
 class Prepare(Message, frozen=True, kw_only=True):

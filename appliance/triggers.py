@@ -1,8 +1,9 @@
 """Triggers between their arrival and their picture. Pure; time is an argument.
 
 A trigger that is fired late photographs another part. So it is fired at once or not at all: one
-that waited longer than `stale_ns`, or may have (nobody looked into the inbox for so long: the
-device was being opened, the process was stopped), is refused. One picture is awaited at a time;
+that waited longer than `stale_ns` while nobody looked into the inbox (the device was being opened,
+the process was stopped) is refused; where it does not say since when it waits, one that may have
+waited so long, too. One picture is awaited at a time;
 with two on their way, a lost one would hand its picture to the wrong part.
 """
 
@@ -12,7 +13,8 @@ from typing import NamedTuple
 from appliance.messages import Trigger
 
 _SETTLE_NS = 20_000_000
-"""After a long silence of our own, old messages may still be on their way through the socket."""
+"""After a long silence of our own, old messages may still be on their way through the socket; how
+long, nobody knows where the machine is busy. So the age of a trigger counts where it is told."""
 
 
 class Asked(NamedTuple):
@@ -32,18 +34,24 @@ class Triggers:
         self._patience_ns, self._stale_ns = patience_ns, stale_ns
         self._waiting: deque[tuple[Trigger, int]] = deque()
         self._looked_ns: int | None = None
-        self._trusted_ns = 0
+        self._awake_ns = 0
+        """The first look after a long silence."""
         self.asked: Asked | None = None
 
     def looked(self, now_ns: int) -> None:
         """The inbox was emptied just now; call before `take` of what was in it."""
         last, self._looked_ns = self._looked_ns, now_ns
         if last is None or now_ns - last > self._stale_ns:
-            self._trusted_ns = now_ns + _SETTLE_NS
+            self._awake_ns = now_ns
 
     def take(self, trigger: Trigger, now_ns: int) -> bool:
         """Keep a trigger that came just now; False where it may be too old to be fired."""
-        if now_ns < self._trusted_ns:
+        if trigger.asked_ns:
+            waited_ns = now_ns - trigger.asked_ns
+            is_old = trigger.asked_ns < self._awake_ns and waited_ns > self._stale_ns
+        else:
+            is_old = now_ns < self._awake_ns + _SETTLE_NS
+        if is_old:
             return False
         self._waiting.append((trigger, now_ns))
         return True

@@ -189,7 +189,8 @@ class Desk:
         return until(what, look)
 
     def fire(self, part_id, tag=0):
-        until("trigger", lambda: self.trigger.send(Trigger(part_id=part_id, part_tag=tag)))
+        trigger = Trigger(part_id=part_id, part_tag=tag, asked_ns=time.monotonic_ns())
+        until("trigger", lambda: self.trigger.send(trigger))
 
     def of(self, part_id):
         """The answer for this part."""

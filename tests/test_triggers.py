@@ -49,6 +49,26 @@ def test_after_a_stop_messages_still_trickle_in():
     assert triggers.take(a_trigger(2), 2025 * MS)
 
 
+@pytest.mark.parametrize(
+    ("asked_ms", "is_taken"),
+    [(150, False), (1940, False), (1960, True), (1999, True), (2001, True), (2090, True)],
+)
+def test_after_a_stop_the_age_of_a_trigger_counts_where_it_is_told(asked_ms, is_taken):
+    triggers = awake(100)
+    triggers.looked(2000 * MS)
+    for ms in range(2010, 2101, 10):  # long after the stop it trickles in
+        triggers.looked(ms * MS)
+    asked = Trigger(part_id=1, asked_ns=asked_ms * MS)
+    assert triggers.take(asked, max(asked_ms, 2000) * MS) is is_taken
+    if not is_taken:
+        assert not triggers.take(asked, 2100 * MS)
+
+
+def test_a_trigger_that_was_long_on_its_way_to_a_camera_that_looked_is_fired():
+    triggers = awake(300)
+    assert triggers.take(Trigger(part_id=1, asked_ns=200 * MS), 300 * MS)
+
+
 def test_nothing_is_trusted_right_after_the_start():
     triggers = Triggers(patience_ns=200 * MS, stale_ns=50 * MS)
     triggers.looked(7_000_000 * MS)
