@@ -105,7 +105,8 @@ def _ring(seconds: float, rate_hz: int, scan_ms: int) -> list[Row]:
         unaccounted = ear.figure("unaccounted")
     lost = {
         "slots missed": report["missing_slots"],
-        "overruns": counters["overruns"],
+        # As the PLC read it last: what comes after it hung up has nobody to read it.
+        "overruns": report["unread_slots"],
         "frames lost": counters["frames_lost"],
     }
     return [

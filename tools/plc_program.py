@@ -110,6 +110,8 @@ class Sightings:
     """ResultTear was not InspectionID."""
     missing_slots: int = 0
     """Sequence numbers of the ring that were never read."""
+    unread_slots: int = 0
+    """As the box counts them in HR 207: overwritten before AckSeq passed them."""
     unmatched_slots: int = 0
     """Slots whose tag belongs to no open part."""
     epochs: list[int] = field(default_factory=list[int])

@@ -65,6 +65,7 @@ class RingProgram(Program):
             part, why = taken
             if why and self._open.pop(part.tag, None):
                 self._decide(part, now_ns, (why,))
+        self.seen.unread_slots = image.number("RingUnread")
         for slot in self._new_slots(image):
             self._take(slot, image, now_ns)
         for part in [part for part in self._open.values() if self._is_overdue(part, now_ns)]:
