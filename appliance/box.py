@@ -18,7 +18,7 @@ from appliance.parts import PartBook
 from appliance.readiness import JUDGING, Facts, bits_of, fault_of, offline_of
 from appliance.row_delivery import RowDelivery
 from appliance.setups import Setups
-from appliance.states import Event, next_state
+from appliance.states import Event
 
 _MS = 1_000_000
 _CAMERA_FRESH_NS = 300 * _MS
@@ -118,15 +118,15 @@ class Box:
         is_lost = self._hardware is not None and self._hardware.is_lost
         conditions.offline = offline_of(facts, challenge.is_locked, is_lost)
 
-        self.move(Event.HALT if self.is_halted else Event.SELF_TEST_OK)
-        self.move(Event.FAULT if self._handshake.fault else Event.RESOLVED)
+        conditions.move(Event.HALT if self.is_halted else Event.SELF_TEST_OK)
+        conditions.move(Event.FAULT if self._handshake.fault else Event.RESOLVED)
         if facts.is_usable and not conditions.is_maintenance:
-            self.move(Event.RECIPE_PREPARED)
+            conditions.move(Event.RECIPE_PREPARED)
             self._was_ready = True
         else:
-            self.move(Event.RECIPE_LOST)
+            conditions.move(Event.RECIPE_LOST)
         if self._is_continuous:
-            self.move(Event.STOP if self.is_stopped else Event.START_CONTINUOUS)
+            conditions.move(Event.STOP if self.is_stopped else Event.START_CONTINUOUS)
 
         is_recorder_ok = self._rows.is_recording(now_ns)
         is_throttled = bool(self.throttled or self._hot_workers)
@@ -207,10 +207,6 @@ class Box:
             self._no_image_until_ns = None
             for camera in self._cameras.values():
                 self._book.forgive(camera)
-
-    def move(self, event: Event) -> None:
-        """The state machine, where something happens that is no lasting condition."""
-        self._conditions.state = next_state(self._conditions.state, event)
 
     @property
     def notes(self) -> tuple[str, ...]:

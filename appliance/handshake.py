@@ -25,7 +25,7 @@ from appliance.codes import (
 from appliance.messages import PlcTold, Verdict
 from appliance.registers import COUNTERS
 from appliance.results import Ring, level_words, write_result
-from appliance.states import may_trigger
+from appliance.states import Event, may_trigger, next_state
 from appliance.words import Bank, PlcInput
 
 QUEUE_MAX = 8
@@ -64,6 +64,10 @@ class Conditions:
     is_warning: bool = False
     is_maintenance: bool = False
     """A person has control: no part, and no command of the PLC."""
+
+    def move(self, event: Event) -> None:
+        """The state machine, where something happens."""
+        self.state = next_state(self.state, event)
 
 
 class Handshake:

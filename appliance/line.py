@@ -24,6 +24,7 @@ from appliance.config import Config, is_simulated
 from appliance.gate import Gate
 from appliance.handshake import Conditions, Done, Handshake
 from appliance.hardware import HardwareTrigger, exposure_end_ns
+from appliance.intake import Intake
 from appliance.journal import Journal, Opened, utc_ns
 from appliance.ledger import Debtor, Ledger
 from appliance.messages import (
@@ -105,10 +106,20 @@ class Line:
         keeping = (journal, self.ledger, software, self._closed, cameras, self._is_simulated)
         self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
         self.conditions = Conditions()
+        self.intake = Intake(
+            config,
+            self.book,
+            self.setups,
+            self.conditions,
+            self.challenge,
+            bank,
+            self.tally.add,
+            outlets.trigger,
+        )
         self.handshake = Handshake(
             bank,
             self.conditions,
-            self._accept,
+            self.intake.asked,
             self._ask,
             self._error_cleared,
             self.tally.add,
@@ -125,7 +136,7 @@ class Line:
             self.hardware = HardwareTrigger(
                 Association(int(config.window_ms * _MS), self._deadline_ns, cameras),
                 self.book,
-                self._open_unasked,
+                self.intake.unasked,
                 lambda: self.handshake.is_trigger_ready,
                 self.tally.add,
                 outlets.verdict,
@@ -133,10 +144,6 @@ class Line:
         self.orders = Orders(self._actions())
         self.bundle_id = ""
         self.recipe_number = 0
-        self._newest_part_id = 0
-        self._to_keep = 0
-        """Parts whose picture will still be kept by SaveNextN."""
-        self._plc: PlcInput | None = None
         self._beats = 0
         self._was_lost = True
         """The association of a hardware trigger, when `_follow_hardware` last looked."""
@@ -176,7 +183,7 @@ class Line:
 
     def plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
         """An accepted write of the PLC; before its request is answered."""
-        self._plc = plc
+        self.intake.plc = plc
         self.gate.wrote(plc)
         self.handshake.on_write(plc, received_ns)
         if self.hardware is not None:
@@ -189,35 +196,6 @@ class Line:
             self._was_lost = self.hardware.is_lost
             self.box.follow(now_ns)
         self.handshake.refresh(now_ns)
-
-    def _accept(self, plc: PlcInput, received_ns: int) -> int:
-        recipe = self.setups.current
-        if recipe is None:
-            raise RuntimeError("TriggerReady without a recipe")
-        deadline = self._allowed_ns(plc)
-        is_challenge, expected = self.challenge.terms(plc)
-        part = self.book.open(
-            received_ns,
-            received_ns + deadline,
-            recipe,
-            part_tag=plc.part_tag,
-            part_text=plc.part_text,
-            lot=plc.lot,
-            is_challenge=is_challenge,
-            expected=expected,
-        )
-        self._began(part)
-        self.box.move(Event.TRIGGERED)
-        self.box.move(Event.RESOURCES_FREE)
-        self.conditions.open_parts = len(self.book)
-        for camera, sight in part.sights.items():
-            self.book.asked_camera(sight)
-            is_elsewhere = self._config.is_elsewhere(camera_label(camera))
-            asked_ns = 0 if is_elsewhere else received_ns
-            trigger = Trigger(part_id=part.part_id, part_tag=part.part_tag, asked_ns=asked_ns)
-            if not self._out.trigger(camera, trigger):
-                self.book.trigger_refused(sight, received_ns)
-        return part.acq_id
 
     def _ask(self, command: int, argument: int, now_ns: int, done: Done) -> None:
         """A command of the PLC."""
@@ -268,28 +246,22 @@ class Line:
 
     def _resync(self, now_ns: int) -> CommandError:
         # Only hardware triggers can lose their association; nothing to do is done.
-        if self.hardware is not None and self._plc is not None:
-            self.hardware.resync(self._plc.trigger_count, now_ns)
+        plc = self.intake.plc
+        if self.hardware is not None and plc is not None:
+            self.hardware.resync(plc.trigger_count, now_ns)
             self._follow_hardware(now_ns)
         return CommandError.DONE
 
     def _start_job(self, part_tag: int, now_ns: int) -> int:
         plc = replace(decode_input(self.bank), part_tag=part_tag, part_text="", deadline_ms=0)
-        return self._newest_part_id if self.handshake.start_job(plc, now_ns) else 0
+        return self.intake.newest_part_id if self.handshake.start_job(plc, now_ns) else 0
 
     def _start_challenge(self) -> CommandError:
         # Only a Trigger says what must come out: without that nothing would be compared.
         return CommandError.WRONG_STATE if self._is_continuous else self.challenge.start()
 
     def _save_next(self, count: int) -> None:
-        self._to_keep = count
-
-    def _began(self, part: Part) -> None:
-        """Whatever opened it."""
-        part.is_kept = self._to_keep > 0
-        self._to_keep -= part.is_kept
-        self._newest_part_id = part.part_id
-        self.tally.add("triggers")
+        self.intake.to_keep = count
 
     def _answered(self, said: Callable[[], None], now_ns: int) -> None:
         """A person has judged a test with challenge parts."""
@@ -307,7 +279,7 @@ class Line:
 
     def _reset(self, now_ns: int) -> None:
         self.box.is_halted = False
-        self.box.move(Event.RESET)
+        self.conditions.move(Event.RESET)
         self.handshake.clear_error(now_ns)
         self.box.follow(now_ns)
 
@@ -347,7 +319,8 @@ class Line:
             part = self.book.shown(message)
             is_exposed = part is not None and part.is_exposed
         elif self._is_free and self.handshake.is_trigger_ready:
-            sight = self._open_by_frame(message, now_ns)
+            part = self.intake.unasked(exposure_end_ns(message, now_ns))
+            sight = self.book.opened_by_frame(message, part, now_ns)
         else:
             self.book.ignore(message, now_ns)
             if self._is_free:
@@ -359,35 +332,6 @@ class Line:
         self.handshake.refresh(now_ns)
         return sight
 
-    def _open_by_frame(self, message: FrameReady, now_ns: int) -> Sight | None:
-        zero_ns = exposure_end_ns(message, now_ns)
-        return self.book.opened_by_frame(message, self._open_unasked(zero_ns), now_ns)
-
-    def _open_unasked(self, zero_ns: int, plc: PlcInput | None = None, tag: int = 0) -> Part:
-        """A part that comes by itself; with the PLC's words where these brought it."""
-        recipe = self.setups.current
-        if recipe is None:
-            raise RuntimeError("TriggerReady without a recipe")
-        part = self.book.open(
-            zero_ns,
-            zero_ns + self._allowed_ns(plc or self._plc),
-            recipe,
-            part_tag=tag,
-            part_text=plc.part_text if plc else "",
-            lot=plc.lot if plc else "",
-            is_paired=self.hardware is None,
-        )
-        part.is_tag_known = tag != 0
-        self._began(part)
-        self.bank.set("AcqID", part.acq_id)
-        self.conditions.open_parts = len(self.book)
-        return part
-
-    def _allowed_ns(self, plc: PlcInput | None) -> int:
-        """The configured deadline, or the shorter one that the PLC asks for."""
-        wanted_ns = plc.deadline_ms * _MS if plc else 0
-        return wanted_ns if 0 < wanted_ns <= self._deadline_ns else self._deadline_ns
-
     def no_frame(self, message: NoFrame, now_ns: int) -> None:
         """A part without a usable picture; in free run the lost picture was a part, too."""
         if message.reason == Reason.INCOMPLETE_IMAGE:
@@ -398,7 +342,7 @@ class Line:
             self.hardware.no_frame(message, now_ns)
             self._follow_hardware(now_ns)
         elif self._is_free and self.handshake.is_trigger_ready:
-            part = self._open_unasked(now_ns)
+            part = self.intake.unasked(now_ns)
             self.book.close(part.only, Word.ERROR, message.reason, now_ns, message.detail)
         elif self._is_free:
             self.tally.add("missed_triggers")
