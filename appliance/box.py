@@ -84,6 +84,8 @@ class Box:
         self._started_ns = self._ticked_ns = self._stalled_until_ns = now_ns
         self._was_ready = False
         self._no_image_until_ns: int | None = None
+        self._was_lost = True
+        """The association of a hardware trigger, when `follow_hardware` last looked."""
         self.is_journal_bad = is_journal_bad
 
     def turned(self, now_ns: int) -> None:
@@ -158,6 +160,13 @@ class Box:
             or any(name != "rejects" for name in alarms)
         )
         conditions.open_parts = len(self._book)
+
+    def follow_hardware(self, now_ns: int) -> None:
+        """TriggerReady in the same turn as what changed it."""
+        if self._hardware is not None and self._hardware.is_lost != self._was_lost:
+            self._was_lost = self._hardware.is_lost
+            self.follow(now_ns)
+        self._handshake.refresh(now_ns)
 
     def _facts(self, now_ns: int) -> Facts:
         setups = self._setups

@@ -5,9 +5,9 @@ enters is a method, and time is an argument. So a random PLC can drive it on vir
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
+from appliance.actions import Actions, Answer
 from appliance.alarms import Alarms
 from appliance.association import Association
 from appliance.box import INFER_FRESH_NS, Box
@@ -39,16 +39,15 @@ from appliance.messages import (
     Verdict,
     camera_label,
 )
-from appliance.orders import Actions, Answer, Orders
+from appliance.orders import Orders
 from appliance.part import Judgement, Part, Sight
 from appliance.parts import PartBook
 from appliance.recipe import LoadedRecipe
 from appliance.row_delivery import RowDelivery
 from appliance.setups import Send, Setups
-from appliance.states import Event
 from appliance.tally import Tally
 from appliance.tape import Tape, TapedBook
-from appliance.words import Bank, PlcInput, decode_input
+from appliance.words import Bank, PlcInput
 
 _MS = 1_000_000
 GUARD_NS = 2 * _MS
@@ -141,12 +140,9 @@ class Line:
                 self.tally.add,
                 outlets.verdict,
             )
-        self.orders = Orders(self._actions())
         self.bundle_id = ""
         self.recipe_number = 0
         self._beats = 0
-        self._was_lost = True
-        """The association of a hardware trigger, when `_follow_hardware` last looked."""
         is_journal_bad = journal.lost > 0
         self._end_what_was_open(software)
         self._rows = RowDelivery(journal, self.ledger, outlets.verdict, now_ns)
@@ -166,6 +162,27 @@ class Line:
             hardware=self.hardware,
             is_journal_bad=is_journal_bad,
         )
+        actions = Actions(
+            bank=bank,
+            handshake=self.handshake,
+            box=self.box,
+            intake=self.intake,
+            setups=self.setups,
+            challenge=self.challenge,
+            tally=self.tally,
+            alarms=self.alarms,
+            hardware=self.hardware,
+            is_continuous=self._is_continuous,
+            load_recipe=lambda number, answer: outlets.load_recipe(
+                number, self.recipe_ordered(answer)
+            ),
+            load_recipe_by_hash=lambda wanted, answer: outlets.load_recipe_by_hash(
+                wanted, self.recipe_ordered(answer)
+            ),
+            reload_products=outlets.reload_products,
+            keep_counters=self._keep_counters,
+        )
+        self.orders = Orders(actions)
 
     def _end_what_was_open(self, software: str) -> None:
         """Parts of an earlier life: counted, and those that were open are ERROR."""
@@ -188,14 +205,7 @@ class Line:
         self.handshake.on_write(plc, received_ns)
         if self.hardware is not None:
             self.hardware.wrote(plc, received_ns)
-            self._follow_hardware(received_ns)
-
-    def _follow_hardware(self, now_ns: int) -> None:
-        """TriggerReady in the same turn as what changed it."""
-        if self.hardware is not None and self.hardware.is_lost != self._was_lost:
-            self._was_lost = self.hardware.is_lost
-            self.box.follow(now_ns)
-        self.handshake.refresh(now_ns)
+            self.box.follow_hardware(received_ns)
 
     def _ask(self, command: int, argument: int, now_ns: int, done: Done) -> None:
         """A command of the PLC."""
@@ -205,90 +215,6 @@ class Line:
         """A command of a person or of a slow bus."""
         self.orders.by_name(command, now_ns, answer)
         self.handshake.refresh(now_ns)
-
-    def _actions(self) -> Actions:
-        return Actions(
-            load_recipe=lambda number, answer: self._out.load_recipe(
-                number, self.recipe_ordered(answer)
-            ),
-            load_recipe_by_hash=lambda wanted, answer: self._out.load_recipe_by_hash(
-                wanted, self.recipe_ordered(answer)
-            ),
-            reset_counters=self._reset_counters,
-            clear_overrun=self.handshake.clear_overrun,
-            clear_error=self.handshake.clear_error,
-            reload_products=self._out.reload_products,
-            resync=self._resync,
-            set_running=self._set_running,
-            start_job=self._start_job,
-            start_challenge=self._start_challenge,
-            end_challenge=self.challenge.end,
-            unlock_challenge=partial(self._answered, self.challenge.answer),
-            pass_challenge=partial(self._answered, self.challenge.passed),
-            fail_challenge=partial(self._answered, self.challenge.failed),
-            drift=self._drifted,
-            save_next=self._save_next,
-            halt=self._halt,
-            reset=self._reset,
-            owner_changed=self._owner_changed,
-        )
-
-    def _reset_counters(self) -> None:
-        self.tally.reset_shift()
-        self.alarms.restart()
-
-    def _set_running(self, is_running: bool, now_ns: int) -> CommandError:
-        if not self._is_continuous:
-            return CommandError.WRONG_STATE
-        self.box.is_stopped = not is_running
-        self.box.follow(now_ns)
-        return CommandError.DONE
-
-    def _resync(self, now_ns: int) -> CommandError:
-        # Only hardware triggers can lose their association; nothing to do is done.
-        plc = self.intake.plc
-        if self.hardware is not None and plc is not None:
-            self.hardware.resync(plc.trigger_count, now_ns)
-            self._follow_hardware(now_ns)
-        return CommandError.DONE
-
-    def _start_job(self, part_tag: int, now_ns: int) -> int:
-        plc = replace(decode_input(self.bank), part_tag=part_tag, part_text="", deadline_ms=0)
-        return self.intake.newest_part_id if self.handshake.start_job(plc, now_ns) else 0
-
-    def _start_challenge(self) -> CommandError:
-        # Only a Trigger says what must come out: without that nothing would be compared.
-        return CommandError.WRONG_STATE if self._is_continuous else self.challenge.start()
-
-    def _save_next(self, count: int) -> None:
-        self.intake.to_keep = count
-
-    def _answered(self, said: Callable[[], None], now_ns: int) -> None:
-        """A person has judged a test with challenge parts."""
-        said()
-        self._keep_counters()
-        self.box.follow(now_ns)
-
-    def _drifted(self, level: int) -> None:
-        self.challenge.drifted(level)
-        self._keep_counters()
-
-    def _halt(self, now_ns: int) -> None:
-        self.box.is_halted = True
-        self.box.follow(now_ns)
-
-    def _reset(self, now_ns: int) -> None:
-        self.box.is_halted = False
-        self.conditions.move(Event.RESET)
-        self.handshake.clear_error(now_ns)
-        self.box.follow(now_ns)
-
-    def _owner_changed(self, now_ns: int) -> None:
-        self.conditions.is_maintenance = bool(self.orders.owner)
-        if not self.conditions.is_maintenance:
-            # What happened meanwhile nobody watched: camera and infer confirm what they hold.
-            self.setups.confirm(now_ns)
-        self.box.follow(now_ns)
 
     def _error_cleared(self, known: FaultCode) -> None:
         """known: the latched fault that was acknowledged; what else is wrong shows next."""
@@ -313,7 +239,7 @@ class Line:
             return None
         elif self.hardware is not None:
             sight = self.hardware.frame(message, now_ns)
-            self._follow_hardware(now_ns)
+            self.box.follow_hardware(now_ns)
             if self.book.is_ignored(message):
                 return None
             part = self.book.shown(message)
@@ -340,7 +266,7 @@ class Line:
             self.book.no_frame(message, now_ns)
         elif self.hardware is not None:
             self.hardware.no_frame(message, now_ns)
-            self._follow_hardware(now_ns)
+            self.box.follow_hardware(now_ns)
         elif self._is_free and self.handshake.is_trigger_ready:
             part = self.intake.unasked(now_ns)
             self.book.close(part.only, Word.ERROR, message.reason, now_ns, message.detail)

@@ -1,19 +1,13 @@
 """Commands of the PLC (by code) and of people and slow buses (by name), and who may give them.
 
 One rule: while a person has control (Maintenance), only people command; TriggerReady is 0 and the
-PLC is told "not in control". Everyone else commands while the PLC has control. Pure; what a command
-does is done by the callables of `Actions`.
+PLC is told "not in control". Everyone else commands while the PLC has control. What a command does
+is in actions.py.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
-
+from appliance.actions import Actions, Answer
 from appliance.codes import CommandCode, CommandError
 from appliance.messages import Command
-
-Answer: TypeAlias = Callable[[CommandError, str], None]
-"""Called once, perhaps at once, with the result and one sentence."""
 
 _HAND_OVER = ("take_control", "release_control")
 _REASONED = ("unlock_challenge", "pass_challenge", "fail_challenge")
@@ -23,36 +17,6 @@ _HIGHEST_DRIFT = 3
 _MOST = 0xFFFFFFFF
 """As in the two registers of CmdArg and of PartTag."""
 _BY_NAME = {code.name.lower(): code for code in CommandCode}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Actions:
-    """What the line can do when asked. The int is the time, monotonic ns."""
-
-    load_recipe: Callable[[int, Answer], None]
-    load_recipe_by_hash: Callable[[int, Answer], None]
-    reload_products: Callable[[Answer], None]
-    """`products.toml` anew; the product in force follows from the next part on."""
-    reset_counters: Callable[[], None]
-    clear_overrun: Callable[[], None]
-    clear_error: Callable[[int], None]
-    resync: Callable[[int], CommandError]
-    set_running: Callable[[bool, int], CommandError]
-    start_job: Callable[[int, int], int]
-    """Part tag and time; the part's id, or 0 where TriggerReady is 0 or the PLC triggers."""
-    start_challenge: Callable[[], CommandError]
-    end_challenge: Callable[[bool], CommandError]
-    """Whether its parts, by what the PLC said of them, are the proof."""
-    unlock_challenge: Callable[[int], None]
-    pass_challenge: Callable[[int], None]
-    fail_challenge: Callable[[int], None]
-    drift: Callable[[int], None]
-    """Level 0 to 3: calm, warn, a challenge is due, hold."""
-    save_next: Callable[[int], None]
-    """The pictures of so many parts from now on are kept; 0 = of none more."""
-    halt: Callable[[int], None]
-    reset: Callable[[int], None]
-    owner_changed: Callable[[int], None]
 
 
 class Orders:
@@ -115,7 +79,7 @@ class Orders:
             owner = by if name == "take_control" else ""
             if owner != self.owner:
                 self.owner = owner
-                self._actions.owner_changed(now_ns)
+                self._actions.owner_changed(owner, now_ns)
             answer(CommandError.DONE, "")
 
     def _drift(self, argument: str, answer: Answer) -> None:
