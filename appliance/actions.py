@@ -6,7 +6,6 @@ counters; what takes long is handed to whoever reads files, with the answer that
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
 
 from appliance.alarms import Alarms
 from appliance.box import Box
@@ -15,13 +14,11 @@ from appliance.codes import CommandError
 from appliance.handshake import Handshake
 from appliance.hardware import HardwareTrigger
 from appliance.intake import Intake
-from appliance.setups import Setups
+from appliance.product import Product
+from appliance.setups import Answer, Setups
 from appliance.states import Event
 from appliance.tally import Tally
 from appliance.words import Bank, decode_input
-
-Answer: TypeAlias = Callable[[CommandError, str], None]
-"""Called once, perhaps at once, with the result and one sentence."""
 
 
 class Actions:
@@ -35,6 +32,7 @@ class Actions:
         box: Box,
         intake: Intake,
         setups: Setups,
+        product: Product,
         challenge: Challenge,
         tally: Tally,
         alarms: Alarms,
@@ -45,14 +43,26 @@ class Actions:
         reload_products: Callable[[Answer], None],
         keep_counters: Callable[[], None],
     ) -> None:
-        """is_continuous: parts come by themselves. keep_counters: into the journal, now."""
+        """load_recipe…: reads the files and calls `Product.change`.
+
+        is_continuous: parts come by themselves. keep_counters: into the journal, now.
+        """
         self._bank, self._handshake, self._box, self._intake = bank, handshake, box, intake
         self._setups, self._challenge, self._hardware = setups, challenge, hardware
         self._tally, self._alarms, self._keep_counters = tally, alarms, keep_counters
         self._is_continuous = is_continuous
-        self.load_recipe, self.load_recipe_by_hash = load_recipe, load_recipe_by_hash
+        self._product = product
+        self._load_recipe, self._load_recipe_by_hash = load_recipe, load_recipe_by_hash
         self.reload_products = reload_products
         """`products.toml` anew; the product in force follows from the next part on."""
+
+    def load_recipe(self, number: int, answer: Answer) -> None:
+        """Of the product that the PLC calls so."""
+        self._load_recipe(number, self._product.ordered(answer))
+
+    def load_recipe_by_hash(self, wanted: int, answer: Answer) -> None:
+        """wanted: first 32 bits of the hash of a recipe that `products.toml` names."""
+        self._load_recipe_by_hash(wanted, self._product.ordered(answer))
 
     def reset_counters(self) -> None:
         """Those of this shift, and what alarms at a rate have seen."""

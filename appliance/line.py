@@ -7,19 +7,14 @@ enters is a method, and time is an argument. So a random PLC can drive it on vir
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.actions import Actions, Answer
+from appliance.actions import Actions
 from appliance.alarms import Alarms
 from appliance.association import Association
 from appliance.box import INFER_FRESH_NS, Box
 from appliance.challenge import Challenge
 from appliance.challenge_due import ChallengeDue
 from appliance.closing import restart_verdict
-from appliance.codes import (
-    CommandError,
-    FaultCode,
-    Reason,
-    Word,
-)
+from appliance.codes import FaultCode, Reason, Word
 from appliance.config import Config, is_simulated
 from appliance.gate import Gate
 from appliance.handshake import Conditions, Done, Handshake
@@ -42,9 +37,9 @@ from appliance.messages import (
 from appliance.orders import Orders
 from appliance.part import Judgement, Part, Sight
 from appliance.parts import PartBook
-from appliance.recipe import LoadedRecipe
+from appliance.product import Product
 from appliance.row_delivery import RowDelivery
-from appliance.setups import Send, Setups
+from appliance.setups import Answer, Send, Setups
 from appliance.tally import Tally
 from appliance.tape import Tape, TapedBook
 from appliance.words import Bank, PlcInput
@@ -64,7 +59,7 @@ class Outlets:
     """To the recorder; False when it does not take it."""
     live: Callable[[Verdict], object]
     load_recipe: Callable[[int, Answer], None]
-    """Product number; the outlet reads the files and calls `Line.change_recipe`."""
+    """Product number; the outlet reads the files and calls `Product.change`."""
     load_recipe_by_hash: Callable[[int, Answer], None]
     """First 32 bits of the hash of a recipe that `products.toml` names."""
     reload_products: Callable[[Answer], None]
@@ -86,13 +81,11 @@ class Line:
         utc_s: Callable[[], int] = lambda: utc_ns() // 1_000_000_000,
     ) -> None:
         """utc_s: the wall clock, which no deadline is compared with; challenge parts fall due."""
-        self._config, self._journal, self._out = config, journal, outlets
-        self._deadline_ns = config.deadline_ms * _MS
+        self._journal, self._out = journal, outlets
         self._is_free = config.trigger == "free"
         self._is_continuous = config.trigger != "plc"
         cameras = config.cameras
         self._cameras = {camera_label(name): name for name in cameras}
-        self._is_simulated = is_simulated(config)
         self.bank = bank
         self.ledger = Ledger()
         self.tally = Tally(journal.counters)
@@ -102,7 +95,7 @@ class Line:
         self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s, journal.counters)
         self._workers = config.workers
         self.setups = Setups((*self._cameras, *self._workers), outlets.setup)
-        keeping = (journal, self.ledger, software, self._closed, cameras, self._is_simulated)
+        keeping = (journal, self.ledger, software, self._closed, cameras, is_simulated(config))
         self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
         self.conditions = Conditions()
         self.intake = Intake(
@@ -133,15 +126,13 @@ class Line:
         self.hardware: HardwareTrigger | None = None
         if config.trigger == "hardware":
             self.hardware = HardwareTrigger(
-                Association(int(config.window_ms * _MS), self._deadline_ns, cameras),
+                Association(int(config.window_ms * _MS), config.deadline_ms * _MS, cameras),
                 self.book,
                 self.intake.unasked,
                 lambda: self.handshake.is_trigger_ready,
                 self.tally.add,
                 outlets.verdict,
             )
-        self.bundle_id = ""
-        self.recipe_number = 0
         self._beats = 0
         is_journal_bad = journal.lost > 0
         self._end_what_was_open(software)
@@ -162,23 +153,21 @@ class Line:
             hardware=self.hardware,
             is_journal_bad=is_journal_bad,
         )
+        self.product = Product(bank, self.handshake, self.box, self.setups, self.alarms, cameras[0])
         actions = Actions(
             bank=bank,
             handshake=self.handshake,
             box=self.box,
             intake=self.intake,
             setups=self.setups,
+            product=self.product,
             challenge=self.challenge,
             tally=self.tally,
             alarms=self.alarms,
             hardware=self.hardware,
             is_continuous=self._is_continuous,
-            load_recipe=lambda number, answer: outlets.load_recipe(
-                number, self.recipe_ordered(answer)
-            ),
-            load_recipe_by_hash=lambda wanted, answer: outlets.load_recipe_by_hash(
-                wanted, self.recipe_ordered(answer)
-            ),
+            load_recipe=outlets.load_recipe,
+            load_recipe_by_hash=outlets.load_recipe_by_hash,
             reload_products=outlets.reload_products,
             keep_counters=self._keep_counters,
         )
@@ -302,53 +291,6 @@ class Line:
     def stored(self, message: Stored) -> None:
         """Rows are committed."""
         self._rows.stored(message)
-
-    # ---- recipe ----------------------------------------------------------------------------
-
-    def recipe_ordered(self, answer: Answer) -> Answer:
-        """TriggerReady is 0 until the returned answer is given, while files are read, too: the next
-        part is another product's already."""
-        self.conditions.recipe_orders += 1
-
-        def answered(code: CommandError, detail: str) -> None:
-            self.conditions.recipe_orders -= 1
-            answer(code, detail)
-
-        return answered
-
-    def change_recipe(
-        self,
-        target: LoadedRecipe,
-        number: int,
-        bundle_id: str,
-        now_ns: int,
-        done: Callable[[CommandError, str], None],
-    ) -> None:
-        """Begin the change to a recipe whose files were read and checked."""
-
-        def finished(code: CommandError, detail: str) -> None:
-            if code == CommandError.DONE:
-                self.bundle_id, self.recipe_number = bundle_id, number
-                self._show_recipe()
-                self.alarms.restart()
-            done(code, detail)
-
-        self.setups.begin(target, now_ns, finished)
-        self.box.follow(now_ns)
-        self.handshake.refresh(now_ns)
-
-    def adopt(self, target: LoadedRecipe, number: int, bundle_id: str) -> None:
-        """The first recipe after a start: camera and infer are asked for it until they take it."""
-        self.setups.current = target
-        self.bundle_id, self.recipe_number = bundle_id, number
-        self._show_recipe()
-
-    def _show_recipe(self) -> None:
-        current = self.setups.current
-        if current is not None:
-            self.bank.set("RecipeId", self.recipe_number)
-            self.bank.set("RecipeHash32", current.hash32)
-            self.bank.set("ModelId", int(self.bundle_id[:4] or "0", 16))
 
     # ---- health ----------------------------------------------------------------------------
 

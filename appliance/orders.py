@@ -5,9 +5,10 @@ PLC is told "not in control". Everyone else commands while the PLC has control. 
 is in actions.py.
 """
 
-from appliance.actions import Actions, Answer
+from appliance.actions import Actions
 from appliance.codes import CommandCode, CommandError
 from appliance.messages import Command
+from appliance.setups import Answer
 
 _HAND_OVER = ("take_control", "release_control")
 _REASONED = ("unlock_challenge", "pass_challenge", "fail_challenge")

@@ -17,9 +17,9 @@ from appliance.config import Config, load_products
 from appliance.errors import ArtefactError, ConfigError
 from appliance.line import Line
 from appliance.messages import Prepared, Refused
-from appliance.orders import Answer
 from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
 from appliance.service import Service
+from appliance.setups import Answer
 
 if TYPE_CHECKING:
     from appliance.scoring import Scorer
@@ -171,7 +171,7 @@ class RecipeInForce:
         is_reload: bool,
     ) -> None:
         error = read.exception()
-        if is_reload and number != self._line.recipe_number:
+        if is_reload and number != self._line.product.number:
             # A product that was put in force meanwhile stays, and follows the new table itself.
             self._reload_in_force(done)
             return
@@ -184,7 +184,6 @@ class RecipeInForce:
             done(CommandError.REFUSED_ARTEFACT, str(error))
             return
         loaded, scorers = read.result()
-        bundle_id = next(iter(scorers))
         if done == self._loaded_at_start and self._line.setups.current is not None:
             return  # the PLC asked for another one meanwhile, and it is in force
         if loaded.name != self.products.get(number):
@@ -209,10 +208,10 @@ class RecipeInForce:
         now_ns = self._service.clock()
         if self._line.setups.current is None:
             # At start there is nothing to go back to: what refuses is asked again by itself.
-            self._line.adopt(loaded, number, bundle_id)
+            self._line.product.adopt(loaded, number)
             finished(CommandError.DONE, "")
         else:
-            self._line.change_recipe(loaded, number, bundle_id, now_ns, finished)
+            self._line.product.change(loaded, number, now_ns, finished)
 
     def _remembered(self, written: "asyncio.Future[None]") -> None:
         error = written.exception()
@@ -237,14 +236,14 @@ class RecipeInForce:
 
     def _reload_in_force(self, done: Answer) -> None:
         """Limits alone change between two parts; for anything else TriggerReady falls first."""
-        number, current = self._line.recipe_number, self._line.setups.current
+        number, current = self._line.product.number, self._line.setups.current
         name, setup_hash = self.products.get(number, ""), current.setup_hash if current else ""
         task = asyncio.get_running_loop().run_in_executor(None, self._is_of, name, setup_hash)
 
         def compared(task: "asyncio.Future[bool]") -> None:
             answer = done
             if not task.result():
-                answer = self._line.recipe_ordered(done)
+                answer = self._line.product.ordered(done)
                 self._line.tick(self._service.clock())
             self.load_by_number(number, answer, is_reload=True)
 

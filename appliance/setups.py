@@ -8,6 +8,7 @@ few seconds, because a person may have mended the file.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from appliance.codes import CommandError, OfflineReason
 from appliance.messages import Health, Prepare, Prepared, Refused, Swap
@@ -16,6 +17,8 @@ from appliance.recipe import LoadedRecipe
 _GUARD_NS = 60_000_000_000
 _ASK_AGAIN_NS = 3_000_000_000
 
+Answer: TypeAlias = Callable[[CommandError, str], None]
+"""Called once, perhaps at once, with the result and one sentence."""
 Send = Callable[[str, Prepare | Swap], bool]
 """To the process with this label; False where it takes nothing just now."""
 
@@ -44,7 +47,7 @@ class Peer:
 class _Change:
     target: LoadedRecipe
     begun_ns: int
-    done: Callable[[CommandError, str], None]
+    done: Answer
     asked: set[str] = field(default_factory=set[str])
     prepared: set[str] = field(default_factory=set[str])
 
@@ -73,9 +76,7 @@ class Setups:
         current = self.current
         return current is not None and self.peers[label].setup_hash == current.setup_hash
 
-    def begin(
-        self, target: LoadedRecipe, now_ns: int, done: Callable[[CommandError, str], None]
-    ) -> None:
+    def begin(self, target: LoadedRecipe, now_ns: int, done: Answer) -> None:
         """Change to `target`; `done` is called once, with DONE or why not."""
         if self._change is not None:
             done(CommandError.BUSY, "another change of recipe is under way")

@@ -223,7 +223,7 @@ class World:
         self.line = Line(
             self.config, self.journal, self.bank, outlets, "test", self.now, tape, self.utc_s
         )
-        self.line.adopt(self.recipes[1], 1, "ab" * 32)
+        self.line.product.adopt(self.recipes[1], 1)
         opening = self.line.book.open
 
         def opened(*arguments: Any, **more: Any) -> Part:
@@ -525,7 +525,7 @@ class World:
         target = self.recipes[number]
         self.at(
             self.read_ms,
-            lambda: self.line.change_recipe(target, number, "ab" * 32, self.now, answered),
+            lambda: self.line.product.change(target, number, self.now, answered),
         )
 
     def _load_by_hash(self, wanted: int, done: Callable[[CommandError, str], None]) -> None:

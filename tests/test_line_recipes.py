@@ -124,9 +124,7 @@ def test_a_second_change_during_the_first_is_busy(world: World) -> None:
     load(world, 2)
     world.run(25)
     answers: list[CommandError] = []
-    world.line.change_recipe(
-        world.recipes[3], 3, "cd" * 32, world.now, lambda code, _: answers.append(code)
-    )
+    world.line.product.change(world.recipes[3], 3, world.now, lambda code, _: answers.append(code))
     assert answers == [CommandError.BUSY]
     world.idle(1000)
     assert world.bank.number("RecipeId") == 2
@@ -146,7 +144,7 @@ def test_limits_alone_change_at_once_for_parts_opened_afterwards(world: World) -
     world.until_ready(control)
     first = world.part(control)
     world.run(1)
-    world.line.change_recipe(world.recipes[2], 2, "ab" * 32, world.now, lambda *_: None)
+    world.line.product.change(world.recipes[2], 2, world.now, lambda *_: None)
     assert world.is_ready
     second = world.part(control)
     world.idle(300)

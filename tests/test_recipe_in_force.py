@@ -110,7 +110,7 @@ def desk_of(world: World) -> Desk:
         world.beat()
 
     desk.world_turn = turn
-    world.line.adopt(desk.write("cell/1"), 1, desk.bundle)
+    world.line.product.adopt(desk.write("cell/1"), 1)
     desk.write("other/1")
     world.until_ready()
     return desk
@@ -119,7 +119,7 @@ def desk_of(world: World) -> Desk:
 def in_force(world: World) -> tuple[int, str]:
     current = world.line.setups.current
     assert current is not None
-    return world.line.recipe_number, current.name
+    return world.line.product.number, current.name
 
 
 def test_a_product_that_the_plc_loads_while_products_are_read_stays(world: World) -> None:
@@ -131,7 +131,7 @@ def test_a_product_that_the_plc_loads_while_products_are_read_stays(world: World
 
     def loaded_by_plc() -> None:
         assert old.setup_hash == other.setup_hash
-        world.line.adopt(old, 2, desk.bundle)
+        world.line.product.adopt(old, 2)
 
     assert asyncio.run(desk.reload(loaded_by_plc)) == CommandError.DONE
     assert in_force(world) == (2, "other/2"), "product 2 as the new table has it"
