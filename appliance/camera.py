@@ -20,7 +20,15 @@ from appliance.codes import Reason
 from appliance.config import Config
 from appliance.config_camera import Camera
 from appliance.errors import ArtefactError, ConfigError, DeviceError, DeviceTimeout
-from appliance.messages import AnyMessage, Health, Prepare, Prepared, Swap, Trigger
+from appliance.messages import (
+    AnyMessage,
+    Health,
+    Prepare,
+    Prepared,
+    Swap,
+    Trigger,
+    camera_label,
+)
 from appliance.outlet import Outlet
 from appliance.recipe import View
 from appliance.service import Service
@@ -82,7 +90,7 @@ class CameraProcess:
     def __init__(self, service: Service, config: Config, camera: Camera, wiring: Wiring) -> None:
         self._service, self._config, self._camera = service, config, camera
         self._clock, self._log = service.clock, service.log
-        self._label = f"camera:{camera.name}"
+        self._label = camera_label(camera.name)
         self._source = make_source(config, camera, service)
         self._outlet = Outlet(config, camera, wiring, service.clock)
         file = config.runtime_dir / f"camera-{camera.name}.backoff"

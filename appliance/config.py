@@ -16,6 +16,7 @@ from appliance.config_camera import Camera, camera_problem, camera_ranges
 from appliance.config_challenge import ChallengePlan, challenge_problem
 from appliance.config_io import Io, io_problem
 from appliance.errors import ConfigError
+from appliance.messages import camera_label
 from appliance.toml_file import Section, read_toml
 
 _WINDOW_SHARE = 0.4
@@ -186,6 +187,16 @@ class Config(Section, frozen=True, kw_only=True):
     def workers(self) -> tuple[str, ...]:
         """Labels of the infer processes in health and set-ups."""
         return tuple(f"infer:{number}" for number in range(self.engine.workers))
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Labels of all that a set-up is prepared in: a process for each camera, and infer."""
+        return (*(camera_label(name) for name in self.cameras), *self.workers)
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Labels of all without which no part has a verdict and a row, in the order of the line."""
+        return (*self.peers, "decide", "record")
 
     @property
     def companions(self) -> tuple[str, ...]:

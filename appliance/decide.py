@@ -32,7 +32,6 @@ from appliance.messages import (
     Stored,
     Verdict,
     Words,
-    camera_label,
 )
 from appliance.plc_io import IoPort, open_lines
 from appliance.plc_modbus import ModbusPort
@@ -107,8 +106,7 @@ class _Decide:
         config, clock = self._config, self._service.clock
         cameras = config.cameras
         trigger = {camera: wiring.sender("trigger", camera) for camera in cameras}
-        peers = (*(camera_label(camera) for camera in cameras), *config.workers)
-        prepare = {label: wiring.sender("prepare", label) for label in peers}
+        prepare = {label: wiring.sender("prepare", label) for label in config.peers}
         self._verdicts = wiring.sender("verdicts")
         self._live = wiring.sender("live")
         self._tape = Tape(wiring.sender("tape").send) if config.is_taped else None
@@ -146,7 +144,7 @@ class _Decide:
             (scored, lambda message: self._scored(message, scored.inline)),
             (wiring.async_receiver("stored"), self._stored),
             (
-                wiring.async_receiver("health", *peers, "record", *config.companions),
+                wiring.async_receiver("health", *config.peers, "record", *config.companions),
                 self._heard,
             ),
         ]

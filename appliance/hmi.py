@@ -26,7 +26,7 @@ from appliance.hmi_pictures import Images, Pictures
 from appliance.hmi_screen import Screen
 from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.hmi_view import STRIP, LiveView
-from appliance.messages import Health, Verdict, Words, camera_label
+from appliance.messages import Health, Verdict, Words
 from appliance.service import Service, be_nice
 from appliance.shortage import own_use
 from appliance.store import Store
@@ -56,21 +56,15 @@ def main(service: Service, config: Config, name: str) -> None:
         asyncio.run(Hmi(service, config, wiring).serve(listener, tls))
 
 
-def expected_processes(config: Config) -> tuple[str, ...]:
-    """Whose health the page shows, in this order."""
-    return (*(camera_label(name) for name in config.cameras), *config.workers, "decide", "record")
-
-
 class Hmi:
     """The loop's tasks and what they share."""
 
     def __init__(self, service: Service, config: Config, wiring: Wiring) -> None:
         self._service, self._config = service, config
-        self._processes = expected_processes(config)
         self._live = wiring.async_receiver("live")
-        self._health = wiring.receiver("health", *self._processes)
+        self._health = wiring.receiver("health", *config.processes)
         self._own_health = wiring.sender("health", "hmi")
-        self._view = LiveView(self._processes)
+        self._view = LiveView(config.processes)
         self._pictures = Pictures(config)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._screen: Screen = self._view.screen(service.clock())

@@ -94,7 +94,7 @@ class Line:
         due = ChallengeDue(config.challenge, journal.counters)
         self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s, journal.counters)
         self._workers = config.workers
-        self.setups = Setups((*self._cameras, *self._workers), outlets.setup)
+        self.setups = Setups(config.peers, outlets.setup)
         keeping = (journal, self.ledger, software, self._closed, cameras, is_simulated(config))
         self.book = PartBook(*keeping) if tape is None else TapedBook(*keeping, tape)
         self.conditions = Conditions()

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from appliance.codes import Reason, Status1, Status2, Word
 from appliance.config import Config
 from appliance.errors import AddressInUse
-from appliance.messages import Health, Verdict, Words, camera_label
+from appliance.messages import Health, Verdict, Words
 from appliance.registers import REGISTERS
 from appliance.service import Service
 from appliance.shortage import own_use
@@ -41,13 +41,7 @@ _STATES = ("State", "OfflineReason", "FaultCode", "Epoch")
 
 def main(service: Service, config: Config, name: str) -> None:
     """Serve until stopped. Raises ConfigError where the port is taken or the certificate bad."""
-    others = (
-        *(camera_label(name) for name in config.cameras),
-        *config.workers,
-        "decide",
-        "record",
-        *(name for name in config.companions if name != "metrics"),
-    )
+    others = (*config.processes, *(name for name in config.companions if name != "metrics"))
     tls = files_of(config)
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         live, healths = wiring.receiver("live"), wiring.receiver("health", *others)

@@ -20,7 +20,7 @@ from appliance.deck import Deck
 from appliance.errors import ArtefactError, DeviceError
 from appliance.forward import Forwarder
 from appliance.frames import RingReader
-from appliance.messages import Health, LateResult, Stored, Verdict, camera_label
+from appliance.messages import Health, LateResult, Stored, Verdict
 from appliance.retention import Retention
 from appliance.service import Service
 from appliance.shortage import own_use
@@ -101,11 +101,10 @@ def _ears(config: Config, wiring: Wiring) -> list[Receiver]:
     """What a recording holds beside the verdicts; nothing where nothing is recorded."""
     if not config.is_taped:
         return []
-    peers = (*(camera_label(name) for name in config.cameras), *config.workers, "decide")
     return [
         wiring.receiver("tape"),
         wiring.receiver("live"),
-        wiring.receiver("health", *peers),
+        wiring.receiver("health", *config.peers, "decide"),
     ]
 
 

@@ -23,7 +23,6 @@ import structlog
 
 from appliance.config import Config, load_config, load_products
 from appliance.errors import AddressInUse
-from appliance.messages import camera_label
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_USAGE, start_logging
 from appliance.tls import files_of
 
@@ -37,8 +36,7 @@ _RESTART_NS = 100_000_000
 
 def process_table(config: Config) -> tuple[tuple[str, str], ...]:
     """Process and name, in the order of starting; those of other boxes are not among them."""
-    eyes = [camera_label(name) for name in config.cameras]
-    here = [label for label in (*eyes, *config.workers) if not config.is_elsewhere(label)]
+    here = [label for label in config.peers if not config.is_elsewhere(label)]
     split = [label.partition(":") for label in here]
     return (
         *((process, name) for process, _, name in split),

@@ -22,7 +22,7 @@ from appliance.atomic import write_atomically
 from appliance.audit import AuditJournal
 from appliance.config import Config
 from appliance.errors import ConfigError
-from appliance.messages import Health, Words, camera_label
+from appliance.messages import Health, Words
 from appliance.wire import Wiring
 
 _LISTEN_S = 1.0
@@ -162,12 +162,11 @@ def _sizes(root: Path) -> str:
 
 def _live(config: Config) -> Iterator[tuple[str, bytes]]:
     """The newest words and health of a line that runs here."""
-    processes = [camera_label(name) for name in config.cameras]
-    processes += [*config.workers, "decide", "record", "hmi", "bus", "metrics"]
     heard: dict[str, Health | Words] = {}
     if not config.runtime_dir.is_dir():
         return
     with Wiring(config.runtime_dir) as wiring:
+        processes = (*config.processes, *config.companions)
         live, health = wiring.receiver("live"), wiring.receiver("health", *processes)
         end = time.monotonic() + _LISTEN_S
         while time.monotonic() < end:

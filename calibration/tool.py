@@ -13,7 +13,6 @@ from nicegui import ui
 
 from appliance.config import Config
 from appliance.errors import ConfigError, DeviceError
-from appliance.hmi import expected_processes
 from appliance.hmi_server import end, listen, make_app, make_server
 from appliance.service import Service, be_nice
 from appliance.tls import Files, files_of
@@ -65,7 +64,7 @@ async def _serve(
         raise ConfigError(config.data_dir / "people.db", "a usable database", str(err)) from err
     build(desk)
     server = make_server(make_app(desk.images, desk.outline, lambda app: add_door(app, desk)), tls)
-    processes = wiring.async_receiver("health", *expected_processes(config))
+    processes = wiring.async_receiver("health", *config.processes)
 
     async def follow(heard: AsyncReceiver) -> None:
         while True:
