@@ -329,13 +329,10 @@ class _Decide:
         self._is_looking = False
         if looking.cancelled():  # the process ends
             return
-        throttled = looking.result()
-        if throttled != self._line.box.throttled:
-            self._log.warning("throttled", by=throttled or "nothing any more")
-        lost = self._throttle.lost
-        if lost != self._line.box.heat_lost:
-            self._log.warning("heat cannot be read", of=lost or "nothing any more")
-        self._line.box.throttled, self._line.box.heat_lost = throttled, lost
+        box, throttled, lost = self._line.box, looking.result(), self._throttle.lost
+        self._service.changed("throttled", box.throttled, throttled)
+        self._service.changed("heat cannot be read", box.heat_lost, lost)
+        box.throttled, box.heat_lost = throttled, lost
 
     def _publish(self, health: Sender, port: ModbusPort) -> None:
         line = self._line

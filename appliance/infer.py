@@ -376,10 +376,8 @@ class Infer:
         if self._gpu is not None:
             if now_ns - self._looked_ns >= _HEAT_NS:
                 self._looked_ns, lost, hot = now_ns, self._gpu.lost, self._gpu.look()
-                if hot != self._hot:
-                    self._service.log.warning("GPU", throttled=hot or "no more")
-                if lost != self._gpu.lost:
-                    self._service.log.warning("GPU", heat_not_readable=self._gpu.lost or "no more")
+                self._service.changed("GPU throttled", self._hot, hot)
+                self._service.changed("heat of the GPU cannot be read", lost, self._gpu.lost)
                 self._hot = hot
             gauges["gpu_throttled"] = float(bool(self._hot))
             gauges["gpu_heat_unknown"] = float(bool(self._gpu.lost))

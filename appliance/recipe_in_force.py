@@ -75,14 +75,18 @@ class RecipeInForce:
         if isinstance(message, Refused):
             why = f"{message.where}: expected {message.expected}, got {message.got}"
             refusal = said(self._config, message.process, why)
-            if refusal not in self.notes:
-                self._log.error("refused", process=message.process, why=refusal)
-            self.notes = (refusal,)
+            self._kept_out("refused", refusal, process=message.process)
             self._line.setups.refused(message)
         else:
             self._line.setups.prepared(message)
             self.notes = ()
         self._line.tick(self._service.clock())
+
+    def _kept_out(self, event: str, why: str, **more: str) -> None:
+        """For people until it ends, and in the log once."""
+        if why not in self.notes:
+            self._log.error(event, why=why, **more)
+        self.notes = (why,)
 
     def load_last(self) -> None:
         """Put the product in force that was in force before the last stop."""
@@ -102,9 +106,7 @@ class RecipeInForce:
 
     def _loaded_at_start(self, code: CommandError, detail: str) -> None:
         if code != CommandError.DONE:
-            if detail not in self.notes:
-                self._log.error("no recipe", why=detail)
-            self.notes = (detail,)
+            self._kept_out("no recipe", detail)
             # A person may have mended the file.
             asyncio.get_running_loop().call_later(_READ_AGAIN_S, self._load_again)
 
@@ -178,9 +180,7 @@ class RecipeInForce:
         if error is not None:
             if not isinstance(error, ArtefactError):
                 self._log.error("bug while a recipe was read", exc_info=error)
-            if str(error) not in self.notes:
-                self._log.error("recipe refused", why=str(error))
-            self.notes = (str(error),)
+            self._kept_out("recipe refused", str(error))
             done(CommandError.REFUSED_ARTEFACT, str(error))
             return
         loaded, scorers = read.result()

@@ -65,6 +65,11 @@ class Service:
         self._pinged_ns = 0
         self._notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
+    def changed(self, event: str, before: str, now: str) -> None:
+        """A state in words, "" = all is well: logged on loss and on return, not at every look."""
+        if now != before:
+            self.log.warning(event, now=now or "no more")
+
     def on_stop(self, call: Callable[[], object]) -> None:
         """Call this, in the signal handler, when the process shall stop."""
         self._on_stop.append(call)
