@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from appliance.atomic import write_atomically
 from appliance.codes import Word
-from appliance.config import Record
+from appliance.config_record import Record
 from appliance.errors import ConfigError, PartError
 from appliance.frames import RingReader
 from appliance.messages import Verdict

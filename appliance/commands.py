@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from appliance import supervise
-from appliance.config import load_config, load_products
+from appliance.config import load_config
+from appliance.product_table import load_products
 from appliance.service import run_process
 
 PROCESSES = ("camera", "infer", "decide", "bus", "record", "hmi", "tool", "metrics")

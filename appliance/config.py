@@ -1,8 +1,8 @@
-"""`config.toml` and `products.toml` → frozen structs. Unknown keys are errors; loaded once.
+"""`config.toml` → frozen structs. Unknown keys are errors; loaded once.
 
-The integrator owns these two files: which cameras, addresses, wiring, PLC, storage, deadline. What
-an engineer tunes per product is `recipe.py`, what training learnt is `bundle.py`. Durations are in
-the unit that the key names.
+The integrator owns this file: which cameras, addresses, wiring, PLC, storage, deadline. What an
+engineer tunes per product is `recipe.py`, what training learnt is `bundle.py`. Durations are in the
+unit that the key names.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from appliance.config_bus import Bus, ranges
 from appliance.config_camera import Camera, camera_problem, camera_ranges
 from appliance.config_challenge import ChallengePlan, challenge_problem
 from appliance.config_io import Io, io_problem
+from appliance.config_record import Record, record_ranges
 from appliance.errors import ConfigError
 from appliance.messages import camera_label
 from appliance.toml_file import Section, read_toml
@@ -66,35 +67,6 @@ class Plc(Section, frozen=True, kw_only=True):
     acknowledge_timeout_ms: int = 2000
     gate_timeout_ms: int = 2000
     """From NG or ERROR to the confirmed reject, where the PLC says that it has a sensor for it."""
-
-
-class Record(Section, frozen=True, kw_only=True):
-    """What is kept."""
-
-    database: str = ""
-    """"" = SQLite, `data/parts.db`; or "postgresql+psycopg://user@host/database"."""
-    central: str = ""
-    """Another PostgreSQL that gets every row of this box, too, and may be away for days."""
-    central_rows: Literal["all", "new"] = "all"
-    """"all": rows that were there before `central` was set are sent, too; at each start what the
-    central database lacks. "new": where it lets old rows go by itself."""
-    images: Literal["none", "ng", "all"] = "ng"
-    """"ng" keeps NG, UNCERTAIN and ERROR."""
-    min_free_gb: float = 2.0
-    max_age_days: float = 0.0
-    """Images and recordings go when they are older; 0 = by free space alone. From 1.5 times
-    `min_free_gb` down the oldest go as well, OK before UNCERTAIN before ERROR before NG."""
-    stop_when_lossy: bool = False
-    """True: no part (OfflineReason 12) while rows or pictures cannot be kept, for sites that must
-    keep them; it ends by itself. False: inspection goes on, and ArchiveLossy says so."""
-    max_images: int = 20000
-    """Oldest images go first beyond this number."""
-    grace_ms: int = 2000
-    """How long after its deadline a frame stays in the ring for the recorder."""
-    compression: Literal["none", "zstd"] = "none"
-    """Of recordings; zstd is lossless, takes less disk and more of a core."""
-    maps: bool = True
-    """Whether recordings keep the anomaly map of each picture that they keep."""
 
 
 class Hmi(Section, frozen=True, kw_only=True):
@@ -287,20 +259,6 @@ class Config(Section, frozen=True, kw_only=True):
         return self.root_dir / "keys"
 
 
-class Product(Section, frozen=True, kw_only=True):
-    """One row of `products.toml`: what the PLC calls a product."""
-
-    number: int
-    recipe: str
-    """"ID/VERSION"."""
-
-
-class Products(Section, frozen=True, kw_only=True):
-    """`products.toml`."""
-
-    product: tuple[Product, ...]
-
-
 def load_config(path: Path) -> Config:
     """`config.toml`, its root made absolute. Raises ConfigError."""
     config = read_toml(path, Config)
@@ -329,15 +287,12 @@ def load_config(path: Path) -> Config:
         ("plc.heartbeat_timeout_ms", config.plc.heartbeat_timeout_ms, 100, 60_000),
         ("plc.gate_timeout_ms", config.plc.gate_timeout_ms, 1, 60_000),
         ("plc.acknowledge_timeout_ms", config.plc.acknowledge_timeout_ms, 1, 60_000),
-        ("record.min_free_gb", config.record.min_free_gb, 0, 1_000_000),
-        ("record.max_images", config.record.max_images, 0, 1_000_000_000),
-        ("record.max_age_days", config.record.max_age_days, 0, 100_000),
-        ("record.grace_ms", config.record.grace_ms, 0, 60_000),
         ("alarms.late", config.alarms.late, 0, 1000),
         ("alarms.incomplete", config.alarms.incomplete, 0, 1000),
         ("alarms.image_health", config.alarms.image_health, 0, 1000),
         ("alarms.rejects", config.alarms.rejects, 0, 1000),
         ("hmi.port", config.hmi.port, 1, 65_535),
+        *record_ranges(config.record),
         *ranges(config.bus),
         ("metrics.port", config.metrics.port, 0, 65_535),
         ("hmi.tool_port", config.hmi.tool_port, 0, 65_535),
@@ -397,16 +352,3 @@ def is_simulated(config: Config) -> bool:
     """No verdict of this line may be believed: its pictures or its engine are none."""
     is_shown = any(camera.kind == "files" for camera in config.camera)
     return is_shown or config.engine.kind == "null"
-
-
-def load_products(config: Config) -> dict[int, str]:
-    """PLC product number → "ID/VERSION". Raises ConfigError."""
-    path = config.root_dir / "products.toml"
-    products = read_toml(path, Products).product
-    numbers = [product.number for product in products]
-    for number in numbers:
-        if not 1 <= number <= 0xFFFFFFFF:
-            raise ConfigError(f"{path}: product.number", "1 to 4294967295", str(number))
-        if numbers.count(number) > 1:
-            raise ConfigError(f"{path}: product.number", "each number once", f"{number} twice")
-    return {product.number: product.recipe for product in products}

@@ -22,9 +22,10 @@ import typer
 
 from appliance import supervise
 from appliance.bundle import Bundle, load_bundle, load_bundles
-from appliance.config import Config, load_config, load_products
+from appliance.config import Config, load_config
 from appliance.disk import wanted_bytes_per_s, written_bytes_per_s
 from appliance.errors import ConfigError
+from appliance.product_table import load_products
 from appliance.recipe import Recipe, load_recipe
 from appliance.support import write_bundle
 from appliance.tls import files_of

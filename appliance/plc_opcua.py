@@ -25,7 +25,7 @@ from asyncua.crypto.validator import CertificateValidator, CertificateValidatorO
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from appliance.codes import State
-from appliance.config import Config, load_products
+from appliance.config import Config
 from appliance.config_bus import OpcUa
 from appliance.errors import ArtefactError, DeviceError
 from appliance.messages import CommandResult, Verdict, Words
@@ -34,6 +34,7 @@ from appliance.plc_opcua_events import Events
 from appliance.plc_opcua_methods import Methods
 from appliance.plc_opcua_model import Model
 from appliance.plc_opcua_sessions import Sessions
+from appliance.product_table import load_products
 from appliance.projection import Ask
 from appliance.recipe import load_recipe
 from appliance.words import Bank

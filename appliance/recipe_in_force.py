@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from appliance.atomic import write_atomically
 from appliance.bundle import load_bundle
 from appliance.codes import CommandError
-from appliance.config import Config, load_products
+from appliance.config import Config
 from appliance.errors import ArtefactError, ConfigError
 from appliance.line import Line
 from appliance.messages import Prepared, Refused
+from appliance.product_table import load_products
 from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
 from appliance.service import Service
 from appliance.setups import Answer

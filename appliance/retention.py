@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from appliance.archive import Archive, is_protected
 from appliance.codes import Word
-from appliance.config import Record
+from appliance.config_record import Record
 
 STEP = 20
 """Files that one step removes at most."""

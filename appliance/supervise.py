@@ -21,8 +21,9 @@ from pathlib import Path
 
 import structlog
 
-from appliance.config import Config, load_config, load_products
+from appliance.config import Config, load_config
 from appliance.errors import AddressInUse
+from appliance.product_table import load_products
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_USAGE, start_logging
 from appliance.tls import files_of
 

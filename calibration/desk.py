@@ -16,11 +16,12 @@ import numpy.typing as npt
 from appliance.audit import AuditJournal
 from appliance.bundle import load_bundle
 from appliance.codes import CommandError
-from appliance.config import Config, load_products
+from appliance.config import Config
 from appliance.database import where
 from appliance.errors import ConfigError, DeviceError
 from appliance.hmi_pictures import Images, Pictures
 from appliance.messages import Health, Verdict, Words
+from appliance.product_table import load_products
 from appliance.recipe import LoadedRecipe, Recipe, load_recipe
 from appliance.store import Store
 from appliance.wire import AsyncReceiver

@@ -17,9 +17,10 @@ from appliance.atomic import write_atomically
 from appliance.audit import AuditJournal
 from appliance.camera_settings import hash_of
 from appliance.codes import CommandError
-from appliance.config import Config, load_products
+from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.messages import Command, CommandResult
+from appliance.product_table import load_products
 from appliance.recipe import Limits, LoadedRecipe, Recipe, load_recipe, write_recipe
 from appliance.wire import AsyncReceiver
 

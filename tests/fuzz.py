@@ -28,12 +28,13 @@ from appliance.audit import AuditJournal
 from appliance.bundle import load_bundle
 from appliance.camera_files import read_picture
 from appliance.codes import Reason, Word
-from appliance.config import Config, load_config, load_products
+from appliance.config import Config, load_config
 from appliance.engine_null import write_null_bundle
 from appliance.errors import ConfigError, DeviceError, PartError
 from appliance.frames import RingReader, RingWriter, inline_ref, inline_view
 from appliance.journal import Journal, Opened
 from appliance.messages import FrameReady, Health, Scored, Trigger, Verdict, Words
+from appliance.product_table import load_products
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
 from appliance.recording import Entry, Recording, SegmentWriter
 from appliance.recording_repair import repair

@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 
 from appliance.codes import CommandError, Control, Reason, Status1, Word
-from appliance.config import Config, Engine, Plc, Record
+from appliance.config import Config, Engine, Plc
 from appliance.config_camera import Camera
 from appliance.config_challenge import ChallengePlan
+from appliance.config_record import Record
 from appliance.journal import Journal
 from appliance.line import Line, Outlets
 from appliance.messages import (

@@ -15,7 +15,7 @@ import pytest
 from appliance import archive as archive_module
 from appliance.archive import Archive, image_path, read_image, view_path
 from appliance.codes import Reason, Word
-from appliance.config import Record
+from appliance.config_record import Record
 from appliance.frames import RingReader, RingWriter
 from appliance.messages import PixelRef, Verdict, ViewResult
 from tests.waiting import until

@@ -8,9 +8,10 @@ import pytest
 from appliance.audit import AuditJournal
 from appliance.camera_settings import Found, check_approved, hash_of, write_found
 from appliance.codes import OfflineReason
-from appliance.config import Config, load_products
+from appliance.config import Config
 from appliance.config_camera import Camera
 from appliance.errors import ArtefactError, ConfigError
+from appliance.product_table import load_products
 from appliance.recipe import Limits, Recipe, load_recipe, setup_hash, write_recipe
 from calibration.approve import WHAT, check_shown, differences, main, to_approve
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from appliance.atomic import write_atomically
-from appliance.config import Config, load_config, load_products
+from appliance.config import Config, load_config
 from appliance.errors import ConfigError
+from appliance.product_table import load_products
 
 GOOD = 'root = "."\ndeadline_ms = 200\n'
 CAMERA = '[[camera]]\nname = "top"\nkind = "files"\nfolder = "pictures"\n'

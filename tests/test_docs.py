@@ -12,7 +12,8 @@ from appliance.__main__ import COMMANDS
 from appliance.__main__ import app as command_line
 from appliance.codes import FaultCode, OfflineReason, Word
 from appliance.commands import unit_name
-from appliance.config import Products, load_config
+from appliance.config import load_config
+from appliance.product_table import Products
 from appliance.recipe import Recipe, load_recipe
 from appliance.supervise import process_table
 from appliance.toml_file import read_toml

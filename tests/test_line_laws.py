@@ -14,7 +14,7 @@ from appliance.codes import (
     Status2,
     Word,
 )
-from appliance.config import Record
+from appliance.config_record import Record
 from appliance.messages import Health, Stored
 from tests.line_steps import breach, ends
 from tests.line_world import Plan, World

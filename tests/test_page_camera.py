@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from appliance.audit import AuditJournal
 from appliance.camera_settings import Feature, Found, write_features, write_found
-from appliance.config import load_products
+from appliance.product_table import load_products
 from appliance.recipe import load_recipe
 from appliance.wire import Wiring
 from tests.guest import Enter, needs_chromium

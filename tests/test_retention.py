@@ -8,7 +8,7 @@ import pytest
 from appliance import retention as retention_module
 from appliance.archive import Archive
 from appliance.codes import Word
-from appliance.config import Record
+from appliance.config_record import Record
 from appliance.frames import RingReader
 from appliance.retention import STEP, Retention
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from appliance.audit import AuditJournal
 from appliance.codes import CommandError, Word
-from appliance.config import load_products
+from appliance.product_table import load_products
 from appliance.shifts import shift_at
 from appliance.store import Store
 from calibration.limits import outcome, parts_of

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from appliance.archive import Archive, image_path
 from appliance.codes import Reason, Word
-from appliance.config import Record
+from appliance.config_record import Record
 from appliance.frames import RingReader
 from appliance.messages import Verdict
 from appliance.report import shift_report
