@@ -96,27 +96,40 @@ class _Line:
     def __init__(self, options: PlcOptions) -> None:
         self._options = options
         self._client: AsyncModbusTcpClient | None = None
+        self._good_s = 0.0
 
     async def exchange(self, out: Bank, image: Bank) -> None:
-        """Control words out, status words in. Raises NoCommunication and hangs up."""
+        """Control words out, status words in. Raises NoCommunication and hangs up.
+
+        Silence counts from the last good answer, as the timer of a PLC program does: a request that
+        was sent one scan before the appliance fell silent must not add to it. After a scan that was
+        slow itself, an answer has half of the time still.
+        """
+        limit_s = self._options.timeout_ms / 1e3
+        if self._client is not None:
+            limit_s = max(limit_s / 2, self._good_s + limit_s - time.monotonic())
         try:
-            client = await self._connected()
-            answer = await client.readwrite_registers(
-                read_address=_STATUS[0],
-                read_count=_STATUS[1],
-                write_address=0,
-                values=out.read(0, WRITABLE_WORDS),
-            )
-            self._take(image, _STATUS, answer)
-            if self._options.ring != Ring.NONE:
-                answer = await client.read_holding_registers(_RING[0], count=_RING[1])
-                self._take(image, _RING, answer)
-        except (ModbusException, OSError) as err:
+            await asyncio.wait_for(self._exchange(out, image), limit_s)
+        except (ModbusException, OSError, asyncio.TimeoutError) as err:
             self.close()
             raise NoCommunication("no answer") from err
         except NoCommunication:
             self.close()
             raise
+        self._good_s = time.monotonic()
+
+    async def _exchange(self, out: Bank, image: Bank) -> None:
+        client = await self._connected()
+        answer = await client.readwrite_registers(
+            read_address=_STATUS[0],
+            read_count=_STATUS[1],
+            write_address=0,
+            values=out.read(0, WRITABLE_WORDS),
+        )
+        self._take(image, _STATUS, answer)
+        if self._options.ring != Ring.NONE:
+            answer = await client.read_holding_registers(_RING[0], count=_RING[1])
+            self._take(image, _RING, answer)
 
     def close(self) -> None:
         """Hang up."""

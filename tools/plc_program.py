@@ -62,7 +62,7 @@ class PlcOptions:
     patience_s: float = 120.0
     """Not Ready for so long: the remaining parts are rejected and the run ends."""
     timeout_ms: float = 500.0
-    """Longest wait for an answer."""
+    """Longest silence: no answer for so long since the last one is no communication."""
     accept_simulated: bool = False
     """A real PLC never does."""
     first_tag: int = 1
