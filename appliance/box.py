@@ -137,7 +137,7 @@ class Box:
             {
                 Status2.DECISION_OK: True,
                 Status2.CLOCK_SYNCED: self.is_clock_synced,
-                Status2.SIMULATED: self._is_simulated,
+                Status2.SIMULATED: self._is_simulated or setups.is_simulated,
                 Status2.CAMERA_OK: facts.is_camera_ok,
                 Status2.MODEL_OK: facts.is_infer_ok and facts.refusal is None,
                 Status2.DISK_LOW: self._rows.archive.is_disk_low,

@@ -116,6 +116,8 @@ class Handshake:
         self._shown_fault = FaultCode.NONE
         self._waiting: deque[Verdict] = deque()
         self._valid_until_ns: int | None = None
+        self._is_simulated = False
+        """What the level words show was not made of real pictures by a real network."""
         self._ring = Ring(bank, epoch, is_triggered_by_plc)
         self._has_unread = False
         self._warned_deadline = False
@@ -324,6 +326,8 @@ class Handshake:
         status2 |= Status2.CMD_FAILED if self._command_failed else Status2(0)
         status2 |= Status2.MAINTENANCE if conditions.is_maintenance else Status2(0)
         status2 |= Status2(0) if is_online and is_alive else Status2.SAFE_STATE
+        # A slot of the ring has a flag of its own; of the level words this bit is it.
+        status2 |= Status2.SIMULATED if self._is_simulated else Status2(0)
         self._status2 = status2
         self._show("Status1", bits)
         self._show("Status1Copy", bits)
@@ -377,6 +381,7 @@ class Handshake:
             return
         verdict = self._waiting.popleft()
         write_result(self._bank, verdict)
+        self._is_simulated = verdict.is_simulated
         self._bits ^= Status1.INSPECTION_TOGGLE
         self._bits &= ~(Status1.PASS | Status1.FAIL)
         self._bits |= Status1.PASS if verdict.word == Word.OK else Status1.FAIL

@@ -32,6 +32,8 @@ class Peer:
     seen_ns: int | None = None
     is_serving: bool = False
     setup_hash: str = ""
+    is_simulated: bool = False
+    """Its pictures, or its network, are not real: as it said when it was last prepared."""
     hang_limit_ns: int = 0
     """How long it may be silent by its own word: an inference can take that long."""
     note: str = ""
@@ -70,6 +72,11 @@ class Setups:
     def refusal(self) -> Refused | None:
         """Why a process does not take the recipe in force; None where all do."""
         return next((p.refusal for p in self.peers.values() if p.refusal is not None), None)
+
+    @property
+    def is_simulated(self) -> bool:
+        """A process shows or judges what is not real, whatever `config.toml` lets expect."""
+        return any(peer.is_simulated for peer in self.peers.values())
 
     def uses_current(self, label: str) -> bool:
         """This process works with the recipe in force."""
@@ -113,6 +120,8 @@ class Setups:
     def prepared(self, message: Prepared) -> None:
         """A process is ready to swap."""
         change, current = self._change, self.current
+        if message.process in self.peers:
+            self.peers[message.process].is_simulated = message.is_simulated
         if change is not None and message.setup_hash == change.target.setup_hash:
             # What was not asked by this change answers an earlier one.
             change.prepared |= {message.process} & change.asked

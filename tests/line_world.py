@@ -136,6 +136,8 @@ class World:
     plan: Callable[[int], Plan] = field(default=lambda part_id: Plan())
     cameras: tuple[str, ...] = ("top",)
     record_policy: Record = field(default=Record())
+    is_real: bool = False
+    """By config.toml, which names a GenTL producer and a network; the pictures say otherwise."""
     workers: int = 1
     """infer processes; frames are dealt out in turn to those that live."""
     tape: Callable[[Taped], bool] | None = None
@@ -151,8 +153,8 @@ class World:
             root=str(self.root),
             deadline_ms=self.deadline_ms,
             trigger=self.trigger,
-            camera=tuple(Camera(name=name, kind="files", folder="x") for name in self.cameras),
-            engine=Engine(kind="null", workers=self.workers),
+            camera=tuple(self._eye(name) for name in self.cameras),
+            engine=Engine(kind="onnx" if self.is_real else "null", workers=self.workers),
             plc=Plc(results=self.results),
             challenge=self.challenge,
             record=self.record_policy,
@@ -195,6 +197,11 @@ class World:
         self._every(50, lambda: self.line.tick(self.now))
         self._every(100, self._beats)
         self._every(1000, lambda: self.line.check_ledger(self.now))
+
+    def _eye(self, name: str) -> Camera:
+        if self.is_real:
+            return Camera(name=name, kind="genicam", producer="x.cti")
+        return Camera(name=name, kind="files", folder="x")
 
     def close(self) -> None:
         """Let go of the files."""
@@ -482,7 +489,13 @@ class World:
             )
         else:
             process.prepared = message.setup_hash
-            self.line.setups.prepared(Prepared(process=label, setup_hash=message.setup_hash))
+            self.line.setups.prepared(
+                Prepared(
+                    process=label,
+                    setup_hash=message.setup_hash,
+                    is_simulated=label.startswith("camera"),
+                )
+            )
         self.line.tick(self.now)
 
     def _swap(self, process: Process, pid: int, message: Swap) -> None:

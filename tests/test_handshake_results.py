@@ -8,6 +8,7 @@ from appliance.codes import (
     Control,
     Reason,
     Status1,
+    Status2,
     Word,
 )
 from appliance.handshake import QUEUE_MAX
@@ -64,6 +65,17 @@ def test_pass_is_ok_alone(desk: Desk, word: Word) -> None:
     assert desk.has(Status1.FAIL) == (word != Word.OK)
     desk.acknowledge()
     assert not desk.bits & (Status1.PASS | Status1.FAIL)  # no result
+
+
+def test_a_part_of_a_simulated_picture_says_so_whatever_the_configuration(desk: Desk) -> None:
+    """A GenTL producer may have simulated cameras: the picture knows, `config.toml` does not."""
+    desk.ready()
+    for is_simulated in (True, False):
+        desk.part()
+        desk.verdict(desk.last_id, is_simulated=is_simulated)
+        assert desk.has(Status1.PASS)
+        assert (Status2.SIMULATED in desk.bits2) == is_simulated
+        desk.acknowledge()
 
 
 def test_a_part_without_margin_shows_no_number(desk: Desk) -> None:

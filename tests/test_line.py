@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from appliance.acceptance import Sent, Timing, level_objections
 from appliance.codes import (
     CommandCode,
     CommandError,
@@ -15,10 +16,11 @@ from appliance.codes import (
     Status2,
     Word,
 )
+from appliance.journal import acq_id
 from appliance.messages import Stored
 from appliance.part import Judgement
 from tests.line_steps import ends
-from tests.line_world import Plan, World
+from tests.line_world import DEADLINE_MS, Plan, World
 
 ENABLE = Control.ENABLE
 CLEAR, EXECUTE = Control.CLEAR_ERROR, Control.EXECUTE
@@ -69,6 +71,21 @@ def test_what_goes_wrong_lawfully_is_an_error_and_no_breach(
     world.idle(12_000)
     assert world.unaccounted == 0
     assert world.line.ledger.pending == 0
+
+
+def test_no_word_is_believed_of_a_camera_that_says_it_is_simulated() -> None:
+    """`config.toml` names a producer; only the camera's process knows that its cameras are none."""
+    with World(is_real=True) as world:
+        world.until_ready()
+        assert Status2.SIMULATED in Status2(world.bank.number("Status2"))
+        part_id = world.part(PartTag=7)
+        world.run(100)
+        sent = Sent(
+            part_tag=7, epoch=world.journal.epoch, acq_id=acq_id(part_id), deadline_ms=DEADLINE_MS
+        )
+        timing = Timing(since_trigger_ms=100, since_heartbeat_ms=50)
+        assert world.bank.number("Verdict") == Word.OK
+        assert level_objections(world.bank, sent, timing) == ("Simulated is 1",)
 
 
 def test_what_a_late_part_would_have_been_goes_to_the_archive_alone(world: World) -> None:
