@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 FIFO = 8
 """Entries of TagFifo: steps that one write may bring."""
-_COUNTS = 1 << 32
+COUNTS = 1 << 32
 _NEAR = 16
 """Pairs whose times are remembered: no more can lie within one window."""
 
@@ -111,7 +111,7 @@ class Association:
 
     def step(self, count: int, now_ns: int) -> list[Pair]:
         """TriggerCount as written: a pair for each step, new or made whole. [] once lost."""
-        behind = (count - self._count) % _COUNTS
+        behind = (count - self._count) % COUNTS
         if self.is_lost or behind == 0:
             return []
         if behind > FIFO:
@@ -119,7 +119,7 @@ class Association:
             return []
         pairs: list[Pair] = []
         for _ in range(behind):
-            self._count = (self._count + 1) % _COUNTS
+            self._count = (self._count + 1) % COUNTS
             self._steps += 1
             pair = self._pair(self._steps, now_ns)
             pair.step_ns, pair.count = now_ns, self._count

@@ -181,7 +181,13 @@ class Handshake:
         """
         self._answered = self._latched if is_shown else FaultCode.NONE
 
+    def tagged(self, tag: int) -> None:
+        """A part with this tag is at the camera, accepted or not: its result is none that the ring
+        holds already."""
+        self._ring.forget_tag(tag)
+
     def _trigger(self, plc: PlcInput, now_ns: int) -> None:
+        self.tagged(plc.part_tag)
         if not (self._is_triggered_by_plc and self.is_trigger_ready):
             self._count("missed_triggers")
             self._bits |= Status1.ACQ_ERROR
@@ -204,6 +210,7 @@ class Handshake:
             return 0
         if self._plc is not None and Control.TRIGGER in self._plc.control:
             return 0  # until TriggerAck falls, AcqID is the id of the PLC's own part
+        self.tagged(plc.part_tag)
         acq_id = self._open(plc, now_ns)
         self.refresh(now_ns)
         return acq_id

@@ -9,7 +9,7 @@ in step. It ends by its scores only when its step and the frames of all cameras 
 from collections.abc import Callable
 from typing import Protocol
 
-from appliance.association import FIFO, Association, Pair
+from appliance.association import COUNTS, FIFO, Association, Pair
 from appliance.codes import Word
 from appliance.messages import FrameReady, LateResult, NoFrame
 from appliance.part import Part, Sight
@@ -29,7 +29,8 @@ class HardwareTrigger:
     """The trigger line of the cameras.
 
     is_ready: TriggerReady as it stands. count: one more of a counter. late: where the result of a
-    part goes whose score waited for its step too long.
+    part goes whose score waited for its step too long. tagged: a part with this tag is at the
+    cameras, whether it is accepted or not.
     """
 
     def __init__(
@@ -40,9 +41,12 @@ class HardwareTrigger:
         is_ready: Callable[[], bool],
         count: Callable[[str], None],
         late: Callable[[LateResult], object],
+        tagged: Callable[[int], None],
     ) -> None:
         self.association, self._book = association, book
         self._open, self._is_ready, self._count, self._late = open_part, is_ready, count, late
+        self._tagged = tagged
+        self._trigger_count: int | None = None
         self._is_told = True
         """The parts that the loss concerns are closed."""
 
@@ -53,6 +57,7 @@ class HardwareTrigger:
 
     def wrote(self, plc: PlcInput, now_ns: int) -> None:
         """A write of the PLC; after the handshake has set TriggerReady."""
+        self._tell_tags(plc)
         for pair in self.association.step(plc.trigger_count, now_ns):
             self._stepped(pair, plc, now_ns)
         self._settle(now_ns)
@@ -97,10 +102,16 @@ class HardwareTrigger:
         self.association.overdue(now_ns)
         self._settle(now_ns)
 
+    def _tell_tags(self, plc: PlcInput) -> None:
+        """Of every part that the PLC has counted since its last write; as many as it can tell."""
+        last, self._trigger_count = self._trigger_count, plc.trigger_count
+        if last is not None:
+            steps = (plc.trigger_count - last) % COUNTS
+            for back in range(min(steps, FIFO)):
+                self._tagged(_tag(plc, (plc.trigger_count - back) % COUNTS))
+
     def _stepped(self, pair: Pair, plc: PlcInput, now_ns: int) -> None:
-        tag = plc.tag_fifo[(pair.count - 1) % FIFO]
-        if tag == 0 and pair.count == plc.trigger_count:
-            tag = plc.part_tag
+        tag = _tag(plc, pair.count)
         if pair.is_new:
             if self._is_ready():
                 self._opened(pair, self._open(now_ns, plc, tag))
@@ -142,6 +153,12 @@ class HardwareTrigger:
             self._count("associations_lost")
             why = self.association.why_lost
             self._book.close_unpaired(self.association.doubtful, why, now_ns)
+
+
+def _tag(plc: PlcInput, count: int) -> int:
+    """Of the part with this TriggerCount; 0 = the PLC does not say."""
+    tag = plc.tag_fifo[(count - 1) % FIFO]
+    return plc.part_tag if tag == 0 and count == plc.trigger_count else tag
 
 
 def _set_clock(part: Part, pair: Pair) -> None:

@@ -132,6 +132,7 @@ class Line:
                 lambda: self.handshake.is_trigger_ready,
                 self.tally.add,
                 outlets.verdict,
+                self.handshake.tagged,
             )
         self._beats = 0
         is_journal_bad = journal.lost > 0

@@ -8,12 +8,19 @@ from dataclasses import asdict
 
 from appliance.codes import SlotFlags
 from appliance.messages import PlcTold, Verdict
-from appliance.registers import FROM_VISION, RING_ADDRESS, RING_SLOTS, SLOT_WORDS
+from appliance.registers import (
+    FROM_VISION,
+    RING_ADDRESS,
+    RING_SLOTS,
+    SLOT_FIELDS,
+    SLOT_WORDS,
+)
 from appliance.verdict import display_score
 from appliance.words import Bank, Value, WordOrder
 
 _MS = 1_000_000
 _RING_IDS = 65_535
+_FLAGS = [name for name, _ in SLOT_FIELDS].index("flags")
 _LEVEL = tuple(row for row in FROM_VISION if 115 <= row.address < 153)
 _LEVEL_ADDRESS, _LEVEL_WORDS = _LEVEL[0].address, sum(row.size for row in _LEVEL)
 
@@ -77,17 +84,32 @@ class Ring:
         self._acked_count = 0
         """Of all results ever put into the ring, how many the PLC consumed."""
         self._unread = 0
+        self._tags = [0] * RING_SLOTS
+        """Of the part in each slot, where the slot says that it is known; else 0."""
+
+    def forget_tag(self, tag: int) -> None:
+        """Another part has this tag from now on: what lies here under it is no result of that."""
+        for index, held in enumerate(self._tags):
+            if tag and held == tag:
+                self._tags[index] = 0
+                address = RING_ADDRESS + index * SLOT_WORDS + _FLAGS
+                flags = self._bank.read(address, 1)[0] & ~int(SlotFlags.TAG_KNOWN)
+                self._bank.write(address, (flags,))
 
     def put(self, verdict: Verdict) -> bool:
         """Into the next slot. True where that overwrote what nobody had acknowledged."""
         seq = self._seq % _RING_IDS + 1
         is_overwriting = self._count - RING_SLOTS + 1 > self._acked_count
         is_tag_known = self._is_tag_known or verdict.is_tag_known
+        is_tag_known = is_tag_known and verdict.part_tag != 0 and not verdict.is_tag_shared
+        self.forget_tag(verdict.part_tag)
+        index = self._count % RING_SLOTS
+        self._tags[index] = verdict.part_tag if is_tag_known else 0
         flags = SlotFlags.TAG_KNOWN if is_tag_known else SlotFlags(0)
         flags |= SlotFlags.CHALLENGE if verdict.is_challenge else SlotFlags(0)
         flags |= SlotFlags.SIMULATED if verdict.is_simulated else SlotFlags(0)
         self._bank.put_slot(
-            self._count % RING_SLOTS,
+            index,
             seq=seq,
             verdict=verdict.word,
             reason=verdict.reason,

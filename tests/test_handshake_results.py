@@ -4,8 +4,10 @@ import math
 
 import pytest
 
+from appliance.acceptance import Sent, Timing, slot_objections
 from appliance.codes import (
     Control,
+    OfflineReason,
     Reason,
     Status1,
     Status2,
@@ -233,6 +235,36 @@ def test_ring_flags(ring: Desk) -> None:
     ring.ready()
     ring.verdict(1, is_challenge=True, is_simulated=True)
     assert ring.slots()[0].flags == (EPOCH & 0xFF) << 8 | 1 | 2
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_tag_that_comes_again_finds_no_result_of_the_part_before(is_ready: bool) -> None:
+    """Numbers of nests repeat. In the very answer to the trigger the old OK is nobody's any more,
+    for a part that is refused, too."""
+    ring = Desk("ring").ready()
+    ring.part(tag=7)
+    ring.verdict(ring.last_id, part_tag=7)
+    ring.part(tag=8)
+    ring.verdict(ring.last_id, part_tag=8)
+    assert objections(ring, 0, tag=7) == objections(ring, 1, tag=8) == ()
+    if not is_ready:
+        ring.conditions.offline = OfflineReason.CAMERA
+    ring.beat(ENABLE | TRIGGER, PartTag=7)
+    assert objections(ring, 0, tag=7) == ("tag is not known",)
+    assert objections(ring, 1, tag=8) == ()
+
+
+def test_no_part_is_found_by_no_tag() -> None:
+    ring = Desk("ring").ready()
+    ring.part(tag=0)
+    ring.verdict(ring.last_id, part_tag=0)
+    assert objections(ring, 0, tag=0) == ("tag is not known",)
+
+
+def objections(ring: Desk, index: int, tag: int) -> tuple[str, ...]:
+    sent = Sent(part_tag=tag, epoch=EPOCH, acq_id=1, deadline_ms=DEADLINE_MS)
+    timing = Timing(since_trigger_ms=1, since_heartbeat_ms=1)
+    return slot_objections(ring.slots()[index], EPOCH, sent, timing)
 
 
 def test_ring_waits_for_nobody_and_counts_what_was_not_consumed(ring: Desk) -> None:

@@ -18,6 +18,7 @@ from appliance.codes import (
     GateStatus,
     OfflineReason,
     Reason,
+    SlotFlags,
     State,
     Status1,
     Word,
@@ -221,6 +222,25 @@ def test_parts_that_pass_a_line_that_is_not_ready_are_none_and_keep_the_count(be
     assert words_of(belt, passed) == [Word.NONE] * 4
     assert words_of(belt, after) == [Word.OK, Word.OK, Word.NG]
     assert belt.world.line.counters["missed_triggers"] == 4
+
+
+@pytest.mark.parametrize("state", ["accepted", "not ready", "lost"])
+def test_a_tag_that_comes_again_finds_no_result_of_the_part_before(belt: Belt, state: str) -> None:
+    """Numbers of nests repeat; the part that has the tag now may have no result at all."""
+    (number,) = ready(belt).run(1)
+    world = belt.world
+    world.run(300)
+    if state == "not ready":
+        belt.control = Control(0)
+    elif state == "lost":
+        belt.run(1, fault="missed")
+    world.run(300)
+    assert world.bank.read_slot(0).flags & SlotFlags.TAG_KNOWN
+    belt.step(number)
+    world.run(2 * belt.scan_ms)
+    assert world.is_ready == (state == "accepted")
+    assert world.bank.read_slot(0).part_tag == number
+    assert not world.bank.read_slot(0).flags & SlotFlags.TAG_KNOWN
 
 
 @pytest.mark.parametrize("who", ["camera", "decide"])

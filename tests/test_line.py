@@ -12,6 +12,7 @@ from appliance.codes import (
     FaultCode,
     OfflineReason,
     Reason,
+    SlotFlags,
     Status1,
     Status2,
     Word,
@@ -86,6 +87,20 @@ def test_no_word_is_believed_of_a_camera_that_says_it_is_simulated() -> None:
         timing = Timing(since_trigger_ms=100, since_heartbeat_ms=50)
         assert world.bank.number("Verdict") == Word.OK
         assert level_objections(world.bank, sent, timing) == ("Simulated is 1",)
+
+
+def test_of_two_open_parts_with_one_tag_no_result_can_be_found() -> None:
+    with World(results="ring") as world:
+        world.until_ready()
+        first, second = world.part(PartTag=7), world.part(PartTag=7)
+        world.run(100)
+        third = world.part(PartTag=7)
+        world.run(100)
+        assert [world.verdicts[n].verdict.is_tag_shared for n in (first, second, third)] == [
+            True, True, False,
+        ]  # fmt: skip
+        known = [world.bank.read_slot(i).flags & SlotFlags.TAG_KNOWN for i in range(3)]
+        assert known == [0, 0, SlotFlags.TAG_KNOWN]
 
 
 def test_what_a_late_part_would_have_been_goes_to_the_archive_alone(world: World) -> None:

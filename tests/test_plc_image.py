@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 
 from appliance.acceptance import Sent, Timing, slot_objections
 from appliance.bus import View
-from appliance.codes import Reason, State, Status1, Status2, Word
+from appliance.codes import Reason, SlotFlags, State, Status1, Status2, Word
 from appliance.config import Config
 from appliance.config_bus import S7, Bus, Logix
 from appliance.config_camera import Camera
@@ -77,6 +78,16 @@ def test_the_ring_of_the_view_is_accepted_by_the_rule_of_the_manual(tmp_path: Pa
     assert view.image.number("RingLast") == 1
     view.words(words(2, 1), 0)
     assert view.image.number("RingLast") == 1, "the words of decide's ring stay outside"
+
+
+def test_of_two_results_with_one_tag_the_newer_one_alone_is_known(tmp_path: Path) -> None:
+    """A PLC that looks through all slots must not find the OK of the part before."""
+    view = View(config(tmp_path))
+    view.words(words(1), 0)
+    for part_id, word in ((5, Word.OK), (6, Word.NG)):
+        view.verdict(msgspec.structs.replace(verdict(part_id, word), part_tag=3))
+    known = [view.image.read_slot(i).flags & SlotFlags.TAG_KNOWN for i in range(2)]
+    assert known == [0, SlotFlags.TAG_KNOWN]
 
 
 def test_another_life_of_decide_empties_the_ring(tmp_path: Path) -> None:
