@@ -22,9 +22,9 @@ from appliance.bundle import Bundle, load_bundle
 from appliance.config import load_config
 from appliance.engine import Engine, Spec, open_engine, passport_of, plan_name, spec_for
 from appliance.errors import ArtefactError, ConfigError, PartError
+from appliance.golden import GoldenFrames
 from appliance.half import to_half
 from appliance.head import merged_network
-from appliance.infer_setup import GoldenFrames
 from appliance.passport import Built, Passport, Record, read_record, write_record
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]

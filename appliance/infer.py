@@ -29,8 +29,9 @@ from appliance.frames import (
     inline_view,
     slots_for,
 )
+from appliance.golden import DailyProof
 from appliance.hang_guard import HangGuard
-from appliance.infer_setup import DailyProof, Setup, prepare
+from appliance.infer_setup import Setup, prepare
 from appliance.messages import (
     AnyMessage,
     FrameReady,

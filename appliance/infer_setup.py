@@ -8,22 +8,19 @@ import contextlib
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Literal
 
-import cv2
 import msgspec
-import numpy as np
 
-from appliance.bundle import Bundle, GateLimits, Golden, golden_outputs, load_bundle
+from appliance.bundle import Bundle, GateLimits, load_bundle
 from appliance.codes import OfflineReason, Reason
 from appliance.config import Config
 from appliance.engine import Engine, Frame, open_engine, passport_of
 from appliance.errors import ArtefactError, PartError
 from appliance.fixture import Finder, finder_of
 from appliance.gates import Gates, gates_of, judge
+from appliance.golden import GoldenFrames
 from appliance.messages import FrameReady, PixelRef, Scored
 from appliance.passport import (
-    DAY_NS,
     Passport,
     Proof,
     Record,
@@ -116,7 +113,7 @@ class Setup(msgspec.Struct, frozen=True):
 
     setup_hash: str
     cameras: dict[str, CameraSetup]
-    goldens: "tuple[GoldenFrames, ...]"
+    goldens: tuple[GoldenFrames, ...]
     """Of each of its bundles; none of the null engine, which proves nothing."""
     hang_limit_ns: int
     is_simulated: bool
@@ -290,109 +287,6 @@ def _warm_up(engine: Engine, bundle: Bundle) -> int:
         raise ArtefactError(
             bundle.path("network.onnx"), f"finite maps {engine.spec.map_shape}", err.detail
         ) from err
-
-
-class GoldenFrames:
-    """The frames of a bundle with their stored answers, and the engine that must give them.
-
-    Raises ArtefactError, OfflineReason PASSPORT, where there are none or no tolerance is stated.
-    """
-
-    def __init__(self, engine: Engine, bundle: Bundle, precision: str) -> None:
-        self.engine, self._bundle, self._precision = engine, bundle, precision
-        manifest = bundle.path("manifest.json")
-        self.frames = bundle.manifest.golden
-        if not self.frames:
-            raise ArtefactError(
-                f"{manifest}: golden", "at least one golden frame", "none", OfflineReason.PASSPORT
-            )
-        if precision not in bundle.manifest.tolerances:
-            raise ArtefactError(
-                f"{manifest}: tolerances",
-                f"a tolerance for {precision}",
-                f"{sorted(bundle.manifest.tolerances)}",
-                OfflineReason.PASSPORT,
-            )
-        self.tolerance = bundle.manifest.tolerances[precision]
-
-    def check(self, how_many: Literal["all", "two"], beat: Callable[[], None]) -> float:
-        """Largest difference to the stored answers, in logits. Raises ArtefactError beyond it.
-
-        "two": the first, a good one, and the last, a bad one where there are any.
-        """
-        chosen = self.frames
-        if how_many == "two" and len(chosen) > 2:
-            chosen = (chosen[0], chosen[-1])
-        largest = 0.0
-        for golden in chosen:
-            largest = max(largest, self.prove(golden))
-            beat()
-        return largest
-
-    def prove(self, golden: Golden) -> float:
-        """Difference of one frame's answer, in logits. Raises ArtefactError beyond tolerance."""
-        deviation = self._deviation(golden)
-        if not deviation <= self.tolerance:
-            raise ArtefactError(
-                self._bundle.path(golden.image),
-                f"the stored map and score within {self.tolerance:g} logits ({self._precision})",
-                f"a difference of {deviation:.3g}",
-                OfflineReason.PASSPORT,
-            )
-        return deviation
-
-    def _deviation(self, golden: Golden) -> float:
-        path = self._bundle.path(golden.image)
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise ArtefactError(path, "a PNG image", "something else", OfflineReason.PASSPORT)
-        if image.ndim == 3:
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        stored = golden_outputs(self._bundle.path(golden.outputs))
-        out = np.empty(self.engine.spec.map_shape, np.float32)
-        if stored["map"].shape != out.shape:
-            raise ArtefactError(
-                self._bundle.path(golden.outputs),
-                f"a map {out.shape}",
-                f"{stored['map'].shape}",
-                OfflineReason.PASSPORT,
-            )
-        try:
-            score = self.engine.infer(np.asarray(image, np.uint8), out)
-        except PartError as err:
-            raise ArtefactError(
-                path, "a map and a score", err.detail, OfflineReason.PASSPORT
-            ) from err
-        return max(
-            float(np.abs(out - stored["map"]).max()),
-            abs(score - float(stored["score"].reshape(-1)[0])),
-        )
-
-
-class DailyProof:
-    """All golden frames once a day, one at a time while no frame waits.
-
-    A frame that comes meanwhile waits for one inference at most, so that this runs whenever the
-    line is quiet and Ready need not fall for it. On a line that is never quiet it does not run;
-    there every start, and every change of recipe, is the proof.
-    """
-
-    def __init__(self, golden: GoldenFrames, now_ns: int) -> None:
-        self._golden = golden
-        self._proved_ns = now_ns
-        self._left: list[Golden] = []
-
-    def is_due(self, now_ns: int) -> bool:
-        """A frame is to be proved now, or as soon as the line is quiet."""
-        return bool(self._left) or now_ns - self._proved_ns >= DAY_NS
-
-    def step(self, now_ns: int) -> None:
-        """Prove one frame. Raises ArtefactError where the engine no longer answers as stored."""
-        if not self._left:
-            self._left = list(self._golden.frames)
-        self._golden.prove(self._left.pop())
-        if not self._left:
-            self._proved_ns = now_ns
 
 
 def _note(config: Config, passport: Passport, proof: Proof) -> None:
