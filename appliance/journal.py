@@ -1,11 +1,12 @@
 """What survives a crash of the decision process: epochs, reserved ids, opened and closed parts.
 
 An append-only file of frames `length u32, crc32 u32, MessagePack`, preallocated so that a full
-disk does not stop it. Two files take turns: when one is full the other is written anew with all
-that still matters, and a higher generation makes it the one that counts. write() at once, fsync
-within a second in a thread of its own; ids are reserved in fsynced blocks, so that none repeats
-after a power cut. Eight zero bytes end a file: where anything else is met, records are missing, and
-ids (and the epoch, where the head is damaged) skip further than those records can have reached.
+disk does not stop it. Two files take turns: when one is nearly full the other is written anew with
+all that still matters, and a higher generation makes it the one that counts (journal_draft.py).
+write() at once; fsync within a second, and the turn of the files, in threads of their own, because
+no disk says how long they take. Ids are reserved in fsynced blocks, so that none repeats after a
+power cut. Eight zero bytes end a file: where anything else is met, records are missing, and ids
+(and the epoch, where the head is damaged) skip further than those records can have reached.
 """
 
 import fcntl
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 from appliance.errors import ConfigError
+from appliance.journal_draft import Draft, allocated, write
 from appliance.journal_records import (
     END,
     Begun,
@@ -31,6 +33,8 @@ from appliance.messages import Verdict
 
 BLOCK = 256
 """Ids per reservation."""
+_AHEAD = 4 * BLOCK
+"""Ids that are on the disk before they are given, or on their way: a sync may take many seconds."""
 ID_WRAP = 65_535
 _SKIPPED_IDS = 1 << 20
 """More parts than the records of one file can tell of."""
@@ -77,10 +81,13 @@ class Journal:
         """A reservation that is written but not yet known to be on disk."""
         self._generation = 0
         self._is_stuck = False
+        self._draft: Draft | None = None
+        """The other file, while it is written anew."""
+        self._turn: threading.Thread | None = None
         self._dirty = threading.Event()
         self._hurry = threading.Event()
         self._stopping = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._folder_lock = -1
         try:
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -96,7 +103,7 @@ class Journal:
         try:
             self._rewrite()
             # A disk that is full by then must not stop the next turn of the two files.
-            handle = _allocated(self._paths[(self._generation + 1) % 2], self._size)
+            handle = allocated(self._paths[(self._generation + 1) % 2], self._size)
             os.close(handle)
         except OSError:
             self.lost += 1
@@ -116,19 +123,22 @@ class Journal:
 
     def reserve_ahead(self) -> None:
         """Extend the block before it is used up, so that no part waits for fsync."""
-        if not self._reserved_ahead and self._reserved_to - self._next_id < BLOCK // 2:
+        if not self._reserved_ahead and self._reserved_to - self._next_id < _AHEAD:
             ahead = self._reserved_to + BLOCK
             self._append(Reserved(ahead))
             self._reserved_ahead = ahead
             self._hurry.set()
 
     def make_room(self) -> None:
-        """Between parts: let the files take turns before a part has to wait for it."""
-        if self._offset > self._size * 3 // 4:
-            try:
-                self._rewrite()
-            except OSError:
-                self.lost += 1
+        """Let the files take turns before the one that counts is full. Waits for no disk."""
+        if self._draft is None and self._offset > self._size * 3 // 4:
+            draft = self._drafted()
+            with self._lock:
+                self._draft = draft
+            self._turn = threading.Thread(
+                target=self._take_turns, args=(draft,), name="journal turn", daemon=True
+            )
+            self._turn.start()
 
     def opened(self, record: Opened) -> None:
         """Append before TriggerAck."""
@@ -170,9 +180,13 @@ class Journal:
         self._stopping.set()
         self._dirty.set()
         self._hurry.set()
-        self._thread.join(timeout=2)
+        for thread in (self._turn, self._thread):
+            if thread is not None:
+                thread.join(timeout=2)
         self._sync()
         with self._lock:
+            if self._draft is not None:  # the disk hangs: the next start may write that file
+                self._draft.is_broken = True
             for handle in (self._file, self._folder_lock):
                 if handle >= 0:
                     os.close(handle)
@@ -185,23 +199,28 @@ class Journal:
         self._sync()
 
     def _append(self, record: Record) -> None:
-        frame = framed(record, self._generation)
-        try:
-            if self._offset + len(frame) + len(END) > self._size:
-                if self._is_stuck and self.lost % _TRY_AGAIN:
-                    raise OSError("the journal is full")
-                self._is_stuck = True
-                self._rewrite()
-                self._is_stuck = False
-                if not isinstance(record, Reserved | Counters | StoredIds):
-                    return  # the new file already holds what this record says
-                frame = framed(record, self._generation)  # of the new file
-            with self._lock:
-                _write(self._file, frame + END, self._offset)
-                self._offset += len(frame)
-        except OSError:
-            self.lost += 1
+        with self._lock:
+            if self._draft is not None:
+                self._draft.take(record)
+            try:
+                self._write_down(record)
+            except OSError:
+                self.lost += 1
         self._dirty.set()
+
+    def _write_down(self, record: Record) -> None:
+        frame = framed(record, self._generation)
+        if self._offset + len(frame) + len(END) > self._size:
+            if self._draft is not None or (self._is_stuck and self.lost % _TRY_AGAIN):
+                raise OSError("the journal is full")
+            self._is_stuck = True
+            self._rewrite()
+            self._is_stuck = False
+            if not isinstance(record, Reserved | Counters | StoredIds):
+                return  # the new file already holds what this record says
+            frame = framed(record, self._generation)  # of the new file
+        write(self._file, frame + END, self._offset)
+        self._offset += len(frame)
 
     def _sync_forever(self) -> None:
         while not self._stopping.is_set():
@@ -214,68 +233,74 @@ class Journal:
     def _sync(self) -> None:
         ahead = self._reserved_ahead
         with self._lock:
-            handle = os.dup(self._file) if self._file >= 0 else -1
-        if handle < 0:
-            return
+            # What counts next is synced, too: a reservation must be wherever a start looks for it.
+            live = [self._file, self._draft.mirror if self._draft is not None else -1]
+            handles = [os.dup(handle) for handle in live if handle >= 0]
         try:
-            os.fdatasync(handle)
+            for handle in handles:
+                os.fdatasync(handle)
         except OSError:
             self.lost += 1
         else:
-            if ahead and ahead == self._reserved_ahead:
+            if handles and ahead and ahead == self._reserved_ahead:
                 self._reserved_to, self._reserved_ahead = ahead, 0
         finally:
-            os.close(handle)
+            for handle in handles:
+                os.close(handle)
 
     # ---- files -----------------------------------------------------------------------------
 
     def _rewrite(self) -> None:
         """Write the other file anew with all that matters, then let it count."""
-        generation = self._generation + 1
-        path = self._paths[generation % 2]
-        begun = Begun(generation, self.epoch, self._next_id, self.counters)
-        since = {r.verdict.part_id if isinstance(r, Closed) else r.part_id for r in self.uncounted}
-        head: list[Record] = [
-            Reserved(max(self._reserved_to, self._reserved_ahead)),
-            *(opened for part_id, opened in self.open_parts.items() if part_id not in since),
-            *(Closed(v) for part_id, v in self.unstored.items() if part_id not in since),
-            Counters(self.counters),
-            *self.uncounted,
-            StoredIds(tuple(p for p in since if p not in self.unstored)),
-        ]
-        frames = [framed(begun, 0)]
-        total = len(frames[0])
-        for number, record in enumerate(head):
-            frame = framed(record, generation)
-            if total + len(frame) > self._size // 2:
-                # A crash would now forget the rest; only a recorder long away leaves so much.
-                self.unstored_dropped += len(head) - number
-                break
-            frames.append(frame)
-            total += len(frame)
-        handle = _allocated(path, self._size)
+        draft = self._drafted()
         try:
-            # Begun is written last: a file that was cut short while written does not count.
-            _write(handle, bytes(len(frames[0])), 0)
-            os.fdatasync(handle)
-            _write(handle, b"".join(frames[1:]) + END, len(frames[0]))
-            os.fdatasync(handle)
-            _write(handle, frames[0], 0)
-            os.fsync(handle)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            draft.write()
         except OSError:
-            os.close(handle)
+            draft.abandon()
             raise
+        self._use(draft)
+
+    def _take_turns(self, draft: Draft) -> None:
+        """The same beside the loop; what is appended meanwhile goes into both files."""
+        try:
+            draft.write(self._lock)
+        except OSError:
+            draft.is_broken = True
+        with self._lock:
+            self._draft = None
+            if draft.is_broken:
+                draft.abandon()
+                self.lost += 1
+            else:
+                self._use(draft)
+
+    def _drafted(self) -> Draft:
+        """All that matters, for the other file."""
+        generation = self._generation + 1
+        since = {r.verdict.part_id if isinstance(r, Closed) else r.part_id for r in self.uncounted}
+        return Draft(
+            self._paths[generation % 2],
+            self._size,
+            Begun(generation, self.epoch, self._next_id, dict(self.counters)),
+            before=[
+                Reserved(max(self._reserved_to, self._reserved_ahead)),
+                *(opened for part_id, opened in self.open_parts.items() if part_id not in since),
+            ],
+            unstored=[v for part_id, v in self.unstored.items() if part_id not in since],
+            after=[
+                Counters(dict(self.counters)),
+                *self.uncounted,
+                StoredIds(tuple(p for p in since if p not in self.unstored)),
+            ],
+        )
+
+    def _use(self, draft: Draft) -> None:
         with self._lock:
             if self._file >= 0:
                 os.close(self._file)
-            self._file = handle
-            self._offset = total
-            self._generation = generation
+            self._file, self._offset = draft.handle, draft.offset
+            self._generation = draft.begun.generation
+            self.unstored_dropped += draft.dropped
 
     def _restore(self) -> None:
         found = [read(path) for path in self._paths]
@@ -315,24 +340,6 @@ class Journal:
                 self.counters = dict(record.counters)
                 self._is_head = False
                 self.uncounted.clear()
-
-
-def _write(handle: int, data: bytes, offset: int) -> None:
-    """All of it. Raises OSError, also where the disk took only a part."""
-    written = os.pwrite(handle, data, offset)
-    if written != len(data):
-        raise OSError(f"expected to write {len(data)} bytes, wrote {written}")
-
-
-def _allocated(path: Path, size: int) -> int:
-    """A handle of a file that has all its room on the disk."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        os.posix_fallocate(handle, 0, size)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
 
 
 def _lock(path: Path) -> int:

@@ -363,8 +363,7 @@ class Line:
             self._rows.send_again(now_ns)
         self._keep_counters()
         self._journal.reserve_ahead()
-        if not len(self.book):
-            self._journal.make_room()
+        self._journal.make_room()
 
     def stop(self, now_ns: int) -> None:
         """Orderly end: nothing stays open."""
