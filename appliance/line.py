@@ -154,7 +154,16 @@ class Line:
             hardware=self.hardware,
             is_journal_bad=is_journal_bad,
         )
-        self.product = Product(bank, self.handshake, self.box, self.setups, self.alarms, cameras[0])
+        self.product = Product(
+            bank,
+            self.handshake,
+            self.box,
+            self.setups,
+            self.alarms,
+            cameras[0],
+            journal.counters,
+            self._keep_counters,
+        )
         actions = Actions(
             bank=bank,
             handshake=self.handshake,
@@ -375,7 +384,8 @@ class Line:
         self._keep_counters()
 
     def _keep_counters(self) -> None:
-        self._journal.count(self.tally.persistent | self.challenge.persistent)
+        kept = (self.tally, self.challenge, self.product)
+        self._journal.count({k: n for each in kept for k, n in each.persistent.items()})
 
     def _show_counters(self) -> None:
         self.handshake.show_counters(self.tally.shift | {"unaccounted": self.ledger.unaccounted})

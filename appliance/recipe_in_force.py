@@ -28,24 +28,31 @@ if TYPE_CHECKING:
 _READ_AGAIN_S = 3.0
 
 
-def product_at_start(where: Path, text: str | None, products: Mapping[int, str]) -> int:
-    """The product that was in force, by what `last_recipe` says: "ID/VERSION", and its number in a
-    second line (older files have none). The first product where there is no file (None).
+def product_at_start(
+    where: Path, text: str | None, products: Mapping[int, str], journalled: int = 0
+) -> int:
+    """The product that was in force. journalled: its number by the journal, which a full disk does
+    not stop; 0 = it does not say. text: of `last_recipe`, "ID/VERSION", and its number in a second
+    line (older files have none); None = there is no such file. The first product where both say
+    nothing.
 
     A recipe that nobody knows any more is no reason to judge parts by another product's: raises
     RecipeError.
     """
-    if text is None:
+    if text is None and not journalled:
         return min(products, default=0)
-    name, _, rest = text.partition("\n")
-    number = int(rest) if rest.strip().isdecimal() else 0
+    name, _, rest = (text or "").partition("\n")
+    written = int(rest) if rest.strip().isdecimal() else 0
+    number = journalled or written
     if number in products:
         return number
     for known, recipe in products.items():
-        if recipe == name.strip():
+        # What was written before the journal knew of another product is not about that one.
+        if recipe == name.strip() and written == number:
             return known
     expected = ", ".join(f"{known} {recipe}" for known, recipe in sorted(products.items()))
-    raise RecipeError(where, f"a product to go on with ({expected})", repr(text.strip()))
+    got = f"product {journalled}, " * bool(journalled) + repr((text or "").strip())
+    raise RecipeError(where, f"a product to go on with ({expected})", got)
 
 
 def said(config: Config, label: str, sentence: str) -> str:
@@ -99,7 +106,8 @@ class RecipeInForce:
             self._loaded_at_start(CommandError.REFUSED_ARTEFACT, str(error))
             return
         try:
-            number = product_at_start(self._last_recipe, text, self.products)
+            last = self._line.product.last
+            number = product_at_start(self._last_recipe, text, self.products, last)
         except RecipeError as error:
             self._loaded_at_start(CommandError.UNKNOWN_PRODUCT, str(error))
         else:
@@ -217,7 +225,7 @@ class RecipeInForce:
     def _remembered(self, written: "asyncio.Future[None]") -> None:
         error = written.exception()
         if error is not None:
-            self._log.error("recipe will not be remembered over a restart", why=str(error))
+            self._log.error("last_recipe cannot be written", why=str(error))
 
     def reload_products(self, done: Answer) -> None:
         """What products.toml says now; the product in force follows from the next part on."""

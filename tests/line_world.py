@@ -193,7 +193,7 @@ class World:
         self.journal = Journal(self.root / "state", SIZE)
         self.journal._next_id = self.journal.first_id = self.first_id
         self.journal._reserved_to = max(self.journal._reserved_to, self.first_id)
-        self._begin()
+        self._begin(adopts=True)
         self._every(50, lambda: self.line.tick(self.now))
         self._every(100, self._beats)
         self._every(1000, lambda: self.line.check_ledger(self.now))
@@ -216,7 +216,7 @@ class World:
 
     # ---- decide
 
-    def _begin(self) -> None:
+    def _begin(self, adopts: bool) -> None:
         outlets = Outlets(
             trigger=self._triggered,
             verdict=self._row,
@@ -231,7 +231,8 @@ class World:
         self.line = Line(
             self.config, self.journal, self.bank, outlets, "test", self.now, tape, self.utc_s
         )
-        self.line.product.adopt(self.recipes[1], 1)
+        if adopts:
+            self.line.product.adopt(self.recipes[1], 1)
         opening = self.line.book.open
 
         def opened(*arguments: Any, **more: Any) -> Part:
@@ -246,11 +247,11 @@ class World:
         """The wall clock."""
         return UTC_S + self.now // 1_000_000_000
 
-    def kill_decide(self) -> None:
-        """-9, and a new one from the journal."""
+    def kill_decide(self, adopts: bool = True) -> None:
+        """-9, and a new one from the journal. adopts: with the first recipe in force."""
         self.journal.close()
         self.journal = Journal(self.root / "state", SIZE)
-        self._begin()
+        self._begin(adopts)
 
     # ---- time
 

@@ -1,6 +1,8 @@
 """Which recipe decide puts in force: after a restart, and when products.toml is read anew."""
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +35,27 @@ def test_a_restart_goes_on_with_the_product_that_was_in_force(
     text: str | None, number: int
 ) -> None:
     assert product_at_start(FILE, text, PRODUCTS) == number
+
+
+@pytest.mark.parametrize(
+    ("journalled", "text", "number"),
+    [
+        (2, "a/7\n1\n", 2),  # the file could not be written any more
+        (2, None, 2),
+        (5, "b/2\n5\n", 2),  # the product got another number
+        (0, "b/2\n2\n", 2),  # a journal of older software, or a new one
+    ],
+)
+def test_the_journal_knows_the_product_better_than_the_file(
+    journalled: int, text: str | None, number: int
+) -> None:
+    assert product_at_start(FILE, text, PRODUCTS, journalled) == number
+
+
+@pytest.mark.parametrize("text", ["a/7\n1\n", "b/2\n", None])
+def test_a_file_that_is_older_than_the_journal_names_no_product(text: str | None) -> None:
+    with pytest.raises(RecipeError, match="got product 5, "):
+        product_at_start(FILE, text, PRODUCTS, 5)
 
 
 @pytest.mark.parametrize("text", ["b/3\n", "b/3\n5\n", "", "\n", "b/3\ntwo\n"])
@@ -184,11 +207,45 @@ def test_another_set_up_in_products_ends_ready_before_its_bundle_is_read(world: 
     world.until_ready()
 
 
+def test_a_full_disk_does_not_bring_the_product_before_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`last_recipe` cannot be written, decide dies; the next one goes on with what was loaded."""
+    desk = desk_of(world)
+    monkeypatch.setattr("appliance.recipe_in_force.write_atomically", full)
+    desk.may_read.set()
+
+    async def load() -> CommandError:
+        answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
+        desk.load_by_number(2, lambda code, detail: answer.set_result(code))
+        while not answer.done():
+            await asyncio.sleep(0.005)
+            desk.world_turn()
+        return answer.result()
+
+    assert asyncio.run(load()) == CommandError.DONE
+    world.kill_decide(adopts=False)
+    desk.serve(world.line)
+    assert not desk._last_recipe.exists()
+
+    async def start() -> None:
+        desk.load_last()
+        while world.line.setups.current is None:
+            await asyncio.sleep(0.005)
+
+    asyncio.run(start())
+    assert in_force(world) == (2, "other/1")
+
+
+def full(path: Path, data: bytes, mode: int = 0o644) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_start_with_an_unknown_recipe_waits_for_the_plc(world: World) -> None:
     desk = Desk(world)
     desk._last_recipe.parent.mkdir(exist_ok=True)
     desk._last_recipe.write_text("gone/4\n9\n")
-    world.line.setups.current = None
+    world.line.setups.current, world.line.product.last = None, 0
 
     async def start() -> None:
         desk.load_last()
