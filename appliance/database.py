@@ -34,6 +34,9 @@ BUSY_S = 0.25
 """How long a write waits for another process's lock before the store counts as unwritable."""
 CONNECT_S = 2
 """How long a PostgreSQL may take to answer."""
+_ROWS_AT_ONCE = 8
+"""SQLite keeps a prepared statement for each number of rows that was ever inserted at once, up to
+0.2 MB each: with few numbers memory is flat, at the same speed."""
 StoreBug = SQLAlchemyError
 """What a database raises besides DeviceError and ArtefactError, if it does: a bug of ours."""
 Where: TypeAlias = Path | str
@@ -183,6 +186,7 @@ def _connect(where: Where, is_reader: bool) -> sa.Engine:
     engine = sa.create_engine(
         address,
         connect_args={"timeout": BUSY_S, "check_same_thread": False},
+        insertmanyvalues_page_size=_ROWS_AT_ONCE,
         **serializers,
     )
 

@@ -434,3 +434,18 @@ def test_parts_are_found_by_time_and_by_being_challenge_parts(store: Store) -> N
     of_new = store.first("new", plain.decides, 5)
     assert [row.verdict.part_id for row in of_new] == [6, 5]
     assert [row.verdict.part_id for row in store.first("old", plain.decides, 1)] == [1]
+
+
+def test_no_statement_is_kept_for_each_number_of_rows(store: Store) -> None:
+    texts: set[str] = set()
+
+    @sa.event.listens_for(store._engine, "before_cursor_execute")  # pyright: ignore[reportPrivateUsage]
+    def note(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        texts.add(text)
+
+    first = 1
+    for count in range(1, 65):
+        added = store.add([verdict(part_id) for part_id in range(first, first + count)])
+        assert added.new == count
+        first += count
+    assert len([text for text in texts if text.startswith("INSERT")]) <= 8
