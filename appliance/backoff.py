@@ -1,5 +1,6 @@
 """How long to wait before the next attempt, kept in a file so that a new process knows it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 FIRST_S = 1.0
@@ -21,10 +22,12 @@ class Backoff:
     def failed(self) -> None:
         """Wait longer the next time."""
         self.wait_s = min(self._max_s, max(FIRST_S, 2 * self.wait_s))
-        self._file.write_text(f"{self.wait_s}", encoding="ascii")
+        with suppress(OSError):  # a full /run: the next process waits as long as the last one did
+            self._file.write_text(f"{self.wait_s}", encoding="ascii")
 
     def succeeded(self) -> None:
         """Wait no more."""
         if self.wait_s:
             self.wait_s = 0.0
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink(missing_ok=True)

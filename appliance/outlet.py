@@ -17,6 +17,7 @@ import numpy.typing as npt
 from appliance.codes import Reason
 from appliance.config import Config
 from appliance.config_camera import Camera
+from appliance.errors import ConfigError, DeviceError
 from appliance.frames import RingWriter, inline_pixels, inline_ref, slots_for
 from appliance.messages import FrameReady, NoFrame, PixelRef, Prepared, Refused
 from appliance.source import Frame
@@ -63,12 +64,17 @@ class Outlet:
 
     def fit(self, frame_bytes: int) -> None:
         """Make the slots large enough. A new ring is a new epoch; what lay in the old one is gone
-        for whoever had not mapped it."""
+        for whoever had not mapped it. Raises DeviceError where shared memory is full: that may end
+        by itself, as soon as whoever still maps an older ring lets go of it."""
         if not self._is_ring_seen or (self._ring and self._ring.slot_bytes >= frame_bytes):
             return
         if self._ring:
             self._ring.close()
-        self._ring = RingWriter(self._rings, f"frame-{self._camera}", self._slots, frame_bytes)
+        name = f"frame-{self._camera}"
+        try:
+            self._ring = RingWriter(self._rings, name, self._slots, frame_bytes)
+        except (ConfigError, OSError) as err:
+            raise DeviceError(str(err)) from err
         self.counters["rings"] += 1
         self.gauges["ring_slots"] = float(self._slots)
         self.gauges["ring_mb"] = self._slots * self._ring.slot_bytes / 1e6

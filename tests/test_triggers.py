@@ -124,6 +124,14 @@ def test_backoff_doubles_is_kept_and_ends_with_success(tmp_path):
     backoff.succeeded()
 
 
+def test_a_backoff_that_cannot_be_written_down_is_no_crash(tmp_path):
+    backoff = Backoff(tmp_path / "full" / "camera-top.backoff", 30.0)
+    backoff.failed()
+    assert backoff.wait_s == 1.0
+    backoff.succeeded()
+    assert backoff.wait_s == 0.0
+
+
 @pytest.mark.parametrize("content", ["", "nonsense", "-5", "1e9"])
 def test_a_damaged_backoff_file_is_no_obstacle(tmp_path, content):
     file = tmp_path / "camera-top.backoff"
