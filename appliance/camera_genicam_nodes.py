@@ -13,6 +13,16 @@ from genicam import genapi, gentl
 from appliance.errors import DeviceError
 
 SDK_ERRORS = (gentl.GenericException, genapi.GenericException)
+_LOST = (
+    gentl.IoException,
+    gentl.TimeoutException,
+    gentl.InvalidHandleException,
+    gentl.ClosedException,
+    gentl.AbortException,
+    gentl.NotInitializedException,
+    genapi.TimeoutException,
+)
+"""Of a device that does not answer: what was written may be right all the same."""
 _FLOAT_TOLERANCE = 0.01
 """Devices round exposure and gain to what they can do; beyond one percent they did not obey."""
 _LATCHES = (
@@ -91,7 +101,8 @@ class Nodes:
             getattr(self._map, name).execute()
 
     def write(self, name: str, value: Any, wrong: Wrong) -> None:
-        """Set a node and see that the device took it. Raises what `wrong` makes."""
+        """Set a node and see that the device took it. Raises what `wrong` makes, and DeviceError
+        where the device is gone: a cable that was pulled makes no wrong configuration."""
         if not self.has(name):
             raise wrong(name, "a node of the device", "no such node")
         node = getattr(self._map, name)
@@ -99,6 +110,8 @@ class Nodes:
             is_whole = isinstance(node, genapi.IInteger) and float(value).is_integer()
             node.value = int(value) if is_whole else value
             got = node.value
+        except _LOST as err:
+            raise DeviceError(f"{self._label}: writing {name}: {_sentence(err)}") from err
         except (*SDK_ERRORS, TypeError, ValueError) as err:
             raise wrong(name, f"{value!r} to be accepted", _sentence(err)) from err
         if not is_same(value, got):

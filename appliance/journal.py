@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse
 from appliance.journal_draft import Draft, allocated, write
 from appliance.journal_records import (
     END,
@@ -56,7 +56,7 @@ class Journal:
 
     After a failed write it goes on from memory: `lost` counts what a crash would now forget.
     Not 0 after a start: the files could not be read or written, and the epoch may repeat.
-    Raises ConfigError where another live process writes it.
+    Raises AddressInUse where another live process writes it.
     """
 
     def __init__(self, folder: Path, size: int = _SIZE) -> None:
@@ -343,13 +343,14 @@ class Journal:
 
 
 def _lock(path: Path) -> int:
-    """Held until closed. Raises ConfigError where another process holds it, OSError."""
+    """Held until closed. Raises AddressInUse where another process holds it, OSError."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as err:
         os.close(handle)
-        raise ConfigError(path, "a journal nobody writes", "another live process") from err
+        # Perhaps ours, which a disk that hangs keeps from ending: tried again, not left down.
+        raise AddressInUse(path, "a journal nobody writes", "another live process") from err
     return handle
 
 

@@ -336,6 +336,24 @@ def test_a_device_that_is_gone_is_a_device_error():
         source.fetch(0)
 
 
+class Gone(Node):
+    """Of a camera whose cable is pulled as it is written."""
+
+    @property
+    def value(self):
+        return 0
+
+    @value.setter
+    def value(self, value):
+        raise gentl.IoException("write failed")
+
+
+def test_a_cable_that_is_pulled_while_the_camera_is_set_up_is_no_wrong_configuration():
+    """Exit 78 would leave the camera down until a person came; it is tried again instead."""
+    with pytest.raises(DeviceError, match="camera top: writing BlackLevel: "):
+        invented(nodes={"BlackLevel": 4}, BlackLevel=Gone(0))
+
+
 def test_a_read_back_value_is_compared_as_its_kind_asks():
     assert is_same("Mono8", "Mono8") and not is_same("Mono8", "Mono12")
     assert is_same(4, 4) and not is_same(4, 5)

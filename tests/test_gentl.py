@@ -235,6 +235,13 @@ def test_a_device_that_is_lost_is_a_device_error(make: Make) -> None:
     assert source.counts.whole <= 10
 
 
+def test_a_device_that_is_lost_while_it_is_set_up_makes_no_wrong_configuration(make: Make) -> None:
+    source = make()
+    source.node_map.SimDeviceLost.execute()
+    with pytest.raises(DeviceError, match="camera top: writing Width: "):
+        source._nodes.write("Width", 8, source._wrong_config)
+
+
 def test_late_pictures_come_late_and_whole(make: Make) -> None:
     source = make("plc", SimLateEvery=2, SimLateTime=150)
     for tag, is_late in enumerate((False, True, False)):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.codes import Reason, Word
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse
 from appliance.journal import BLOCK, ID_WRAP, Closed, Journal, Opened, acq_id
 from appliance.messages import Verdict
 from tests.waiting import until
@@ -174,7 +174,7 @@ def test_files_that_take_turns_forget_nothing_uncounted(journal: Journal, folder
 
 
 def test_another_live_process_keeps_its_journal(journal: Journal, folder: Path) -> None:
-    with pytest.raises(ConfigError, match="another live process"):
+    with pytest.raises(AddressInUse, match="another live process"):
         Journal(folder, SIZE)
     journal.opened(opened(journal.take_id()))
     again = after_kill(folder)
