@@ -31,6 +31,8 @@ class ChallengeDue:
         self._passed_at_part = restored.get(_PARTS, 0)
         self._recipe = restored.get(_RECIPE, 0)
         self._fault = FaultCode.NONE
+        self._ahead_s: int | None = None
+        """Since when the last challenge lies in the future; None = it does not."""
         self.since_s: int | None = None
         """When it fell due; None = it is not."""
         self.is_overdue = False
@@ -66,7 +68,12 @@ class ChallengeDue:
             is_asked |= plan.after_fault
         self._fault = fault
         is_asked |= 0 < plan.every_parts <= parts - self._passed_at_part
-        is_asked |= self._passed_s > now_s + _CLOCK_S
+        # A clock that is behind after a start, until somebody sets it, asks for nothing that stays,
+        # and what it stamped has been due for no longer than the right one knows.
+        is_ahead = self._passed_s > now_s + _CLOCK_S
+        self._ahead_s = (self._ahead_s or now_s) if is_ahead else None
+        if 0 < self._event_s < self._passed_s <= now_s:
+            self._event_s = now_s
         if is_asked and not self._event_s:
             self._event_s = now_s
         self.since_s = min(self._reasons(now_s), default=None)
@@ -79,7 +86,7 @@ class ChallengeDue:
 
     def _reasons(self, now_s: int) -> list[int]:
         """Since when each reason that holds has held."""
-        since = [self._event_s] if self._event_s else []
+        since = [s for s in (self._event_s, self._ahead_s) if s]
         if not self._passed_s:
             return since
         hours_s = self._passed_s + int(self._plan.every_hours * 3600)

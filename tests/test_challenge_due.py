@@ -156,6 +156,21 @@ def test_one_passed_by_a_clock_that_was_ahead_counts_for_nothing() -> None:
     assert line.passed(2 * HOUR).at(3 * HOUR) is None
 
 
+def test_a_clock_that_is_behind_after_a_start_locks_no_line_once_it_is_right() -> None:
+    """An empty battery on the board: a year ago, until the network says what time it is."""
+    line = Line(ChallengePlan(every_hours=8, after_fault=True, hold_after_min=30)).passed(0)
+    assert line.restarted().at(-365 * DAY) == -365 * DAY
+    assert not line.due.is_overdue
+    assert line.at(HOUR) is None
+    line.restarted().at(-365 * DAY)
+    line.fault = FaultCode.CAMERA_LOST
+    line.at(-365 * DAY + MINUTE)
+    assert line.at(HOUR) == HOUR, "the fault did happen, and is known since now"
+    assert not line.due.is_overdue
+    line.at(HOUR + 31 * MINUTE)
+    assert line.due.is_overdue
+
+
 # ---- in the line ---------------------------------------------------------------------------
 
 
