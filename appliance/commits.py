@@ -55,6 +55,11 @@ class Commits:
         return self._running is not None
 
     @property
+    def is_opening(self) -> bool:
+        """The one that runs opens the store, which after an upgrade brings all rows up to date."""
+        return self.is_running and self._store is None
+
+    @property
     def is_over(self) -> bool:
         """`end` will not wait."""
         return self._running is not None and self._running.done()

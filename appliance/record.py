@@ -160,8 +160,9 @@ class Recorder:
 
     @property
     def is_hanging(self) -> bool:
-        """No disk is that slow."""
-        return self._commits.running_ms > _HANG_MS
+        """No disk is that slow. Tables of fifty million rows are: what was half migrated when the
+        watchdog came would begin anew, and never end."""
+        return self._commits.running_ms > _HANG_MS and not self._commits.is_opening
 
     def take(self, message: object) -> None:
         """A verdict or a late result; its picture is copied now, its row is written soon."""

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,6 +205,32 @@ def test_a_commit_that_takes_long_holds_up_nobody(
     store.close()
     assert row is not None
     assert row.verdict.detail == "all of it"
+
+
+def test_tables_that_take_long_to_be_brought_up_to_date_are_no_hang(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog would kill it, the migration be undone, and the next start begin it anew."""
+    may_end = threading.Event()
+
+    def slow(*arguments: object, **more: object) -> Store:
+        assert may_end.wait(60)
+        return Store(config.data_dir / "parts.db")
+
+    monkeypatch.setattr(record_module, "_START_S", 0.01)
+    monkeypatch.setattr("appliance.commits.Store", slow)
+    clock = Clock()
+    archive = Archive(config.data_dir, config.record, RingReader(config.rings_dir), clock)
+    recorder = Recorder(config.data_dir / "parts.db", archive, Service("record", clock))
+    clock.now_ns += 3_600_000_000_000
+    recorder.take(verdict(1))
+    assert not recorder.is_hanging
+    assert recorder.is_slow
+    may_end.set()
+    until("the tables", recorder.is_due)
+    recorder.commit()
+    assert recorder.commit() == (1,)
+    recorder.close()
 
 
 def test_rows_of_a_long_commit_that_failed_are_held_with_what_came_meanwhile(
