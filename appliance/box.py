@@ -68,6 +68,8 @@ class Box:
         """What slows this box down, as its kernel says; "" = nothing."""
         self.warnings: tuple[str, ...] = ()
         """What else of this box a person should see to, in words."""
+        self.memory_unknown = ""
+        """Why nobody knows how much memory is left; "" = it is known."""
         self.heat_lost = ""
         """What said before whether this box is slowed down, and cannot be read any more."""
         self.is_stopped = False
@@ -223,6 +225,7 @@ class Box:
         hot = self.throttled or ("the GPU is slowed down" if self._hot_workers else "")
         lost = ", ".join(filter(None, (self.heat_lost, "GPU" if self._blind_workers else "")))
         heat = (f"throttled: {hot}" if hot else "", f"heat cannot be read: {lost}" if lost else "")
+        unsure = (self.memory_unknown, *heat)
         spent = (f"{process}: restarted too often" for process in self.spent_budgets)
         slow = ("the disk is slow: rows wait",) if self._rows.archive.is_slow else ()
-        return (*self._alarms.notes, *spent, *slow, *self.warnings, *filter(None, heat))
+        return (*self._alarms.notes, *spent, *slow, *self.warnings, *filter(None, unsure))

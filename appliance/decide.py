@@ -312,11 +312,14 @@ class _Decide:
 
     def _look_around(self, now_ns: int) -> None:
         self._shortage.look(now_ns)
+        box, unknown = self._line.box, self._shortage.unknown
+        self._service.changed("memory is not known", box.memory_unknown, unknown)
+        box.memory_unknown = unknown
         warnings = (*self._shortage.notes, *self._companions.notes(now_ns))
         for note in warnings:
-            if note not in self._line.box.warnings:
+            if note not in box.warnings:
                 self._log.warning(note)
-        self._line.box.warnings = warnings
+        box.warnings = warnings
 
     def _look_at_heat(self) -> None:
         """In a thread: some sensors take milliseconds to answer."""

@@ -51,6 +51,8 @@ class Shortage:
         self._uses: dict[str, tuple[int, Mapping[str, float]]] = {}
         self._total_mb = 0.0
         self._is_memory_short = False
+        self.unknown = ""
+        """Why nobody knows how much memory is left, in words; "" = it is known."""
 
     def heard(self, health: Health, now_ns: int) -> None:
         """A process says what it uses."""
@@ -63,6 +65,8 @@ class Shortage:
             process: use for process, use in self._uses.items() if now_ns - use[0] < _FRESH_NS
         }
         total_kb, available_kb = _memory(self._meminfo)
+        is_known = total_kb > 0
+        self.unknown = "" if is_known else f"{self._meminfo} does not say how much memory is left"
         self._total_mb = total_kb / 1e3
         limit = _MEMORY_ENOUGH if self._is_memory_short else _MEMORY_LEAST
         self._is_memory_short = available_kb < limit * total_kb

@@ -138,6 +138,14 @@ def test_heat_of_the_box_and_of_a_gpu_is_throttled_and_a_warning(world: World) -
     assert Status2.THROTTLED not in Status2(world.bank.number("Status2"))
 
 
+def test_memory_that_nobody_knows_is_a_note_and_no_warning(world: World) -> None:
+    judged(world.until_ready(), Plan())
+    world.line.box.memory_unknown = "/proc/meminfo does not say how much memory is left"
+    world.idle(100)
+    assert world.line.box.notes == ("/proc/meminfo does not say how much memory is left",)
+    assert not world.has(Status1.WARNING) and world.is_ready
+
+
 def test_heat_that_cannot_be_read_any_more_is_told_and_is_no_throttling(world: World) -> None:
     judged(world.until_ready(), Plan())
     world.line.box.heat_lost = "cpu-thermal"

@@ -81,11 +81,17 @@ def test_a_process_with_too_many_open_files_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "MemTotal: kB\n", "MemTotal: x kB\n", "MemTotal: 5 kB\n"])
-def test_a_kernel_that_does_not_say_warns_of_nothing(tmp_path: Path, text: str) -> None:
+def test_a_kernel_that_does_not_say_warns_of_nothing_and_is_named(
+    tmp_path: Path, text: str
+) -> None:
     (tmp_path / "meminfo").write_text(text)
     shortage = Shortage(tmp_path)
     shortage.look(0)
     assert shortage.notes == ()
+    assert shortage.unknown == f"{tmp_path}/meminfo does not say how much memory is left"
+    left(tmp_path, 50)
+    shortage.look(0)
+    assert shortage.unknown == ""
 
 
 def test_what_a_process_said_before_it_ended_holds_no_more(tmp_path: Path) -> None:
@@ -105,6 +111,7 @@ def test_a_shortage_that_cannot_be_read_any_more_is_over(tmp_path: Path) -> None
     (tmp_path / "meminfo").unlink()
     shortage.look(0)
     assert shortage.notes == ()
+    assert shortage.unknown != ""
 
 
 def test_a_process_that_may_open_no_more_files_still_says_so() -> None:
