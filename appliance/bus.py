@@ -6,7 +6,6 @@ decides, and its death touches no verdict. When decide is silent, every bus says
 
 import asyncio
 import importlib
-import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +17,12 @@ from appliance.messages import Command, CommandResult, Health, Verdict, Words
 from appliance.projection import Ask, Projection
 from appliance.results import Ring
 from appliance.service import Service
-from appliance.shortage import give_back, own_use
+from appliance.shortage import own_use
 from appliance.wire import AsyncReceiver, Wiring
 from appliance.words import Bank
 
 SILENCE_NS = 500_000_000
 _TICK_S = 0.1
-_TIDY_TICKS = 300
 _ANSWER_S = 65.0
 """decide has its own guards of 60 and 62 s, which answer first."""
 _PREPARE_S = 60.0
@@ -209,10 +207,8 @@ class _Bus:
 
     async def _ticks(self) -> None:
         """Every 100 ms: silence of decide, our health, the watchdog."""
-        for tick in itertools.count(1):
+        while True:
             await asyncio.sleep(_TICK_S)
-            if tick % _TIDY_TICKS == 0:
-                give_back()
             is_silent = self._view.is_silent(self._service.clock())
             if is_silent:
                 for projection in self._projections:

@@ -21,6 +21,7 @@ import structlog
 
 from appliance.config import Config, load_config
 from appliance.errors import AddressInUse, CertificateError, ChipAway, ConfigError
+from appliance.shortage import give_back
 
 EXIT_DONE = 0
 EXIT_NO = 1
@@ -29,6 +30,7 @@ EXIT_CONFIG = 78
 
 ProcessMain = Callable[["Service", Config, str], None]
 _PR_SET_PDEATHSIG = 1
+_GIVE_BACK_NS = 30_000_000_000
 
 
 class Service:
@@ -46,18 +48,21 @@ class Service:
         watchdog_us = int(os.environ.pop("WATCHDOG_USEC", "0"))
         self._ping_every_ns = watchdog_us * 1000 // 4
         self._pinged_ns = 0
+        self._gave_back_ns = clock()
 
     def ready(self) -> None:
         """Serving and reporting health; says nothing about PLC, camera or engine."""
         self._notify("READY=1")
 
     def turn(self) -> None:
-        """A turn was completed: idle polls count too. Feeds systemd's watchdog."""
-        if self._ping_every_ns:
-            now = self.clock()
-            if now - self._pinged_ns >= self._ping_every_ns:
-                self._pinged_ns = now
-                self._notify("WATCHDOG=1")
+        """A turn was completed: idle polls count too. Feeds systemd's watchdog; keeps memory small."""
+        now = self.clock()
+        if self._ping_every_ns and now - self._pinged_ns >= self._ping_every_ns:
+            self._pinged_ns = now
+            self._notify("WATCHDOG=1")
+        if now - self._gave_back_ns >= _GIVE_BACK_NS:
+            self._gave_back_ns = now
+            give_back()
 
     def extend(self, seconds: float) -> None:
         """Ask systemd for patience until the next turn: this step takes long and is no hang."""

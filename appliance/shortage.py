@@ -33,10 +33,11 @@ def own_use() -> dict[str, float]:
 
 
 def give_back() -> None:
-    """Free memory that lies between pieces in use, to the kernel: some milliseconds.
+    """Free memory that lies between pieces in use, to the kernel: a millisecond for ten megabytes.
 
-    Clients that come and go leave the C heap in such pieces: 7,000 damaged OPC UA messages made the
-    private memory 3 MB larger, with as many bytes and objects in use as before. glibc alone.
+    Bursts leave the C heap in such pieces: 7,000 damaged OPC UA messages made the private memory of
+    `bus` 3 MB larger, 30,000 parts that of `decide` 2 MB, with as many bytes and objects in use as
+    before. glibc alone.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

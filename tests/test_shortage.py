@@ -50,6 +50,20 @@ def test_memory_that_is_free_between_pieces_in_use_goes_back() -> None:
     )
 
 
+def test_every_process_gives_back_now_and_then_whatever_it_has_to_do() -> None:
+    alone(
+        "from appliance.service import Service\n"
+        "now_ns = 0\n"
+        "service = Service('decide', lambda: now_ns)\n"
+        "held = [b'x' * (20_000 + n % 2) for n in range(5_000)]\n"
+        "del held[::2]\n"
+        "scattered = own_use()['memory_mb']\n"
+        "for now_ns in range(0, 60_000_000_000, 100_000_000):\n"
+        "    service.turn()\n"
+        "assert own_use()['memory_mb'] < scattered - 30\n"
+    )
+
+
 def test_a_warning_begins_below_5_percent_and_ends_above_7(tmp_path: Path) -> None:
     shortage = Shortage(tmp_path)
     for percent, is_short in ((50, False), (5.1, False), (4.9, True), (6.9, True), (7.1, False)):
