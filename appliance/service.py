@@ -55,7 +55,7 @@ class Service:
         self._notify("READY=1")
 
     def turn(self) -> None:
-        """A turn was completed: idle polls count too. Feeds systemd's watchdog; gives memory back."""
+        """A turn was completed, idle or not. Feeds systemd's watchdog; gives memory back."""
         now = self.clock()
         if self._ping_every_ns and now - self._pinged_ns >= self._ping_every_ns:
             self._pinged_ns = now
