@@ -16,7 +16,7 @@ from appliance.config_io import VIRTUAL
 from appliance.errors import ConfigError
 from appliance.opcua_users import read_users, users_file
 from appliance.plc_modbus import allowed_networks
-from appliance.supervise import ports
+from appliance.supervise import ports, probe
 from appliance.tls import files_of
 from appliance.wire import CHANNELS, IPC_PATH_MOST, key_of
 
@@ -64,10 +64,16 @@ def check(config: Config) -> None:
 def _check_ports(config: Config) -> None:
     allowed_networks(config.plc)
     seen: dict[int, str] = {}
-    for key, _, port in ports(config):
+    for key, host, port in ports(config):
         if port in seen:
             raise ConfigError(key, f"another port than {seen[port]} = {port}", str(port))
         seen[port] = key
+        try:
+            probe(host, 0)
+        except OSError as err:
+            where = f"{key.rpartition('.')[0]}.host"
+            got = f"{host!r}: {err.strerror or err}"
+            raise ConfigError(where, "an address of this machine", got) from err
 
 
 def _check_engine(config: Config) -> None:
@@ -140,6 +146,9 @@ def _check_buses(config: Config) -> None:
             _need(f"bus.{section}", *_PACKAGES[section])
     if bus.opcua is not None:
         read_users(users_file(config.keys_dir))
+        from appliance.plc_opcua_keys import check_keys  # cryptography came with asyncua
+
+        check_keys(config.keys_dir / "opcua")
     if bus.mqtt is not None:
         for key in ("password_file", "ca_file"):
             name = getattr(bus.mqtt, key)

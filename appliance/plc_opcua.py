@@ -10,19 +10,15 @@ import asyncio
 import contextvars
 import hashlib
 import logging
-import os
-import socket
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from asyncua import Server, ua
-from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from asyncua.crypto.permission_rules import SimpleRoleRuleset, User, UserRole
 from asyncua.crypto.truststore import TrustStore
 from asyncua.crypto.validator import CertificateValidator, CertificateValidatorOptions
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from appliance.codes import State
 from appliance.config import Config
@@ -31,6 +27,7 @@ from appliance.errors import ArtefactError, DeviceError
 from appliance.messages import CommandResult, Verdict, Words
 from appliance.opcua_users import is_password, read_users, users_file
 from appliance.plc_opcua_events import Events
+from appliance.plc_opcua_keys import application_uri, key_files, make_keys
 from appliance.plc_opcua_methods import Methods
 from appliance.plc_opcua_model import Model
 from appliance.plc_opcua_sessions import Sessions
@@ -244,15 +241,9 @@ class OpcUaServer:
         return types.ConfigurationIdDataType(Id="config.toml", Hash=digest, HashAlgorithm="SHA-256")
 
     async def _secure(self, server: Server, keys: Path) -> None:
-        keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key, certificate = keys / "server.key.pem", keys / "server.der"
-        uri = f"urn:{socket.gethostname()}:inspectd"
-        await server.set_application_uri(uri)
-        await setup_self_signed_certificate(
-            key, certificate, uri, socket.gethostname(), [ExtendedKeyUsageOID.SERVER_AUTH],
-            {"commonName": "inspectd", "organizationName": "inspectd"},
-        )  # fmt: skip
-        os.chmod(key, 0o600)  # noqa: PTH101
+        await asyncio.to_thread(make_keys, keys)
+        key, certificate = key_files(keys)
+        await server.set_application_uri(application_uri())
         await server.load_certificate(certificate)
         await server.load_private_key(key)
         policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]

@@ -241,13 +241,24 @@ def ports(config: Config) -> Iterator[tuple[str, str, int]]:
 def check_addresses(config: Config) -> None:
     """Raises ConfigError where an address that the line needs is taken."""
     for key, host, port in ports(config):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as err:
-                raise AddressInUse(key, f"a free port {host}:{port}", str(err)) from err
+        try:
+            probe(host, port)
+        except OSError as err:
+            raise AddressInUse(key, f"a free port {host}:{port}", str(err)) from err
+
+
+def probe(host: str, port: int) -> None:
+    """Whether a process could listen there; 0 = at any port. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tried.bind((host, port))
+
+
+def is_running(config: Config) -> bool:
+    """The decision process of this very configuration serves: taken ports are its own."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
+        return tried.connect_ex(str(config.runtime_dir / "command")) == 0
 
 
 @contextmanager

@@ -112,6 +112,18 @@ def test_the_key_of_another_box_has_to_be_there(tmp_path: Path) -> None:
             FILES + '[io]\nchip = "/dev/none"\nok = 1\nhealthy = 2\nwatchdog = "external"\n',
             "io.chip", "a GPIO chip", "no /dev/none",
         ),
+        (
+            FILES + '[metrics]\nhost = "192.0.2.9"\nport = 9108\n',
+            "metrics.host", "an address of this machine", "'192.0.2.9': Cannot assign",
+        ),
+        (
+            FILES + '[bus.opcua]\nhost = "2001:db8::9"\n',
+            "bus.opcua.host", "an address of this machine", "'2001:db8::9': Cannot assign",
+        ),
+        (
+            FILES + '[hmi]\nhost = "no name at all"\n',
+            "hmi.host", "an address of this machine", "'no name at all': ",
+        ),
         (FILES + "[tls]\n", "tls.certificate", "a PEM file at", "No such file"),
     ],
 )  # fmt: skip
@@ -133,6 +145,11 @@ def test_a_secret_that_others_can_read_and_a_damaged_file_of_users(tmp_path: Pat
         checked(tmp_path, FILES + '[bus.mqtt]\nhost = "a"\npassword_file = "keys/mqtt"\n')
     (keys / "opcua-users").write_text("ada:x\n")
     with pytest.raises(ConfigError, match="opcua-users: line 1: expected name:salt:hash"):
+        checked(tmp_path, FILES + "[bus.opcua]\n")
+    (keys / "opcua-users").unlink()
+    (keys / "opcua").mkdir()
+    (keys / "opcua" / "server.der").touch()
+    with pytest.raises(ConfigError, match=r"server\.der: expected a certificate in DER"):
         checked(tmp_path, FILES + "[bus.opcua]\n")
 
 

@@ -16,9 +16,11 @@ from appliance.config import Config, Engine, Hmi, Wire
 from appliance.config_camera import Camera
 from appliance.errors import AddressInUse
 from appliance.service import EXIT_CONFIG
-from appliance.supervise import Supervisor, check_addresses, process_table
+from appliance.supervise import Supervisor, check_addresses, is_running, process_table
+from appliance.wire import Wiring
 from tests.ports import free_port
 from tests.rig import Rig, until
+from tests.rig_camera import short_root
 
 CRASH = "import sys; sys.exit(1)"
 REFUSE = "import sys; sys.exit(78)"
@@ -162,6 +164,18 @@ def test_children_end_with_their_supervisor(rig: Rig) -> None:
     rig.handle.kill()
     rig.handle.wait()
     until("their end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_a_line_that_runs_has_its_own_ports_taken() -> None:
+    """`config check` beside a line, before it is started anew, asks for no free port."""
+    with short_root() as root:
+        camera = Camera(name="top", kind="files", folder="x")
+        config = Config(root=str(root), deadline_ms=200, camera=(camera,))
+        assert not is_running(config)
+        with Wiring(config.runtime_dir) as wiring:
+            wiring.receiver("command")
+            assert is_running(config)
+        assert not is_running(config)
 
 
 def test_a_taken_port_is_named_before_anything_starts(rig: Rig) -> None:
