@@ -36,18 +36,18 @@ class Register:
 FROM_PLC: tuple[Register, ...] = (
     Register("Control", 0, "u16", 1, "bits of Control; b8–15 must be 0"),
     Register("PlcHeartbeat", 1, "u16", 1, "PLC increments at least every 200 ms"),
-    Register("AckSeq", 2, "u16", 1, "ring: highest contiguous sequence consumed"),
+    Register("AckSeq", 2, "u16", 1, "ring: highest sequence number consumed without a gap"),
     Register("Command", 3, "u16", 1, "one of CommandCode, taken at the edge of Execute"),
     Register("CmdArg", 4, "u32", 1, "argument of Command"),
     Register("PartTag", 6, "u32", 1, "latched at the edge of Trigger, echoed with the result"),
     Register("ExpectedVerdict", 8, "u16", 1, "challenge only: 1 OK, 2 NG, 3 UNCERTAIN"),
     Register("DeadlineMs", 9, "u16", 1, "may only shorten the configured deadline; 0 = that one"),
-    Register("Lane", 10, "u16", 1, "optional lane or position"),
-    Register("TriggerCount", 11, "u32", 1, "the PLC's own count of parts at the camera"),
+    Register("Lane", 10, "u16", 1, "lane or position; nothing uses it yet"),
+    Register("TriggerCount", 11, "u32", 1, "hardware trigger: the PLC's own count of parts"),
     Register("EpochEcho", 13, "u16", 1, "Epoch as the PLC read it; AckSeq counts while it matches"),
     Register("GateStatus", 14, "u16", 1, "bits of GateStatus"),
-    Register("PartId", 16, "ascii", 16, "32 ASCII characters"),
-    Register("Lot", 32, "ascii", 8, "16 ASCII characters"),
+    Register("PartId", 16, "ascii", 16, "text of the part, stored and echoed"),
+    Register("Lot", 32, "ascii", 8, "text of the lot, stored with the part"),
     Register("ConfirmedTag", 40, "u32", 1, "PartTag of the reject that the gate confirmed"),
     Register(
         "TagFifo",
@@ -108,7 +108,7 @@ FROM_VISION: tuple[Register, ...] = (
     *(Register(name, 160 + 2 * i, "u32", 1, text) for i, (name, text) in enumerate(COUNTERS)),
     Register("RingSlots", 200, "u16", 1, "slots of the ring"),
     Register("RingSlotWords", 201, "u16", 1, "registers per slot"),
-    Register("LargeRing", 202, "u16", 1, "address of a larger ring; 0 = none"),
+    Register("LargeRing", 202, "u16", 1, "address of a larger ring; 0 = none, as in this version"),
     Register("RingLast", 205, "u16", 1, "newest sequence in the ring"),
     Register("RingOldest", 206, "u16", 1, "oldest sequence in the ring"),
     Register("RingUnread", 207, "u16", 1, "slots overwritten before they were acknowledged"),
@@ -116,8 +116,8 @@ FROM_VISION: tuple[Register, ...] = (
     Register("Status1Copy", 209, "u16", 1, "Status1, for the one read of the ring"),
     Register("MapVersion", 900, "u16", 1, "of this table; +256 where it becomes incompatible"),
     Register("ProtocolRevision", 901, "u16", 1, "of the handshake"),
-    Register("SoftwareVersion", 902, "ascii", 16, "32 ASCII characters"),
-    Register("Serial", 918, "ascii", 16, "32 ASCII characters"),
+    Register("SoftwareVersion", 902, "ascii", 16, "of inspectd"),
+    Register("Serial", 918, "ascii", 16, "host name of the box"),
 )
 
 REGISTERS: Mapping[str, Register] = {row.name: row for row in FROM_PLC + FROM_VISION}

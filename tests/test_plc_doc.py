@@ -1,9 +1,19 @@
 import re
 from pathlib import Path
 
-from appliance.codes import LATCHING_FAULTS, SlotFlags, Status1, Status2, Word
+from appliance.codes import (
+    LATCHING_FAULTS,
+    Control,
+    GateStatus,
+    Reason,
+    SlotFlags,
+    State,
+    Status1,
+    Status2,
+    Word,
+)
 from appliance.registers import REGISTERS, RING_ADDRESS, RING_SLOTS, SLOT_WORDS
-from tools.plc_doc import DOCUMENT, document
+from tools.plc_doc import DOCUMENT, document, meanings
 
 
 def test_the_register_document_is_what_the_code_says() -> None:
@@ -14,7 +24,12 @@ def test_every_register_is_in_it() -> None:
     text = document()
     assert all(f"| {name} |" in text for name in REGISTERS)
     assert "| 16#A5C3 | OK |" in text
-    assert "| b7 | result valid |" in text
+    assert "| b7 | ResultValid | level mode: HR 115–152 hold a result" in text
+
+
+def test_every_bit_and_reason_says_what_it_means() -> None:
+    for kind in (Control, GateStatus, Status1, Status2, SlotFlags, Reason, State, Word):
+        assert meanings(kind).keys() == {code.name for code in kind}, kind.__name__
 
 
 SAMPLES = "".join(

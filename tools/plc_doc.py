@@ -1,7 +1,10 @@
 """docs/plc-registers.md from the code: `python -m tools.plc_doc` writes it, a test compares it."""
 
+import ast
+import inspect
 from collections.abc import Iterable, Sequence
 from enum import IntEnum, IntFlag
+from itertools import pairwise
 from pathlib import Path
 
 from appliance.codes import (
@@ -48,6 +51,15 @@ Exceptions: 01 unknown function code, or a write by another client than the writ
 outside the map, or a write outside HR 0–63; 03 counts that disagree, more than 125 registers, or a
 value that the map forbids. A refused request changes nothing.
 """
+
+_EXPLAINED: dict[type[IntEnum] | type[IntFlag], str] = {
+    GateStatus: "the-reject-gate",
+    OfflineReason: "when-it-is-not-ready",
+    FaultCode: "when-it-is-not-ready",
+    CommandCode: "commands",
+    ExpectedVerdict: "challenge-parts",
+}
+"""Where plc.md says what to do."""
 
 
 def document() -> str:
@@ -107,20 +119,54 @@ def _kind(register: Register) -> str:
 
 
 def _bits(kind: type[IntFlag]) -> str:
-    rows = ((f"b{bit.value.bit_length() - 1}", _say(bit.name or "")) for bit in kind)
-    return f"### {kind.__name__}\n\n{_summary(kind)}\n\n" + _table(("bit", "meaning"), rows)
+    said = meanings(kind)
+    rows = (
+        (f"b{bit.value.bit_length() - 1}", _joined(bit.name or ""), said[bit.name or ""])
+        for bit in kind
+    )
+    return _section(kind, ("bit", "name", "meaning"), rows)
 
 
 def _codes(kind: type[IntEnum]) -> str:
-    rows = (
+    said = meanings(kind)
+    rows: Iterable[tuple[object, ...]] = (
         (f"16#{code:04X}", code.name) if kind is Word else (code.value, _say(code.name))
         for code in kind
     )
-    return f"### {kind.__name__}\n\n{_summary(kind)}\n\n" + _table(("code", "meaning"), rows)
+    if not said:  # explained in plc.md, with what to do
+        return _section(kind, ("code", "name"), rows)
+    rows = ((*row, said.get(code.name, "")) for row, code in zip(rows, kind, strict=True))
+    return _section(kind, ("code", "name", "meaning"), rows)
 
 
-def _summary(kind: type[IntEnum] | type[IntFlag]) -> str:
-    return " ".join((kind.__doc__ or "").split())
+def meanings(kind: type[IntEnum] | type[IntFlag]) -> dict[str, str]:
+    """Name of a field → the string below it in the code."""
+    (declared,) = ast.parse(inspect.getsource(kind)).body
+    found: dict[str, str] = {}
+    if isinstance(declared, ast.ClassDef):
+        for field, below in pairwise(declared.body):
+            match field, below:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)]),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = text
+                case _:
+                    pass
+    return found
+
+
+def _section(
+    kind: type[IntEnum] | type[IntFlag], head: Sequence[str], rows: Iterable[Sequence[object]]
+) -> str:
+    summary = " ".join((kind.__doc__ or "").split())
+    more = f" More in [plc.md](plc.md#{_EXPLAINED[kind]})." if kind in _EXPLAINED else ""
+    return f"### {kind.__name__}\n\n{summary}{more}\n\n" + _table(head, rows)
+
+
+def _joined(name: str) -> str:
+    """As plc.md writes a bit: PLC_COMM_OK → PlcCommOK."""
+    return "".join(word if word == "OK" else word.capitalize() for word in name.split("_"))
 
 
 def _say(name: str) -> str:
