@@ -56,8 +56,10 @@ class Product:
 
         return answered
 
-    def change(self, target: LoadedRecipe, number: int, now_ns: int, done: Answer) -> None:
-        """Begin the change to this recipe."""
+    def change(
+        self, target: LoadedRecipe, number: int, asked_ns: int, now_ns: int, done: Answer
+    ) -> None:
+        """Begin the change to this recipe, which was ordered at `asked_ns`."""
 
         def finished(code: CommandError, detail: str) -> None:
             if code == CommandError.DONE:
@@ -65,7 +67,7 @@ class Product:
                 self._alarms.restart()
             done(code, detail)
 
-        self._setups.begin(target, now_ns, finished)
+        self._setups.begin(target, asked_ns, finished)
         self._box.follow(now_ns)
         self._handshake.refresh(now_ns)
 

@@ -20,7 +20,7 @@ from appliance.messages import Prepared, Refused
 from appliance.product_table import load_products
 from appliance.recipe import LoadedRecipe, RecipeError, load_recipe
 from appliance.service import Service
-from appliance.setups import Answer
+from appliance.setups import GUARD_NS, Answer
 
 if TYPE_CHECKING:
     from appliance.scoring import Scorer
@@ -123,8 +123,12 @@ class RecipeInForce:
         if self._line.setups.current is None:
             self.load_last()
 
-    def load_by_number(self, number: int, done: Answer, *, is_reload: bool = False) -> None:
-        """The recipe that the table names for this product; `done` is called once."""
+    def load_by_number(
+        self, number: int, done: Answer, *, is_reload: bool = False, asked_ns: int = 0
+    ) -> None:
+        """The recipe that the table names for this product; `done` is called once. asked_ns: when
+        it was ordered; 0 = now."""
+        asked_ns = asked_ns or self._service.clock()
         name = self.products.get(number)
         if name is None:
             known = ", ".join(str(n) for n in sorted(self.products))
@@ -132,15 +136,18 @@ class RecipeInForce:
             done(CommandError.UNKNOWN_PRODUCT, detail)
             return
         task = asyncio.get_running_loop().run_in_executor(None, self._read_recipe, name)
-        task.add_done_callback(lambda read: self._recipe_read(number, read, done, is_reload))
+        task.add_done_callback(
+            lambda read: self._recipe_read(number, read, done, is_reload, asked_ns)
+        )
 
     def load_by_hash(self, wanted: int, done: Answer) -> None:
         """The recipe whose hash begins with these 32 bits, if a product of the table has it."""
+        asked_ns = self._service.clock()
         task = asyncio.get_running_loop().run_in_executor(None, self._number_of_hash, wanted)
 
         def found(read: "asyncio.Future[int]") -> None:
             if read.result():
-                self.load_by_number(read.result(), done)
+                self.load_by_number(read.result(), done, asked_ns=asked_ns)
             else:
                 detail = f"no product's recipe has a hash that begins with {wanted:08x}"
                 done(CommandError.UNKNOWN_PRODUCT, detail)
@@ -180,6 +187,7 @@ class RecipeInForce:
         read: "asyncio.Future[tuple[LoadedRecipe, dict[str, Scorer]]]",
         done: Answer,
         is_reload: bool,
+        asked_ns: int,
     ) -> None:
         error = read.exception()
         if is_reload and number != self._line.product.number:
@@ -197,7 +205,7 @@ class RecipeInForce:
             return  # the PLC asked for another one meanwhile, and it is in force
         if loaded.name != self.products.get(number):
             # The table was read anew meanwhile, and names another version.
-            self.load_by_number(number, done, is_reload=is_reload)
+            self.load_by_number(number, done, is_reload=is_reload, asked_ns=asked_ns)
             return
 
         def finished(code: CommandError, detail: str) -> None:
@@ -215,12 +223,16 @@ class RecipeInForce:
             done(code, detail)
 
         now_ns = self._service.clock()
-        if self._line.setups.current is None:
+        if now_ns - asked_ns > GUARD_NS and done != self._loaded_at_start:
+            # The PLC was told that the old one stays, and goes on with its parts.
+            seconds = GUARD_NS // 1_000_000_000
+            finished(CommandError.TIMED_OUT, f"reading its files took longer than {seconds} s")
+        elif self._line.setups.current is None:
             # At start there is nothing to go back to: what refuses is asked again by itself.
             self._line.product.adopt(loaded, number)
             finished(CommandError.DONE, "")
         else:
-            self._line.product.change(loaded, number, now_ns, finished)
+            self._line.product.change(loaded, number, asked_ns, now_ns, finished)
 
     def _remembered(self, written: "asyncio.Future[None]") -> None:
         error = written.exception()

@@ -14,7 +14,8 @@ from appliance.codes import CommandError, OfflineReason
 from appliance.messages import Health, Prepare, Prepared, Refused, Swap
 from appliance.recipe import LoadedRecipe
 
-_GUARD_NS = 60_000_000_000
+GUARD_NS = 60_000_000_000
+"""From the order to the end of a change. Whoever ordered it then counts on the old recipe."""
 _ASK_AGAIN_NS = 3_000_000_000
 
 Answer: TypeAlias = Callable[[CommandError, str], None]
@@ -83,15 +84,16 @@ class Setups:
         current = self.current
         return current is not None and self.peers[label].setup_hash == current.setup_hash
 
-    def begin(self, target: LoadedRecipe, now_ns: int, done: Answer) -> None:
-        """Change to `target`; `done` is called once, with DONE or why not."""
+    def begin(self, target: LoadedRecipe, asked_ns: int, done: Answer) -> None:
+        """Change to `target`; `done` is called once, with DONE or why not. asked_ns: when it was
+        ordered, before its files were read."""
         if self._change is not None:
             done(CommandError.BUSY, "another change of recipe is under way")
         elif self.current is not None and self.current.setup_hash == target.setup_hash:
             self.current = target
             done(CommandError.DONE, "")
         else:
-            self._change = _Change(target, now_ns, done)
+            self._change = _Change(target, asked_ns, done)
 
     def confirm(self, now_ns: int) -> None:
         """Ask everyone for the recipe in force once more; not Ready until all have answered."""
@@ -156,7 +158,7 @@ class Setups:
         """Move a change on; give the recipe in force to whoever lost it."""
         change, current = self._change, self.current
         if change is not None:
-            if now_ns - change.begun_ns > _GUARD_NS:
+            if now_ns - change.begun_ns > GUARD_NS:
                 silent = sorted(set(self.peers) - change.prepared)
                 missing = "open parts" if open_parts else ", ".join(silent)
                 self._give_up(change, CommandError.TIMED_OUT, f"no answer from {missing} in 60 s")

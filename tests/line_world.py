@@ -537,10 +537,10 @@ class World:
         if number not in self.recipes:
             answered(CommandError.UNKNOWN_PRODUCT, "unknown")
             return
-        target = self.recipes[number]
+        target, asked_ns = self.recipes[number], self.now
         self.at(
             self.read_ms,
-            lambda: self.line.product.change(target, number, self.now, answered),
+            lambda: self.line.product.change(target, number, asked_ns, self.now, answered),
         )
 
     def _load_by_hash(self, wanted: int, done: Callable[[CommandError, str], None]) -> None:

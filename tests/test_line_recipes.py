@@ -107,6 +107,25 @@ def test_a_silent_process_times_the_change_out(world: World) -> None:
     assert world.bank.number("RecipeId") == 1
 
 
+def test_no_recipe_comes_into_force_after_the_plc_was_told_that_the_old_one_stays(
+    world: World,
+) -> None:
+    """Reading and preparing take their time one after the other; the order's minute is one."""
+    world.until_ready()
+    world.read_ms = 50_000
+    world.infer.is_alive = False
+    load(world, 2)
+    world.idle(61_000)
+    assert world.bank.number("CmdResult") == CommandError.TIMED_OUT
+    world.infer.is_alive = True
+    world.until_ready()
+    world.idle(60_000)
+    assert world.bank.number("RecipeId") == 1
+    world.part()
+    world.read()
+    assert {shown.verdict.recipe for shown in world.verdicts.values()} == {"cell/1"}
+
+
 def test_infer_restarted_during_the_change(world: World) -> None:
     world.until_ready()
     load(world, 2)
@@ -124,7 +143,9 @@ def test_a_second_change_during_the_first_is_busy(world: World) -> None:
     load(world, 2)
     world.run(25)
     answers: list[CommandError] = []
-    world.line.product.change(world.recipes[3], 3, world.now, lambda code, _: answers.append(code))
+    world.line.product.change(
+        world.recipes[3], 3, world.now, world.now, lambda code, _: answers.append(code)
+    )
     assert answers == [CommandError.BUSY]
     world.idle(1000)
     assert world.bank.number("RecipeId") == 2
@@ -144,7 +165,7 @@ def test_limits_alone_change_at_once_for_parts_opened_afterwards(world: World) -
     world.until_ready(control)
     first = world.part(control)
     world.run(1)
-    world.line.product.change(world.recipes[2], 2, world.now, lambda *_: None)
+    world.line.product.change(world.recipes[2], 2, world.now, world.now, lambda *_: None)
     assert world.is_ready
     second = world.part(control)
     world.idle(300)

@@ -180,6 +180,31 @@ def test_a_load_under_way_while_products_change_follows_the_new_table(world: Wor
     assert in_force(world) == (2, "other/2")
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_files_that_are_read_for_more_than_a_minute_come_too_late(
+    world: World, is_first: bool
+) -> None:
+    """The PLC was told that the command failed, and sends the parts of the product before."""
+    desk = desk_of(world)
+    if is_first:
+        world.line.setups.current = None
+
+    async def load() -> CommandError:
+        answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
+        desk.load_by_number(2, lambda code, detail: answer.set_result(code))
+        await asyncio.to_thread(desk.reads.wait, 20)
+        world.run(61_000)
+        desk.may_read.set()
+        return await answer
+
+    assert asyncio.run(load()) == CommandError.TIMED_OUT
+    if is_first:
+        assert world.line.setups.current is None
+    else:
+        assert in_force(world) == (1, "cell/1")
+    assert "reading its files took longer than 60 s" in desk.notes
+
+
 def test_limits_alone_leave_ready_as_it_is(world: World) -> None:
     desk = desk_of(world)
     desk.write("cell/2", t2=3.0)
