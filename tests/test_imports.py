@@ -19,7 +19,7 @@ ONLY_IN = {
     "snap7": ("appliance/plc_s7.py",),
     "alembic": ("appliance/migrations/",),
     "pydantic": ("calibration/api_models.py",),
-    "cryptography": ("appliance/certificate.py", "appliance/plc_opcua.py"),
+    "cryptography": ("appliance/certificate.py", "appliance/plc_opcua_keys.py"),
     "genicam": ("appliance/camera_genicam",),
     "harvesters": ("appliance/camera_genicam",),
     "mcap": ("appliance/recording",),
