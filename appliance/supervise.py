@@ -3,7 +3,8 @@
 Starts every process of the table, pings each by the same NOTIFY_SOCKET and WATCHDOG_USEC that
 systemd uses, restarts what died or hung, and gives up for a minute on what crashes too often:
 then a file `spent-PROCESS` in the runtime directory tells decide, and it becomes a Fault.
-Exit 78 and 2 of a process are for a human: it is left down and the whole run ends with that code.
+Exit 78 and 2 of a process are for a human: the whole run ends with that code. A page, a slow bus or
+metrics that served before stop no line by it: they are tried again once a minute.
 """
 
 import os
@@ -24,6 +25,7 @@ import structlog
 from appliance.config import Config, load_config
 from appliance.errors import AddressInUse
 from appliance.product_table import load_products
+from appliance.readiness import JUDGING
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_USAGE, start_logging
 from appliance.tls import files_of
 
@@ -60,11 +62,17 @@ class Child:
     patience_until_ns: int = 0
     start_at_ns: int = 0
     crashes: deque[int] = field(default_factory=deque[int])
+    has_served: bool = False
 
     @property
     def label(self) -> str:
         """As in logs and file names."""
         return f"{self.process}-{self.name}" if self.name else self.process
+
+    @property
+    def may_stay_away(self) -> bool:
+        """The line goes on without it: it judges nothing, and a start has proved the files."""
+        return self.has_served and self.process not in JUDGING
 
 
 class Supervisor:
@@ -120,7 +128,8 @@ class Supervisor:
                 child.patience_until_ns = now_ns + _WATCHDOG_NS
             return
         self._forget(child)
-        if code in (EXIT_CONFIG, EXIT_USAGE):
+        is_refusal = code in (EXIT_CONFIG, EXIT_USAGE)
+        if is_refusal and not child.may_stay_away:
             self._exit, self._is_stopping = code, True
             return
         child.crashes.append(now_ns)
@@ -128,8 +137,13 @@ class Supervisor:
             child.crashes.popleft()
         spent = self._spent(child)
         # After the minute it has one try, until it serves again.
-        if len(child.crashes) >= child.limit > 0 or spent.exists():
-            self._log.error("crashes too often", child=child.label, exit=code, retry_s=60)
+        if is_refusal or len(child.crashes) >= child.limit > 0 or spent.exists():
+            self._log.error(
+                "refuses" if is_refusal else "crashes too often",
+                child=child.label,
+                exit=code,
+                retry_s=60,
+            )
             spent.touch()
             child.start_at_ns = now_ns + _RETRY_NS
             child.crashes.clear()
@@ -168,6 +182,7 @@ class Supervisor:
                 continue
             for line in _lines(child.notify):
                 if line == "READY=1":
+                    child.has_served = True
                     self._spent(child).unlink(missing_ok=True)
                 if line in ("READY=1", "WATCHDOG=1"):
                     until = self._clock() + _WATCHDOG_NS

@@ -124,6 +124,18 @@ def test_wrong_configuration_ends_the_run(rig: Rig) -> None:
     assert supervisor.pids == {}
 
 
+def test_a_page_that_refuses_another_file_after_a_crash_stops_no_line() -> None:
+    with Rig({"restart_limit": 3, "hmi": {"is_enabled": True, "port": free_port()}}) as rig:
+        with running(rig, {"hmi": SERVE}) as (supervisor, codes):
+            page = next(child for child in supervisor.children if child.process == "hmi")
+            until("the page", lambda: page.has_served)
+            supervisor.programs["hmi"] = REFUSE
+            os.kill(supervisor.pids["hmi"], signal.SIGKILL)
+            until("a minute's rest", lambda: spent(rig) == ["spent-hmi"])
+            assert {"decide", "infer-0", "camera-top", "record"} <= set(supervisor.pids)
+            assert not codes
+
+
 def test_what_hangs_is_killed(rig: Rig) -> None:
     """No turn completed within the watchdog's time: SIGKILL and a fresh start."""
     with running(rig, {"infer": HANG}) as (supervisor, _):
