@@ -181,8 +181,6 @@ class _Decide:
             self._io.verdict(verdict)
         self._live.send(verdict)
 
-    # ---- messages --------------------------------------------------------------------------
-
     def _plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
         if self._tape is not None:
             self._tape.plc_wrote(plc, received_ns)
@@ -238,8 +236,6 @@ class _Decide:
             if not self._companions.heard(message, now_ns):
                 self._line.heard(message, now_ns)
 
-    # ---- commands of people and slow buses -------------------------------------------------
-
     async def _commands(self, receiver: AsyncReceiver) -> None:
         while True:
             route, message = await receiver.receive()
@@ -263,8 +259,6 @@ class _Decide:
         sending = asyncio.ensure_future(receiver.send(answer, route))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
-
-    # ---- time ------------------------------------------------------------------------------
 
     def _arm(self) -> None:
         """Wake up for the next deadline."""

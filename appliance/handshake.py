@@ -125,8 +125,6 @@ class Handshake:
         bank.set("Epoch", epoch)
         bank.set("Margin", float("nan"))
 
-    # ---- what decide reads -----------------------------------------------------------------
-
     @property
     def is_plc_alive(self) -> bool:
         """PlcHeartbeat changed lately."""
@@ -141,8 +139,6 @@ class Handshake:
     def fault(self) -> FaultCode:
         """The fault that holds now: latched, or going on."""
         return self._latched or self.conditions.fault
-
-    # ---- PLC → box -------------------------------------------------------------------------
 
     def on_write(self, plc: PlcInput, now_ns: int) -> None:
         """All that one accepted write means; called before the same request is answered."""
@@ -262,8 +258,6 @@ class Handshake:
             self._shown_fault = self.conditions.fault
         self.refresh(now_ns)
 
-    # ---- box → PLC -------------------------------------------------------------------------
-
     def exposure_complete(self) -> None:
         """The part's picture is taken; it may move."""
         self._bits |= Status1.EXPOSURE_COMPLETE
@@ -358,8 +352,6 @@ class Handshake:
         """Those that have a register; 32 bits, they wrap."""
         for name, _ in COUNTERS:
             self._show(name, counters[name])
-
-    # ---- results ---------------------------------------------------------------------------
 
     def _has_room(self, control: Control) -> bool:
         open_parts, unread = self.conditions.open_parts, len(self._waiting)

@@ -195,8 +195,6 @@ class Line:
             self._journal.closed(verdict)
             self.tally.verdict(verdict)
 
-    # ---- PLC -------------------------------------------------------------------------------
-
     def plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
         """An accepted write of the PLC; before its request is answered."""
         self.intake.plc = plc
@@ -222,8 +220,6 @@ class Line:
         self.gate.clear(is_reject_known=known == FaultCode.REJECT_NOT_CONFIRMED)
         if self.conditions.fault == known:
             self.conditions.fault = FaultCode.NONE
-
-    # ---- camera and infer ------------------------------------------------------------------
 
     def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
         """A frame was seen. Returns the view to score when its score was there first."""
@@ -296,13 +292,9 @@ class Line:
         self._out.live(verdict)
         self._rows.send(verdict, now_ns)
 
-    # ---- recorder --------------------------------------------------------------------------
-
     def stored(self, message: Stored) -> None:
         """Rows are committed."""
         self._rows.stored(message)
-
-    # ---- health ----------------------------------------------------------------------------
 
     def heard(self, health: Health, now_ns: int) -> None:
         """A sign of life."""
@@ -326,8 +318,6 @@ class Line:
             self._rows.heard(health, now_ns)
             for name in ("archived", "archive_dropped"):
                 self.tally.follow(name, health.pid, health.counters.get(name, 0))
-
-    # ---- time ------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> None:
         """Close what reaches its deadline within the guard."""

@@ -1,8 +1,9 @@
 """Every struct that crosses a process border. Frozen, tagged, keyword-only; encoded as MessagePack.
 
-New fields have defaults and types never change, so that old recordings stay readable. Times are
-monotonic nanoseconds of the sender's box where a name says `_at_ns`; what may cross boxes is a
-duration (`_ns`, `age_ns`) or a wall-clock label (`_utc_ns`), never compared with a deadline.
+One file: what a process can be told is read in one place, and so is whether a change keeps old
+recordings readable. New fields have defaults and types never change. Times are monotonic
+nanoseconds of the sender's box where a name says `_at_ns`; what may cross boxes is a duration
+(`_ns`, `age_ns`) or a wall-clock label (`_utc_ns`), never compared with a deadline.
 """
 
 from typing import TypeAlias

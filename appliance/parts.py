@@ -2,7 +2,8 @@
 
 A part is opened by the PLC's trigger (or, in free run, by its frame) and closed exactly once: when
 all its views have ended, or at its deadline, when those that have not are ERROR. What is known of
-it until then is part.py, what its views come to closing.py.
+it until then is part.py, what its views come to closing.py. All ways from open to closed stand in
+this one file, so that "exactly once" can be seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -95,8 +96,6 @@ class PartBook:
     def deadlines_ns(self) -> list[int]:
         """Of all open parts."""
         return [part.deadline_ns for part in self._open.values()]
-
-    # ---- opening ---------------------------------------------------------------------------
 
     def open(
         self,
@@ -200,8 +199,6 @@ class PartBook:
         """A new life of the camera may number its frames anew; what the old one began is void."""
         self._newest.pop(camera, None)
         self.orphans += self._frames.forget_early(camera)
-
-    # ---- answers ---------------------------------------------------------------------------
 
     def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
         """A frame for a part. Returns the view when its score was there first."""
@@ -333,8 +330,6 @@ class PartBook:
             self.close(sight, Word.ERROR, Reason.WRONG_RECIPE, now_ns, detail)
             return None
         return sight
-
-    # ---- closing ---------------------------------------------------------------------------
 
     def judged(self, sight: Sight, result: Judgement, now_ns: int) -> LateResult | None:
         """The margin is known: the verdict, or what it would have been had it not been late."""
