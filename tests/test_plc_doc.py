@@ -41,12 +41,13 @@ SAMPLES = "".join(
 )
 WORDS = {
     "Status1": 100, "Status2": 101, "VisionHeartbeat": 102, "FaultCode": 106,
-    "InspectionID": 115, "Verdict": 116, "PartTagEcho": 122, "Epoch": 146,
+    "AcqID": 114, "InspectionID": 115, "Verdict": 116, "PartTagEcho": 122, "Epoch": 146,
     "VisionHeartbeatCopy": 208,
 }  # fmt: skip
 BITS = {
     (100, Status1.RESULT_VALID), (100, Status1.PASS), (100, Status1.FAIL),
-    (100, Status1.ACQ_ERROR), (101, Status2.SIMULATED),
+    (100, Status1.ACQ_ERROR), (100, Status1.TRIGGER_READY), (100, Status1.TRIGGER_ACK),
+    (101, Status2.SIMULATED),
 }  # fmt: skip
 
 
