@@ -40,6 +40,8 @@ SLOW_MS = 1_000.0
 _SLOW_SHOWN_NS = 10_000_000_000
 _HANG_MS = 60_000.0
 """A commit that takes longer than any disk: the loop completes no more turns, its watchdog acts."""
+_STOCK_S = 300.0
+"""For a look at all pictures that earlier runs left: a million on a slow disk takes minutes."""
 _START_S = 20.0
 """Less than a starting process has until its watchdog."""
 LOSSY_NS = 60_000_000_000
@@ -50,6 +52,7 @@ _REMEMBER = 10_000
 def main(service: Service, config: Config, name: str) -> None:
     """One blocking poll loop until the service stops, then what has come is still written."""
     rings = RingReader(config.rings_dir)
+    service.extend(_STOCK_S)
     archive = Archive(config.data_dir, config.record, rings, service.clock, cameras=config.cameras)
     deck = Deck(config, rings, service.clock, lambda: archive.is_disk_low)
     recorder = Recorder(where(config), archive, service, deck, bool(config.record.central))

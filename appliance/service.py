@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 
@@ -102,6 +103,18 @@ class Service:
                 channel.sendto(text.encode(), address)
 
 
+class _Log:
+    """stderr, where it takes a line; a full disk behind it, or nobody who reads, stops no line."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def start_logging() -> None:
     """One line per event on stderr: for people on a terminal, with journald priority elsewhere."""
     renderer: structlog.typing.Processor = (
@@ -117,7 +130,7 @@ def start_logging() -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Log())),
         cache_logger_on_first_use=False,
     )
 

@@ -1,17 +1,37 @@
-"""What a process needs of its surroundings: the log."""
+"""The shell around a process: what its surroundings may not do to it."""
 
-from structlog.testing import capture_logs
+import os
+import subprocess
+import sys
 
-from appliance.service import Service
+import pytest
+
+TALKS = """
+import structlog
+from appliance.service import start_logging
+start_logging()
+for number in range(2000):
+    structlog.get_logger(process="decide").warning("said", number=number)
+print("goes on")
+"""
 
 
-def test_a_state_is_logged_when_it_changes_and_when_it_ends() -> None:
-    looks = ["", "Processor at step 1", "Processor at step 1", "Processor at step 2", "", ""]
-    with capture_logs() as logged:
-        service = Service("decide")
-        for before, now in zip(["", *looks], looks, strict=False):
-            service.changed("throttled", before, now)
-    assert [line["event"] for line in logged] == ["throttled"] * 3
-    assert [line["now"] for line in logged] == [
-        "Processor at step 1", "Processor at step 2", "no more",
-    ]  # fmt: skip
+def full() -> int:
+    """A file on a full disk."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def unread() -> int:
+    """A pipe whose reader has ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize("log", [full, unread])
+def test_a_log_that_takes_no_line_stops_no_process(log) -> None:
+    stderr = log()
+    program = [sys.executable, "-c", TALKS]
+    done = subprocess.run(program, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    os.close(stderr)
+    assert done.stdout == "goes on\n"
