@@ -15,6 +15,11 @@ from appliance.source import Mode
 
 _FRAME_TRIGGERS = ("FrameStart", "ExposureStart", "FrameBurstStart", "AcquisitionStart")
 """The trigger that begins a picture, and what older cameras have in its place."""
+_PICTURES = {
+    "FrameBurstStart": "AcquisitionBurstFrameCount",
+    "AcquisitionStart": "AcquisitionFrameCount",
+}
+"""How many pictures one such trigger gives: the second one would be taken for the next part's."""
 _PACKET_SIZE = ("GevSCPSPacketSize", "DeviceStreamChannelPacketSize")
 _HEARTBEATS = {"GevHeartbeatTimeout": 1000, "DeviceLinkHeartbeatTimeout": 1e6}
 """Milliseconds, and microseconds since SFNC 2.0: a GigE camera whose program was killed is free
@@ -120,6 +125,9 @@ def _set_trigger(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool
             if other != wanted and nodes.try_write("TriggerSelector", other):
                 nodes.try_write("TriggerMode", "Off")
         nodes.write("TriggerSelector", wanted, wrong)
+        count = _PICTURES.get(wanted, "")
+        if mode != "free" and nodes.has(count):
+            nodes.write(count, 1, wrong)
     if mode == "hardware":
         _set_line(nodes, camera, wrong)
     elif is_software:

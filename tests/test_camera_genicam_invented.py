@@ -164,6 +164,21 @@ def test_an_old_camera_is_triggered_by_the_selector_that_it_has():
     assert nodes["TriggerSelector"].value == "FrameBurstStart"
 
 
+@pytest.mark.parametrize("mode", ["plc", "hardware"])
+@pytest.mark.parametrize(
+    ("selector", "count"),
+    [
+        ("FrameBurstStart", "AcquisitionBurstFrameCount"),
+        ("AcquisitionStart", "AcquisitionFrameCount"),
+    ],
+)
+def test_one_trigger_gives_one_picture(mode, selector, count):
+    """A burst that somebody left in the user set: its second picture shows the part before."""
+    pictures = Node(3)
+    invented(mode, **triggered(TriggerSelector=Node("x", (selector,)), **{count: pictures}))
+    assert pictures.value == 1
+
+
 @pytest.mark.parametrize(
     ("trigger", "message"),
     [
