@@ -101,9 +101,7 @@ class CameraProcess:
         self._health_sender = wiring.sender("health", self._label)
         # A tenth of the deadline stays for the answer, so that decide hears why before it expires.
         patience_ms = min(camera.frame_timeout_ms, config.deadline_ms * 9 // 10)
-        # Later than one period of the line, another part may be in the picture.
-        stale_ms = min(max(20, round(1000 / camera.rate_hz)), config.deadline_ms // 2)
-        self._triggers = Triggers(patience_ms * _MS, stale_ms * _MS)
+        self._triggers = Triggers(patience_ms * _MS, config.stale_ms(camera) * _MS)
         self._patience_ms = patience_ms
         self._is_asked_for_each = config.trigger == "plc"
         self._note = "starting"

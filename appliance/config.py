@@ -179,6 +179,11 @@ class Config(Section, frozen=True, kw_only=True):
             *(("metrics",) if self.metrics.port else ()),
         )
 
+    def stale_ms(self, camera: Camera) -> int:
+        """How late a trigger may be fired: one period of the line later another part may be in the
+        picture."""
+        return min(max(20, round(1000 / camera.rate_hz)), self.deadline_ms // 2)
+
     def is_elsewhere(self, label: str) -> bool:
         """This camera or infer process runs on another box: what prepares it goes there."""
         return f"prepare-{label.replace(':', '-')}" in self.wire.remote

@@ -41,6 +41,7 @@ from appliance.service import Service
 from appliance.shortage import Shortage, own_use
 from appliance.tape import Tape
 from appliance.throttle import Throttle
+from appliance.turns import Turns
 from appliance.wire import AsyncReceiver, Sender, Wiring
 from appliance.words import Bank, PlcInput
 
@@ -74,6 +75,7 @@ class _Decide:
         self._sending: set[asyncio.Future[None]] = set()
         self._throttle = Throttle(config.root_dir / config.sysfs)
         self._shortage = Shortage(config.root_dir / config.procfs)
+        self._turns = Turns(service.clock)
         self._companions = Companions(config.companions, service.clock())
         self._is_looking = False
 
@@ -131,7 +133,8 @@ class _Decide:
         )
         self._recipes.serve(line)
         self._scoring.serve(line)
-        port = ModbusPort(config.plc, bank, self._plc_wrote, clock, self._line.handshake.shown)
+        came_ns, shown = self._turns.came_ns, self._line.handshake.shown
+        port = ModbusPort(config.plc, bank, self._plc_wrote, came_ns, shown)
         if config.io is not None:
             lines = open_lines(config.io, config.runtime_dir)
             self._io = IoPort(config.io, lines, bank, self._pins_changed, clock)
@@ -245,7 +248,7 @@ class _Decide:
                 said = {"argument": message.argument, "by": message.by}
                 self._log.info("command", name=message.name, **said)
             answer = partial(self._command_done, receiver, route, message.id)
-            self._line.asked(message, self._service.clock(), answer)
+            self._line.asked(message, self._turns.came_ns(), answer)
             self._arm()
 
     def _command_done(
@@ -283,6 +286,7 @@ class _Decide:
         count = 0
         while True:
             due = max(due + _TICK_S, loop.time())
+            self._turns.due(int(due * 1e9))
             await asyncio.sleep(due - loop.time())
             self._lag_ms = max(self._lag_ms * 0.9, (loop.time() - due) * 1e3)
             self._largest_lag_ms = max(self._largest_lag_ms, self._lag_ms)

@@ -8,10 +8,11 @@ TriggerReady.
 from collections.abc import Callable
 
 from appliance.challenge import Challenge
+from appliance.codes import Reason, Word
 from appliance.config import Config
 from appliance.handshake import Conditions
-from appliance.messages import Trigger, camera_label
-from appliance.part import Part
+from appliance.messages import FrameReady, Trigger, camera_label
+from appliance.part import Part, Sight
 from appliance.parts import PartBook
 from appliance.recipe import LoadedRecipe
 from appliance.setups import Setups
@@ -43,6 +44,12 @@ class Intake:
         self._count, self._trigger = count, trigger
         self._deadline_ns = config.deadline_ms * _MS
         self._is_paired = config.trigger != "hardware"
+        self._far = {
+            camera.name: (config.stale_ms(camera) * _MS, int(camera.arrival_delay_ms * _MS))
+            for camera in config.camera
+            if config.is_elsewhere(camera_label(camera.name))
+        }
+        """Cameras of other boxes: how late they may fire, and their `arrival_delay_ms`."""
         self.plc: PlcInput | None = None
         """What it wrote last."""
         self.newest_part_id = 0
@@ -73,6 +80,18 @@ class Intake:
             if not self._trigger(camera, trigger):
                 self._book.trigger_refused(sight, received_ns)
         return part.acq_id
+
+    def check_shot(self, sight: Sight, frame: FrameReady, now_ns: int) -> None:
+        """Of a camera on another box: was its trigger fired in time, or stuck on the network? What
+        it says are durations, so the way back counts as lateness, too. Here the camera knows.
+        """
+        limit_ns, delay_ns = self._far.get(sight.camera, (0, 0))
+        fired_ns = now_ns - frame.trigger_to_frame_ns - max(0, frame.age_ns - delay_ns)
+        late_ns = fired_ns - sight.part.zero_ns
+        if limit_ns and late_ns > limit_ns:
+            late, most = late_ns // _MS, limit_ns // _MS
+            detail = f"the trigger may have been fired {late} ms late, expected at most {most} ms"
+            self._book.close(sight, Word.ERROR, Reason.ASSOCIATION_LOST, now_ns, detail)
 
     def unasked(self, zero_ns: int, plc: PlcInput | None = None, tag: int = 0) -> Part:
         """A part that comes by itself; with the PLC's words where these brought it."""

@@ -230,6 +230,8 @@ class Line:
                 return None
             part = self.book.part(message.part_id)
             is_exposed = part is not None and part.is_exposed
+            if part is not None:
+                self.intake.check_shot(part.sights[message.camera], message, now_ns)
         elif self._is_continuous and self.book.is_double(message):
             return None
         elif self.hardware is not None:

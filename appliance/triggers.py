@@ -1,10 +1,10 @@
 """Triggers between their arrival and their picture. Pure; time is an argument.
 
 A trigger that is fired late photographs another part. So it is fired at once or not at all: one
-that waited longer than `stale_ns` while nobody looked into the inbox (the device was being opened,
-the process was stopped) is refused; where it does not say since when it waits, one that may have
-waited so long, too. One picture is awaited at a time;
-with two on their way, a lost one would hand its picture to the wrong part.
+that was asked for longer ago than `stale_ns`, wherever it waited, is refused; where it does not say
+since when, one that may have waited so long while nobody looked into the inbox (the device was
+being opened, the process was stopped). One picture is awaited at a time; with two on their way, a
+lost one would hand its picture to the wrong part.
 """
 
 from collections import deque
@@ -47,13 +47,12 @@ class Triggers:
     def take(self, trigger: Trigger, now_ns: int) -> bool:
         """Keep a trigger that came just now; False where it may be too old to be fired."""
         if trigger.asked_ns:
-            waited_ns = now_ns - trigger.asked_ns
-            is_old = trigger.asked_ns < self._awake_ns and waited_ns > self._stale_ns
+            is_old = now_ns - trigger.asked_ns > self._stale_ns
         else:
             is_old = now_ns < self._awake_ns + _SETTLE_NS
         if is_old:
             return False
-        self._waiting.append((trigger, now_ns))
+        self._waiting.append((trigger, trigger.asked_ns or now_ns))
         return True
 
     def stale(self, now_ns: int) -> list[Trigger]:

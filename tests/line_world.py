@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from appliance.codes import CommandError, Control, Reason, Status1, Word
-from appliance.config import Config, Engine, Plc
+from appliance.config import Config, Engine, Plc, Wire
 from appliance.config_camera import Camera
 from appliance.config_challenge import ChallengePlan
 from appliance.config_record import Record
@@ -136,6 +136,8 @@ class World:
     plan: Callable[[int], Plan] = field(default=lambda part_id: Plan())
     cameras: tuple[str, ...] = ("top",)
     record_policy: Record = field(default=Record())
+    remote: dict[str, str] = field(default_factory=dict)
+    """`[wire] remote`."""
     is_real: bool = False
     """By config.toml, which names a GenTL producer and a network; the pictures say otherwise."""
     workers: int = 1
@@ -158,6 +160,7 @@ class World:
             plc=Plc(results=self.results),
             challenge=self.challenge,
             record=self.record_policy,
+            wire=Wire(remote=self.remote),
         )
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0

@@ -103,6 +103,28 @@ def test_of_two_open_parts_with_one_tag_no_result_can_be_found() -> None:
         assert known == [0, 0, SlotFlags.TAG_KNOWN]
 
 
+@pytest.mark.parametrize(("camera_ms", "word"), [(60, Word.OK), (300, Word.ERROR)])
+def test_a_trigger_that_was_stuck_on_the_network_photographs_nobody(
+    camera_ms: float, word: Word
+) -> None:
+    """One lost packet and TCP waits 200 ms: the camera on another box cannot tell how long, decide
+    can. At ten parts a second the next one is in the picture."""
+    with World(
+        deadline_ms=800,
+        remote={"prepare-camera-top": "tcp://b:1"},
+        plan=lambda part_id: Plan(camera_ms=camera_ms),
+    ) as world:
+        world.until_ready()
+        part_id = world.part()
+        world.run(500)
+        verdict = world.verdicts[part_id].verdict
+        assert verdict.word == word
+        if word == Word.ERROR:
+            assert verdict.reason == Reason.ASSOCIATION_LOST
+            assert "fired 295 ms late, expected at most 100 ms" in verdict.detail
+        assert world.unaccounted == 0
+
+
 def test_what_a_late_part_would_have_been_goes_to_the_archive_alone(world: World) -> None:
     assert ends(world, Plan(infer_ms=250, is_bad=True)) == (Word.ERROR, Reason.LATE)
     assert [(late.part_id, late.word) for late in world.late] == [(1, Word.NG)]
