@@ -116,12 +116,22 @@ class RecipeInForce:
     def _loaded_at_start(self, code: CommandError, detail: str) -> None:
         if code != CommandError.DONE:
             self._kept_out("no recipe", detail)
-            # A person may have mended the file.
+            # A person may have mended the recipe, its bundle, or products.toml.
             asyncio.get_running_loop().call_later(_READ_AGAIN_S, self._load_again)
 
     def _load_again(self) -> None:
-        if self._line.setups.current is None:
-            self.load_last()
+        task = asyncio.get_running_loop().run_in_executor(None, load_products, self._config)
+
+        def read(products: "asyncio.Future[dict[int, str]]") -> None:
+            error = products.exception()
+            if error is None:
+                self.products = products.result()
+            elif not isinstance(error, ConfigError):
+                raise error
+            if self._line.setups.current is None:
+                self.load_last()
+
+        task.add_done_callback(read)
 
     def load_by_number(
         self, number: int, done: Answer, *, is_reload: bool = False, asked_ns: int = 0

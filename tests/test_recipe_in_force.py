@@ -114,6 +114,12 @@ class Desk(RecipeInForce):
             self.world_turn()
         return answer.result()
 
+    async def look_again(self, is_done: Callable[[], bool]) -> None:
+        """What it does every few seconds while no recipe is in force."""
+        self._load_again()
+        while not is_done():
+            await asyncio.sleep(0.005)
+
     def world_turn(self) -> None:
         """Camera and infer answer."""
 
@@ -230,6 +236,22 @@ def test_another_set_up_in_products_ends_ready_before_its_bundle_is_read(world: 
     assert asyncio.run(desk.reload(look)) == CommandError.DONE
     assert in_force(world) == (1, "cell/2")
     world.until_ready()
+
+
+def test_a_product_that_is_put_back_into_products_is_in_force_without_a_restart(
+    world: World,
+) -> None:
+    desk = Desk(world)
+    desk.may_read.set()
+    desk.write("other/2")
+    world.line.setups.current, world.line.product.last = None, 2  # a start after product 2
+    desk.use("cell/1")
+    asyncio.run(desk.look_again(lambda: bool(desk.notes)))
+    assert world.line.setups.current is None
+    assert "expected a product to go on with (1 cell/1), got product 2" in desk.notes[0]
+    desk.use("cell/1", "other/2")
+    asyncio.run(desk.look_again(lambda: world.line.setups.current is not None))
+    assert in_force(world) == (2, "other/2")
 
 
 def test_a_full_disk_does_not_bring_the_product_before_back(
