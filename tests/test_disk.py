@@ -1,5 +1,6 @@
 """Whether the disk takes what the recording policy wants."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from appliance.bundle import load_bundle
 from appliance.disk import BLOCK_BYTES, wanted_bytes_per_s, written_bytes_per_s
 from appliance.doctor import installation
 from appliance.recipe import View, load_recipe, write_recipe
+from appliance.wire import Wiring
 from tests.ports import free_port
 from tests.recorded_world import Recorded
+from tests.rig_camera import short_root
 
 FRAME, MAP = 64 * 96, 4 * 16 * 24
 
@@ -81,3 +84,18 @@ def test_the_doctor_says_whether_the_policy_fits(
     found = {finding.what: finding for finding in installation(here.config_path)}
     assert found["recording"].grade == grade, found
     assert "the policy wants" in found["recording"].detail
+
+
+def test_beside_a_running_line_its_ports_are_its_own_and_its_disk_is_left_alone() -> None:
+    with short_root() as root:
+        here = world(root, {"record": "all"})
+        products = here.config.root_dir / "products.toml"
+        products.write_text('[[product]]\nnumber = 1\nrecipe = "net/1"\n')
+        with socket.create_server((here.config.plc.host, here.config.plc.port)):
+            apart = {finding.what: finding for finding in installation(here.config_path)}
+            with Wiring(here.config.runtime_dir) as wiring:
+                wiring.receiver("command")
+                beside = {finding.what: finding for finding in installation(here.config_path)}
+    assert apart["addresses"].grade == "broken", "somebody else's"
+    assert beside["addresses"].grade == "good"
+    assert beside["recording"].detail.startswith("not measured")
