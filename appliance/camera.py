@@ -345,6 +345,7 @@ class CameraProcess:
             Health(
                 process=self._label,
                 pid=os.getpid(),
+                life=self._service.life,
                 # The first picture must not be lost because infer is still on its way to us.
                 is_serving=self._is_open and self._outlet.is_heard,
                 setup_hash=in_force.setup_hash if in_force else "",

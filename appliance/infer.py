@@ -385,6 +385,7 @@ class Infer:
         health = Health(
             process=self._label,
             pid=os.getpid(),
+            life=self._service.life,
             is_serving=setup is not None,
             setup_hash="" if setup is None else setup.setup_hash,
             counters={

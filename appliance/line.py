@@ -307,19 +307,19 @@ class Line:
                 self.book.camera_restarted(camera)
                 if self.hardware is not None:
                     self.hardware.lose("the camera process was started anew", now_ns)
-            self.ledger.seen_alive(health.process, health.pid)
+            self.ledger.seen_alive(health.process, health.start)
             of = camera if len(self._cameras) > 1 else ""
             for name in ("frames_lost", "orphans"):
-                self.tally.follow(name, health.pid, health.counters.get(name, 0), of)
+                self.tally.follow(name, health.start, health.counters.get(name, 0), of)
         elif health.process in self._workers:
             # Which of them has a frame is not known here: a new one forgives what all of them owe.
-            lives = tuple(self.setups.peers[label].pid for label in self._workers)
+            lives = tuple(self.setups.peers[label].start for label in self._workers)
             self.ledger.seen_alive(INFER, hash(lives))
             self.box.heard_of_heat(health)
         elif health.process == "record":
             self._rows.heard(health, now_ns)
             for name in ("archived", "archive_dropped"):
-                self.tally.follow(name, health.pid, health.counters.get(name, 0))
+                self.tally.follow(name, health.start, health.counters.get(name, 0))
 
     def expire(self, now_ns: int) -> None:
         """Close what reaches its deadline within the guard."""

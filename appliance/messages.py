@@ -451,12 +451,20 @@ class Health(Message, frozen=True, kw_only=True):
     process: str
     """"camera:NAME", "infer:NAME", "decide", "record", "hmi", "bus"."""
     pid: int
+    life: int = 0
+    """Drawn at random at its start: after a reboot another box may give the same pid again. 0 = the
+    pid says it."""
     is_serving: bool
     """False while the device or engine is not usable; the process itself is well."""
     setup_hash: str = ""
     counters: dict[str, int] = {}
     gauges: dict[str, float] = {}
     note: str = ""
+
+    @property
+    def start(self) -> int:
+        """Which start of the process speaks."""
+        return self.life or self.pid
 
 
 AnyMessage: TypeAlias = (

@@ -68,10 +68,10 @@ class RowDelivery:
         total = health.counters.get("doubled", 0) + health.counters.get("contradictions", 0)
         if not self._pid:
             self._told = total  # before our own start
-        elif health.pid != self._pid:
+        elif health.start != self._pid:
             self._told = 0
         self._doubles += max(0, total - self._told)
-        self._pid, self._told = health.pid, total
+        self._pid, self._told = health.start, total
         self._ledger.rows_doubled = max(self._ledger.rows_doubled, self._doubles - self._resends)
 
     def is_recording(self, now_ns: int) -> bool:

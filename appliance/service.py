@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -42,6 +43,8 @@ class Service:
         self.clock = clock
         self.log = structlog.get_logger(process=process)
         self.is_stopping = False
+        self.life = secrets.randbits(62) | 1
+        """Which start of the process this is."""
         self.config_path = Path("config.toml")
         """For those who start another process with the same configuration."""
         self._on_stop: list[Callable[[], object]] = []

@@ -29,7 +29,7 @@ class Peer:
     """What is known of one camera or infer process."""
 
     label: str
-    pid: int = 0
+    start: int = 0
     seen_ns: int | None = None
     is_serving: bool = False
     setup_hash: str = ""
@@ -105,9 +105,9 @@ class Setups:
         peer = self.peers.get(health.process)
         if peer is None:
             return False
-        is_new = peer.pid != health.pid
+        is_new = peer.start != health.start
         if is_new:
-            peer.pid, peer.asked_ns, peer.refusal = health.pid, None, None
+            peer.start, peer.asked_ns, peer.refusal = health.start, None, None
             if self._change is not None:
                 self._change.asked.discard(peer.label)
                 self._change.prepared.discard(peer.label)

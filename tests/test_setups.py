@@ -31,8 +31,8 @@ class Office:
         self.sent.append((type(message).__name__, label, message.setup_hash))
         return True
 
-    def heard(self, label: str, setup: str, pid: int = 1, now: int = 0) -> bool:
-        health = Health(process=label, pid=pid, is_serving=True, setup_hash=setup)
+    def heard(self, label: str, setup: str, pid: int = 1, now: int = 0, life: int = 0) -> bool:
+        health = Health(process=label, pid=pid, life=life, is_serving=True, setup_hash=setup)
         return self.setups.heard(health, now)
 
     def begin(self) -> None:
@@ -198,3 +198,10 @@ def test_without_a_recipe_nobody_is_asked() -> None:
     setups.tick(1, 0)
     assert not setups.uses_current(CAMERA)
     assert not setups.peers[CAMERA].is_fresh(1, 1)
+
+
+def test_a_box_that_gives_the_same_pid_after_a_reboot_has_another_process() -> None:
+    office = Office()
+    assert office.heard(CAMERA, OLD.setup_hash, life=7)
+    assert not office.heard(CAMERA, OLD.setup_hash, life=7)
+    assert office.heard(CAMERA, "", life=9)
