@@ -141,6 +141,8 @@ class _Decide:
             port.is_read_only = self._io.is_master
             self._io.start()
         await port.start()
+        if port.remark:
+            self._log.warning(port.remark)
         scored = wiring.async_receiver("scored")
         receivers: list[tuple[AsyncReceiver, Callable[[AnyMessage], None]]] = [
             (wiring.async_receiver("seen"), self._seen),

@@ -7,6 +7,7 @@ and the answer of FC 23 already shows what its own write caused. It never decide
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import struct
@@ -46,6 +47,8 @@ KEEPALIVE_PROBES = 3
 MOST_WRITTEN = {16: 123, 23: 121}
 """Registers that one request may write, by function code, as the Modbus specification has it."""
 
+_FREE_BIND = {socket.AF_INET: 15, socket.AF_INET6: 78}
+"""IP_FREEBIND, IPV6_FREEBIND: socket names neither."""
 _FAULT_SHOWN_IN = (100, 106, 209)
 """Status1, FaultCode, and the copy of Status1 beside the ring."""
 _HEADER = struct.Struct(">HHHB")
@@ -84,6 +87,8 @@ class ModbusPort:
         `clock`: monotonic nanoseconds. Raises ConfigError where `plc.allow` holds no address.
         """
         self.counters = {"connections": 0, "refused_writes": 0, "bad_requests": 0}
+        self.remark = ""
+        """What people should know though it listens."""
         self.last_refusal = ""
         """For people: who was refused what."""
         self.is_read_only = False
@@ -103,7 +108,13 @@ class ModbusPort:
         host, port = self._plc.host, self._plc.port
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Connection(self), host, port)
+            try:
+                self._server = await loop.create_server(lambda: _Connection(self), host, port)
+            except OSError as err:
+                if (early := _early_listener(host, port)) is None:
+                    raise err
+                self.remark = f"[plc] host = {host} is no address of this machine yet"
+                self._server = await loop.create_server(lambda: _Connection(self), sock=early)
         except OSError as err:
             where = f"[plc] host, port = {host}:{port}"
             raise AddressInUse(where, "a free address of this machine", str(err)) from err
@@ -307,6 +318,30 @@ class _Connection(asyncio.Protocol):
         frame = bytes(self._received[:end])
         del self._received[:end]
         return frame
+
+
+def _early_listener(host: str, port: int) -> socket.socket | None:
+    """At an address that this machine does not have yet: before the PLC is switched on its cable
+    carries nothing, and the interface may have none. None where that is not what is wrong."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        return None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.bind((host, 0))
+    except OSError as err:
+        if err.errno == errno.EADDRNOTAVAIL:
+            level = socket.IPPROTO_IPV6 if family == socket.AF_INET6 else socket.IPPROTO_IP
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(level, _FREE_BIND[family], 1)
+            try:
+                listener.bind((host, port))
+                return listener
+            except OSError:
+                pass
+    listener.close()
+    return None
 
 
 def _decode(code: int, body: bytes) -> ModbusPDU:

@@ -7,6 +7,7 @@ Exit 78 and 2 of a process are for a human: the whole run ends with that code. A
 metrics that served before stop no line by it: they are tried again once a minute.
 """
 
+import errno
 import os
 import selectors
 import signal
@@ -254,11 +255,14 @@ def ports(config: Config) -> Iterator[tuple[str, str, int]]:
 
 
 def check_addresses(config: Config) -> None:
-    """Raises ConfigError where an address that the line needs is taken."""
+    """Raises ConfigError where an address that the line needs is taken. The one to the PLC may be
+    away: decide listens there before it comes."""
     for key, host, port in ports(config):
         try:
             probe(host, port)
         except OSError as err:
+            if key == "plc.port" and err.errno == errno.EADDRNOTAVAIL:
+                continue
             raise AddressInUse(key, f"a free port {host}:{port}", str(err)) from err
 
 

@@ -18,9 +18,10 @@ from pyModbusTCP.client import ModbusClient
 
 from appliance.codes import Control, Status1
 from appliance.config import Plc
-from appliance.errors import ConfigError
+from appliance.errors import AddressInUse, ConfigError
 from appliance.plc_modbus import MAX_CONNECTIONS, ModbusPort
 from appliance.words import Bank, PlcInput
+from tests.ports import free_port
 from tests.waiting import until
 
 T = TypeVar("T")
@@ -70,6 +71,21 @@ class Server:
         self.thread.join(10)
         self.loop.close()
         assert self.bugs == []
+
+
+@pytest.mark.parametrize("host", ["192.0.2.77", "2001:db8::77"])
+def test_it_listens_at_an_address_that_comes_with_the_cable(host: str) -> None:
+    """Five starts in vain would be a spent restart budget, and a minute's rest after the PLC is
+    there."""
+    server = Server(Plc(host=host, port=free_port()))
+    assert server.port.remark == f"[plc] host = {host} is no address of this machine yet"
+    server.close()
+
+
+def test_a_host_that_is_no_address_at_all_is_refused() -> None:
+    port = ModbusPort(Plc(host="no.such.host.invalid"), Bank(), lambda *_: None, lambda: 0)
+    with pytest.raises(AddressInUse, match="expected a free address of this machine"):
+        asyncio.run(port.start())
 
 
 @contextlib.contextmanager
