@@ -507,17 +507,6 @@ def test_a_port_in_use_is_named(server: Server) -> None:
         asyncio.run(start())
 
 
-def test_a_host_that_is_not_ours_is_named() -> None:
-    async def start() -> None:
-        port = ModbusPort(
-            Plc(host="192.0.2.1", port=5020), Bank(), lambda _, __: None, time.monotonic_ns
-        )
-        await port.start()
-
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:5020"):
-        asyncio.run(start())
-
-
 def test_stop_hangs_up_and_frees_the_port(server: Server, raw: Callable[..., Raw]) -> None:
     line = raw()
     line.ask(write(1, 1))
