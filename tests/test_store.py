@@ -295,6 +295,22 @@ def test_opening_again_keeps_the_rows(store: Store) -> None:
     again.close()
 
 
+def test_challenge_parts_are_found_without_reading_all_others(store: Store) -> None:
+    """A page asks for them, and after years they are a few hundred among fifty million."""
+    plans: list[str] = []
+
+    @sa.event.listens_for(store._engine, "before_cursor_execute")
+    def explain(connection, cursor, statement, parameters, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[-1] for row in cursor.fetchall())
+
+    store.find(count=100, is_challenge=True)
+    store.find(count=100, is_challenge=True, after=7)
+    assert len(plans) == 2
+    assert all("USING INDEX ix_parts_challenge" in plan for plan in plans), plans
+
+
 def test_a_migration_that_is_cut_off_leaves_no_table(tmp_path: Path) -> None:
     engine = database._connect(tmp_path / "parts.db", is_reader=False)
     with engine.connect() as connection:

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-REVISION = "0003"
+REVISION = "0004"
 """Of tables.py; the newest file in versions/."""
 
 _FOLDER = Path(__file__).parent

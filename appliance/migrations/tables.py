@@ -66,6 +66,12 @@ parts = sa.Table(
     *_columns(),
     sa.Index(None, "word", "part_id"),
     sa.Index("ix_parts_report", "opened_utc_ns", "word", "reason", "latency_ns"),
+    sa.Index(
+        "ix_parts_challenge",
+        "part_id",
+        sqlite_where=sa.text("is_challenge = 1"),
+        postgresql_where=sa.text("is_challenge"),
+    ),
 )
 """Of this box."""
 outbox = sa.Table(
