@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from appliance import database
@@ -299,7 +300,7 @@ def test_challenge_parts_are_found_without_reading_all_others(store: Store) -> N
     """A page asks for them, and after years they are a few hundred among fifty million."""
     plans: list[str] = []
 
-    @sa.event.listens_for(store._engine, "before_cursor_execute")
+    @event.listens_for(store._engine, "before_cursor_execute")
     def explain(connection, cursor, statement, parameters, *_: object) -> None:
         if statement.startswith("SELECT"):
             cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
@@ -455,7 +456,7 @@ def test_parts_are_found_by_time_and_by_being_challenge_parts(store: Store) -> N
 def test_no_statement_is_kept_for_each_number_of_rows(store: Store) -> None:
     texts: set[str] = set()
 
-    @sa.event.listens_for(store._engine, "before_cursor_execute")  # pyright: ignore[reportPrivateUsage]
+    @event.listens_for(store._engine, "before_cursor_execute")  # pyright: ignore[reportPrivateUsage]
     def note(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         texts.add(text)
 
