@@ -14,11 +14,13 @@ FOLDER = Path(__file__).parent.parent / "docs" / "images"
 _LABEL, _STEP, _LANE, _TOP, _HIGH = 176, 46, 34, 52, 20
 _STYLE = """
   .card { fill: #ffffff; stroke: #c8d0d6 } .name, .word { fill: #1b242c } .step { fill: #52616c }
-  .plc { stroke: #1769aa } .box { stroke: #0b7a4b } .bus { fill: #eef3f6 } .grid { stroke: #dfe5e9 }
+  .plc { stroke: #1769aa } .box { stroke: #0b7a4b } .wire { stroke: #8a6d3b }
+  .bus { fill: #eef3f6 } .grid { stroke: #dfe5e9 }
   .dot { fill: #52616c } .number { fill: #ffffff }
   @media (prefers-color-scheme: dark) {
     .card { fill: #12181d; stroke: #33414b } .name, .word { fill: #e8eef2 } .step { fill: #9fb0bc }
-    .plc { stroke: #6cb6ff } .box { stroke: #56d39a } .bus { fill: #1d2830 }
+    .plc { stroke: #6cb6ff } .box { stroke: #56d39a } .wire { stroke: #d8c3a0 }
+    .bus { fill: #1d2830 }
     .grid { stroke: #26323a } .dot { fill: #9fb0bc } .number { fill: #12181d }
   }
   text { font: 13px system-ui, sans-serif } .number { font-weight: 600; text-anchor: middle }
@@ -31,7 +33,7 @@ class Lane(NamedTuple):
     """One bit (values 0 and 1) or one word (values are texts): (step, value) in order of time."""
 
     owner: str
-    """Who writes it: "plc" or "box"."""
+    """Who writes it: "plc", "box", or "wire": a signal that is no word."""
     name: str
     changes: Sequence[tuple[float, int | str]]
 
@@ -91,6 +93,39 @@ DIAGRAMS = {
             Lane("box", "RingLast", ((0, "90"), (5, "91"), (9, "92"), (12, "93"))),
         ),
     ),
+    "hardware": Diagram(
+        "Hardware trigger: the light barrier fires the camera, the PLC counts",
+        14,
+        (1, 2.4, 4.6),
+        (
+            Lane(
+                "wire",
+                "light barrier",
+                ((0, 0), (1, 1), (1.4, 0), (5, 1), (5.4, 0), (9, 1), (9.4, 0)),
+            ),
+            Lane(
+                "wire",
+                "exposure",
+                ((0, 0), (1.1, 1), (1.7, 0), (5.1, 1), (5.7, 0), (9.1, 1), (9.7, 0)),
+            ),
+            Lane(
+                "plc",
+                "TagFifo",
+                ((0, ""), (2, "[1] = 4711"), (6, "[2] = 4712"), (10, "[3] = 4713")),
+            ),
+            Lane("plc", "TriggerCount", ((0, "17"), (2, "18"), (6, "19"), (10, "20"))),
+            Lane("plc", "AckSeq", ((0, "90"), (5.2, "91"), (9.2, "92"), (13.2, "93"))),
+            Lane("box", "TriggerReady", ((0, 1),)),
+            Lane(
+                "box",
+                "Busy",
+                ((0, 0), (2.4, 1), (4.6, 0), (6.4, 1), (8.6, 0), (10.4, 1), (12.6, 0)),
+            ),
+            Lane("box", "slot A", ((0, "seq 79"), (4.6, "seq 91 · tag 4711"))),
+            Lane("box", "slot B", ((0, "seq 80"), (8.6, "seq 92 · tag 4712"))),
+            Lane("box", "slot C", ((0, "seq 81"), (12.6, "seq 93"))),
+        ),
+    ),
     "recipe": Diagram(
         "LoadRecipe: change to product 2",
         13,
@@ -99,7 +134,7 @@ DIAGRAMS = {
             Lane("plc", "Command, CmdArg", ((0, ""), (0.7, "1 LoadRecipe, product 2"))),
             Lane("plc", "Execute", ((0, 0), (1, 1), (10, 0))),
             Lane("box", "CmdExecuting", ((0, 0), (1.5, 1), (8, 0))),
-            Lane("box", "TriggerReady", ((0, 1), (2, 0), (9.3, 1))),
+            Lane("box", "TriggerReady", ((0, 1), (1.5, 0), (9.3, 1))),
             Lane("box", "Busy", ((0, 1), (4, 0))),
             Lane("box", "State", ((0, "6"), (2, "5 Initialized"), (9.3, "6"))),
             Lane("box", "RecipeId, Hash", ((0, "1 · old"), (8, "2 · new"))),
@@ -121,6 +156,11 @@ def svg(diagram: Diagram) -> str:
         f'<rect class="card" x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="8"/>',
         '<text class="step" x="16" y="22">blue: the PLC writes</text>',
         '<text class="step" x="16" y="38">green: the appliance writes</text>',
+        *(
+            ['<text class="step" x="16" y="54">brown: signals</text>']
+            if any(lane.owner == "wire" for lane in diagram.lanes)
+            else []
+        ),
     ]
     for number, step in enumerate(diagram.marks, 1):
         x = _x(step)
