@@ -54,7 +54,7 @@ _HEAT_NS = 1_000_000_000
 _QUIET_NS = 10_000_000_000
 """No frame for so long: the daily proof may take a turn."""
 _LOADING_NS = 120_000_000_000
-"""Hang limit of a whole preparation."""
+"""Hang limit of one step of a preparation: three bundles that take a minute each are no hang."""
 
 
 def main(service: Service, config: Config, name: str) -> None:
@@ -354,6 +354,7 @@ class Infer:
 
     def _loading(self) -> None:
         """Between the steps of a preparation: alive, and no hang."""
+        self._guard.step()
         self._beat()
         self._service.turn()
         self._service.extend(_LOADING_NS / 1e9)

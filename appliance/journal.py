@@ -262,17 +262,20 @@ class Journal:
 
     def _take_turns(self, draft: Draft) -> None:
         """The same beside the loop; what is appended meanwhile goes into both files."""
+        is_written = False
         try:
             draft.write(self._lock)
+            is_written = True
         except OSError:
-            draft.is_broken = True
-        with self._lock:
-            self._draft = None
-            if draft.is_broken:
-                draft.abandon()
-                self.lost += 1
-            else:
-                self._use(draft)
+            pass  # the file that counts goes on; the next look tries again
+        finally:
+            with self._lock:
+                self._draft = None
+                if is_written and not draft.is_broken:
+                    self._use(draft)
+                else:
+                    draft.abandon()
+                    self.lost += 1
 
     def _drafted(self) -> Draft:
         """All that matters, for the other file."""

@@ -33,6 +33,16 @@ def test_many_short_calls_are_no_hang(guard, hung):
     assert not hung.is_set()
 
 
+def test_a_long_call_of_short_steps_is_no_hang_and_a_long_step_is_one(guard, hung):
+    end = time.monotonic() + 0.6
+    with guard:
+        while time.monotonic() < end:
+            time.sleep(0.01)
+            guard.step()
+        assert not hung.is_set()
+        assert hung.wait(10)
+
+
 def test_nothing_to_do_is_no_hang(guard, hung):
     assert not hung.wait(0.6)
 
