@@ -41,38 +41,36 @@ _SLOW_SHOWN_NS = 10_000_000_000
 _HANG_MS = 60_000.0
 """A commit that takes longer than any disk: the loop completes no more turns, its watchdog acts."""
 _STOCK_S = 300.0
-"""For a look at all pictures that earlier runs left: a million on a slow disk takes minutes."""
+"""For a look at all pictures that earlier runs left (a million on a slow disk), and the store."""
 _START_S = 20.0
-"""Less than a starting process has until its watchdog."""
+"""For the store to open, and at the end for all that waits."""
 LOSSY_NS = 60_000_000_000
 """How long after a lost picture the archive calls itself lossy."""
 _REMEMBER = 10_000
 
 
 def main(service: Service, config: Config, name: str) -> None:
-    """One blocking poll loop until the service stops, then what has come is still written."""
+    """One blocking poll loop until the service stops, then what has come is still written.
+
+    READY comes before the disk is asked for anything: decide starts after it, and waits for none.
+    """
     rings = RingReader(config.rings_dir)
-    service.extend(_STOCK_S)
-    archive = Archive(config.data_dir, config.record, rings, service.clock, cameras=config.cameras)
-    deck = Deck(config, rings, service.clock, lambda: archive.is_disk_low)
-    recorder = Recorder(where(config), archive, service, deck, bool(config.record.central))
-    forwarder = None
-    if config.record.central:
-        forwarder = Forwarder(
-            where(config),
-            config.record.central,
-            socket.gethostname(),
-            config.record.central_rows == "all",
-        )
-        recorder.forwarder = forwarder
-        forwarder.start()
     with Wiring(config.runtime_dir, config.wire.remote, config.keys_dir) as wiring:
         verdicts = wiring.receiver("verdicts")
         stored = wiring.sender("stored")
         health = wiring.sender("health", "record")
         inbox = Inbox(verdicts, *_ears(config, wiring))
-        reported_ns = 0
+        health.send(Health(process="record", pid=os.getpid(), is_serving=False, note="starting"))
         service.ready()
+        service.extend(_STOCK_S)
+        archive = Archive(
+            config.data_dir, config.record, rings, service.clock, cameras=config.cameras
+        )
+        deck = Deck(config, rings, service.clock, lambda: archive.is_disk_low)
+        recorder = Recorder(where(config), archive, service, deck, bool(config.record.central))
+        forwarder = _forwarder(config)
+        recorder.forwarder = forwarder
+        reported_ns = 0
         while not service.is_stopping:
             for receiver, message in inbox.poll(recorder.patience_ms()):
                 # `live` carries verdicts, too: a row is written for those sent for the record.
@@ -98,6 +96,20 @@ def main(service: Service, config: Config, name: str) -> None:
         stored.send(recorder.stored(recorder.close()))
     if forwarder is not None:
         forwarder.close()
+
+
+def _forwarder(config: Config) -> Forwarder | None:
+    """At work already; None without a central database."""
+    if not config.record.central:
+        return None
+    forwarder = Forwarder(
+        where(config),
+        config.record.central,
+        socket.gethostname(),
+        config.record.central_rows == "all",
+    )
+    forwarder.start()
+    return forwarder
 
 
 def _ears(config: Config, wiring: Wiring) -> list[Receiver]:

@@ -233,6 +233,26 @@ def test_tables_that_take_long_to_be_brought_up_to_date_are_no_hang(
     recorder.close()
 
 
+def test_ready_comes_before_the_disk_is_asked(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd starts decide after it: a disk that takes minutes for a look at a million pictures
+    must not hold up the line."""
+    service, said = Service("record"), list[str]()
+    monkeypatch.setattr(service, "_notify", said.append)
+
+    class AskedError(Exception):
+        pass
+
+    def asked(*arguments: object, **more: object) -> None:
+        raise AskedError
+
+    monkeypatch.setattr(record_module, "Archive", asked)
+    with pytest.raises(AskedError):
+        record_module.main(service, config, "")
+    assert said == ["READY=1", "EXTEND_TIMEOUT_USEC=300000000"]
+
+
 def test_rows_of_a_long_commit_that_failed_are_held_with_what_came_meanwhile(
     desk: SimpleNamespace,
 ) -> None:
