@@ -133,7 +133,10 @@ class _Decide:
         )
         self._recipes.serve(line)
         self._scoring.serve(line)
-        came_ns, shown = self._turns.came_ns, self._line.handshake.shown
+        # A trigger may be older than it looks; a step of TriggerCount must not look older than it
+        # is, or it would fit a picture that came before it.
+        came_ns = self._turns.came_ns if config.trigger == "plc" else clock
+        shown = self._line.handshake.shown
         port = ModbusPort(config.plc, bank, self._plc_wrote, came_ns, shown)
         if config.io is not None:
             lines = open_lines(config.io, config.runtime_dir)
