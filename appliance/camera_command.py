@@ -35,7 +35,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 ConfigPath = Annotated[Path, typer.Option("--config", help="The integrator's config.toml.")]
-CameraName = Annotated[str, typer.Option("--camera", help="Which camera of it; default: the first.")]
+CameraName = Annotated[
+    str, typer.Option("--camera", help="Which camera of it; default: the first.")
+]
 Producer = Annotated[
     str, typer.Option(help='Without a configuration: a .cti file, or "viky" (simulated).')
 ]
