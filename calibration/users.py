@@ -67,7 +67,10 @@ def change(
 @main.command("list")
 def list_users(config: ConfigPath = Path("config.toml")) -> None:
     """All users."""
-    for user in _open(config).users():
+    users = _open(config).users()
+    if not users:
+        sys.stderr.write("no user yet: inspectd users add NAME --role admin\n")
+    for user in users:
         locked = ", locked" if user.is_locked else ""
         role = user.role.name.lower()
         sys.stdout.write(f"{user.name}: {role}{_notes(user.is_enabled)}{locked}\n")

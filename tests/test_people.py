@@ -263,6 +263,9 @@ def test_users_by_command(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
         'root = "."\ndeadline_ms = 200\n[[camera]]\nname = "top"\nkind = "files"\nfolder = "x"\n'
     )
+    listed = CliRunner().invoke(app, ["users", "list", "--config", str(tmp_path / "config.toml")])
+    assert (listed.exit_code, listed.stdout) == (0, "")
+    assert "no user yet: inspectd users add" in listed.stderr
     add = ("add", "ada", "--role", "admin", "--password-stdin")
     assert users(tmp_path, *add, typed=f"{SECRET}\n") == (0, "ada: admin\n")
     code, said = users(tmp_path, "add", "ole", "--role", "operator", typed=f"{SECRET}\n{SECRET}\n")
