@@ -23,6 +23,7 @@ import structlog
 
 from appliance.config import Config, load_config
 from appliance.errors import AddressInUse, CertificateError, ChipAway, ConfigError
+from appliance.log_lines import Lines, LinesBeside
 from appliance.shortage import give_back
 
 EXIT_DONE = 0
@@ -106,20 +107,12 @@ class Service:
                 channel.sendto(text.encode(), address)
 
 
-class _Log:
-    """stderr, where it takes a line; a full disk behind it, or nobody who reads, stops no line."""
+def start_logging(is_beside: bool = False) -> None:
+    """One line per event on stderr: for people on a terminal, with journald priority elsewhere.
 
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-
-
-def start_logging() -> None:
-    """One line per event on stderr: for people on a terminal, with journald priority elsewhere."""
+    is_beside: by a thread, which alone waits where nobody takes the line.
+    """
+    lines = LinesBeside() if is_beside else Lines()
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=True)
         if sys.stderr.isatty()
@@ -133,7 +126,7 @@ def start_logging() -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Log())),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, lines)),
         cache_logger_on_first_use=False,
     )
 
@@ -162,7 +155,7 @@ def run_process(
     if is_supervised:
         die_with_parent()
     faulthandler.enable()
-    start_logging()
+    start_logging(is_beside=process == "decide")
     label = f"{process}:{name}" if name else process
     service = Service(label)
     service.take_signals()

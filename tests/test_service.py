@@ -28,6 +28,26 @@ def unread() -> int:
     return writing
 
 
+def test_nobody_waits_for_a_log_that_nobody_takes() -> None:
+    """Ctrl-S on a terminal, a pager, a journald that waits for its disk: decide goes on."""
+    reading, writing = os.pipe()  # holds 64 KB, and nobody reads
+    program = [sys.executable, "-c", TALKS.replace("start_logging()", "start_logging(True)")]
+    done = subprocess.run(program, stdout=subprocess.PIPE, stderr=writing, text=True, timeout=120)
+    os.close(writing)
+    assert done.stdout == "goes on\n"
+    with os.fdopen(reading) as log:
+        assert log.readline().startswith("level=warning process=decide event=said")
+
+
+def test_what_is_said_last_is_read_where_somebody_reads() -> None:
+    program = TALKS.replace("start_logging()", "start_logging(True)").replace("2000", "1500")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert len(done.stderr.splitlines()) == 1500
+    assert done.stderr.splitlines()[-1].split("number=")[1].startswith("1499")
+
+
 @pytest.mark.parametrize("log", [full, unread])
 def test_a_log_that_takes_no_line_stops_no_process(log) -> None:
     stderr = log()
