@@ -16,10 +16,11 @@ _MANUAL = Path(__file__).parent.parent / "docs" / "plc.md"
 _STATEMENT = re.compile(
     r"IF (?P<if>.+?) THEN\s|ELSIF (?P<elsif>.+?) THEN\s|(?P<else>ELSE)\s|(?P<end>END_IF|END_FOR);"
     r"|FOR (?P<of>\w+) := (?P<first>\S+) TO (?P<last>\S+) DO\s"
-    r"|(?P<set>\w+) := (?P<value>[^;]+);|(?P<call>\w+)\((?P<inputs>[^;]+)\);"
+    r"|(?P<word>\w+\[\d+\])\.(?P<bit>\d+) := (?P<flag>[^;]+);"
+    r"|(?P<set>\w+(\[\d+\])?) := (?P<value>[^;]+);|(?P<call>\w+)\((?P<inputs>[^;]+)\);"
 )
 _WORDS = {"AND": "and", "OR": "or", "NOT": "not", "TRUE": "True", "FALSE": "False"}
-_ZERO = {"BOOL": False, "WORD": 0, "DWORD": 0, "INT": 0, "TIME": 0}
+_ZERO = {"BOOL": False, "WORD": 0, "DWORD": 0, "INT": 0, "UINT": 0, "UDINT": 0, "TIME": 0}
 
 
 class Words:
@@ -29,9 +30,15 @@ class Words:
         self._first, self._words = first, list(words)
 
     def __getitem__(self, address: int) -> int:
+        return self._words[self._index(address)]
+
+    def __setitem__(self, address: int, word: int) -> None:
+        self._words[self._index(address)] = word & 0xFFFF
+
+    def _index(self, address: int) -> int:
         if address < self._first:
             raise IndexError(address)
-        return self._words[address - self._first]
+        return address - self._first
 
 
 class _OnDelay:
@@ -71,12 +78,15 @@ class Block:
         self._values: dict[str, Any] = {
             "SHR": lambda word, by: word >> by,
             "DWORD_TO_WORD": lambda word: word & 0xFFFF,
+            "UINT_TO_WORD": lambda number: number & 0xFFFF,
+            "UDINT_TO_DWORD": lambda number: number & 0xFFFFFFFF,
             "bit": lambda word, number: bool(word >> number & 1),
+            "with_bit": lambda word, number, flag: word & ~(1 << number) | flag << number,
         }
         for section in re.findall(r"VAR\w*\s(.*?)END_VAR", text, re.DOTALL):
-            for names, kind in re.findall(r"([\w, ]+?)\s*:\s*(\w+)", section):
+            for names, kind, bounds in re.findall(r"([\w, ]+?)\s*:\s*(\w+)(\[[\d.]+\])?", section):
                 for variable in names.split(","):
-                    self._values[variable.strip()] = _new(kind, clock)
+                    self._values[variable.strip()] = _new(kind, bounds, clock)
 
     def __call__(self, **inputs: Any) -> None:
         unknown = inputs.keys() - self._values.keys()
@@ -91,18 +101,19 @@ class Block:
 def _source(name: str) -> str:
     """Without comments, and without the name."""
     blocks = re.findall(r"```iecst\n(.*?)```", _MANUAL.read_text(encoding="utf-8"), re.DOTALL)
-    (text,) = (b for b in blocks if b.startswith(f"FUNCTION_BLOCK {name}\n"))
+    (text,) = (b for b in blocks if re.match(rf"(FUNCTION_BLOCK|PROGRAM) {name}\n", b))
     return re.sub(r"\(\*.*?\*\)", "", text, flags=re.DOTALL)
 
 
-def _new(kind: str, clock: Clock) -> Any:
+def _new(kind: str, bounds: str, clock: Clock) -> Any:
     match kind:
         case "TON":
             return _OnDelay(clock)
         case "R_TRIG":
             return _Rising()
         case "ARRAY":
-            return Words(0, ())
+            first, last = map(int, bounds.strip("[]").split(".."))
+            return Words(first, [0] * (last - first + 1))
         case _ if kind.startswith("FB_"):
             return Block(kind, clock)
         case _:
@@ -126,6 +137,9 @@ def _python(body: str) -> str:
         if part["of"]:
             bounds = f"{part['first']}, {part['last']} + 1"
             lines.append("    " * depth + f"for {part['of']} in range({bounds}):")
+        if part["word"]:
+            inputs = f"{part['word']}, {part['bit']}, {_expression(part['flag'])}"
+            lines.append("    " * depth + f"{part['word']} = with_bit({inputs})")
         if part["set"]:
             lines.append("    " * depth + f"{part['set']} = {_expression(part['value'])}")
         if part["call"]:
@@ -137,7 +151,7 @@ def _python(body: str) -> str:
 
 def _expression(text: str) -> str:
     """AND of a word and a mask is bitwise, of anything else logical."""
-    text = re.sub(r"(\w+) AND (16#\w+)(?=\s*\))", r"\1 & \2", text)
+    text = re.sub(r"([\w.]+) AND (16#\w+)(?=\s*\))", r"\1 & \2", text)
     text = re.sub(r"(Hr\[[^\]]+\])\.(\d+)", r"bit(\1, \2)", text)
     text = re.sub(r"16#(\w+)", r"0x\1", text)
     text = re.sub(r"T#(\d+)ms", r"\1", text)

@@ -35,13 +35,12 @@ def ring(bank: Bank) -> Words:
 
 
 class Plc:
-    """A cyclic program around FB_InspectdPart: what the last answer held, then the next request."""
+    """The program of the manual: what the last answer held, then the next request."""
 
     def __init__(self) -> None:
         self.desk = Desk()
-        self.block = Block("FB_InspectdPart", lambda: self.desk.now / MS)
-        self.enable = Control.ENABLE
-        self.is_box_alive = True
+        self.program = Block("PRG_Inspectd", lambda: self.desk.now / MS)
+        self.is_enabled = self.is_box_alive = True
         self.done: list[bool] = []
         """Of each part that was decided: accepted or not."""
         self._beats = 0
@@ -49,26 +48,28 @@ class Plc:
         for _ in range(20):
             self.scan()
 
-    def scan(self, start: bool = False, tag: int = 0) -> None:
+    def scan(self, barrier: bool = False) -> None:
         self.desk.wait(SCAN_MS)
         self._beats += self.is_box_alive
         self.desk.handshake.beat(self._beats // 10)
-        self.block(Hr=self._hr, Start=start, Tag=tag, Deadline=DEADLINE_MS)
-        if self.block.Done:
-            self.done.append(self.block.Accept)
-        assert self.block.Done or not self.block.Accept
-        bits = self.enable
-        bits |= Control.TRIGGER if self.block.Trigger else Control(0)
-        bits |= Control.RESULT_ACK if self.block.ResultAck else Control(0)
-        self.desk.beat(bits, PartTag=self.block.PartTag)
+        program = self.program
+        program(Hr=self._hr, Barrier=barrier)
+        if program.Pass or program.Eject:
+            assert program.Pass != program.Eject
+            self.done.append(program.Pass)
+        if not self.is_enabled:
+            program.Out[0] &= ~int(Control.ENABLE)
+        self.desk.bank.write(0, [program.Out[address] for address in range(16)])
+        self.desk.write()
         self._hr = level(self.desk.bank)
 
-    def part(self, tag: int, after: int = 3, **verdict: Any) -> bool:
+    def part(self, after: int = 3, **verdict: Any) -> bool:
         """One part whose verdict comes after so many scans; whether it was accepted."""
         before, last_id = len(self.done), self.desk.last_id
         for number in range(60):
-            self.scan(start=number == 0, tag=tag)
+            self.scan(barrier=number < 2)
             if number == after and self.desk.last_id != last_id:
+                tag = self.desk.accepted[-1].part_tag
                 self.desk.verdict(self.desk.last_id, **{"part_tag": tag, **verdict})
         assert len(self.done) == before + 1, "every part is decided once"
         return self.done[-1]
@@ -76,8 +77,10 @@ class Plc:
 
 def test_parts_are_triggered_accepted_and_acknowledged() -> None:
     plc = Plc()
-    assert [plc.part(tag) for tag in (70_001, 70_002, 70_003)] == [True] * 3
-    assert [accepted.part_tag for accepted in plc.desk.accepted] == [70_001, 70_002, 70_003]
+    plc.program(Count=0x1FFFE)
+    assert [plc.part() for _ in range(3)] == [True] * 3
+    tags = [accepted.part_tag for accepted in plc.desk.accepted]
+    assert tags == [0x1FFFF, 0x20000, 0x20001]
     assert plc.desk.counted == [], "no trigger was refused, no result expired"
     assert plc.desk.has(Status1.TRIGGER_READY)
 
@@ -92,26 +95,40 @@ def test_parts_are_triggered_accepted_and_acknowledged() -> None:
 )  # fmt: skip
 def test_whatever_is_not_the_ok_of_this_part_rejects_it(verdict: dict[str, Any]) -> None:
     plc = Plc()
-    assert not plc.part(8, **verdict)
-    assert plc.part(10), "the part after it is judged by its own result"
+    assert not plc.part(**verdict)
+    assert plc.part(), "the part after it is judged by its own result"
 
 
 def test_a_result_that_comes_too_late_is_taken_for_no_part() -> None:
     plc = Plc()
-    assert not plc.part(1, after=30)
-    assert plc.part(2)
+    assert not plc.part(after=30)
+    assert plc.part()
 
 
 def test_a_part_that_comes_while_the_line_is_not_ready_is_a_reject_at_once() -> None:
     plc = Plc()
-    plc.enable = Control(0)
+    plc.is_enabled = False
     plc.scan()
-    assert not plc.part(1)
+    assert not plc.part()
     assert plc.desk.last_id == 0, "it was never triggered"
-    plc.enable = Control.ENABLE
+    plc.is_enabled = True
     plc.scan()
     plc.scan()
-    assert plc.part(2)
+    assert plc.part()
+
+
+def test_a_trigger_that_was_refused_is_cleared_and_the_line_goes_on() -> None:
+    plc = Plc()
+    plc.is_enabled = False
+    plc.scan()
+    plc.desk.write(Control.TRIGGER)
+    plc.is_enabled = True
+    plc.scan()
+    assert plc.desk.has(Status1.ACQ_ERROR)
+    plc.scan()
+    plc.scan()
+    assert not plc.desk.has(Status1.ACQ_ERROR)
+    assert plc.part()
 
 
 def test_a_box_whose_heart_stands_still_has_nothing_accepted() -> None:
@@ -119,12 +136,12 @@ def test_a_box_whose_heart_stands_still_has_nothing_accepted() -> None:
     plc.is_box_alive = False
     for _ in range(60):
         plc.scan()
-    assert not plc.part(1)
+    assert not plc.part()
 
 
 def test_a_new_life_of_the_box_rejects_the_part_of_the_old_one() -> None:
     plc = Plc()
-    plc.scan(start=True, tag=1)
+    plc.scan(barrier=True)
     plc.scan()
     plc.desk.bank.set("Epoch", EPOCH + 1)
     plc.desk.verdict(plc.desk.last_id, part_tag=1)
