@@ -176,6 +176,11 @@ def _connect(where: Where, is_reader: bool) -> sa.Engine:
                 "record.database", "the extra `postgres` installed", str(err)
             ) from err
     if is_reader:
+        try:
+            where.stat()
+        except OSError as err:
+            expected = "the rows of a line that has run"
+            raise DeviceError(f"{where}: expected {expected}, got {err.strerror}") from err
         address = f"sqlite:///file:{where}?mode=ro&uri=true"
     else:
         address = f"sqlite:///{where}"

@@ -466,3 +466,8 @@ def test_no_statement_is_kept_for_each_number_of_rows(store: Store) -> None:
         assert added.new == count
         first += count
     assert len([text for text in texts if text.startswith("INSERT")]) <= 8
+
+
+def test_a_reader_where_no_line_has_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"parts\.db: expected the rows of a line that has run"):
+        Store(tmp_path / "parts.db", is_reader=True)
