@@ -48,7 +48,7 @@ class Engine(Section, frozen=True, kw_only=True):
     workers: int = 1
     """infer processes, each with an engine of its own: they share the frames of every camera."""
     null_delay_ms: float = 0.0
-    """Null engine only: pretends to work for so long."""
+    """Null engine only: pretends to work for so long, for one frame or several at once."""
     faults: EngineFaults = EngineFaults()
     """Null engine only."""
 

@@ -64,7 +64,7 @@ def build_plan(
     plan = tools.build(graph, passport.precision, batch)
     engine = tools.open(spec, plan.data, passport.precision)
     try:
-        measured = prove(engine, bundle, passport.precision)
+        measured = prove(engine, bundle, passport.precision, batch)
     finally:
         engine.close()
     folder = passport.folder(cache)
@@ -85,13 +85,18 @@ def build_plan(
     return measured
 
 
-def prove(engine: Engine, bundle: Bundle, precision: str) -> dict[str, float]:
-    """Warm up and, at the size of the golden frames, reproduce them all. Raises ArtefactError."""
+def prove(engine: Engine, bundle: Bundle, precision: str, batch: int) -> dict[str, float]:
+    """Warm up and, at the size of the golden frames, reproduce them all. Raises ArtefactError.
+
+    batch: what is gained by so many frames at once is measured.
+    """
     try:
-        p99_ms = engine.warm_up() / 1e6
+        p99_ms = engine.warm_up(batch) / 1e6
     except PartError as err:
         raise ArtefactError("engine", "finite maps", err.detail) from err
     measured = {"warm_up_p99_ms": round(p99_ms, 3)}
+    if batch > 1:
+        measured |= {name: round(value, 3) for name, value in engine.traits().items()}
     contract = bundle.manifest.input
     source = (contract.source_height_px, contract.source_width_px)
     if engine.spec.frame_shape[:2] == source:
@@ -154,7 +159,8 @@ def main(
         Precision | None, typer.Option(help="Default: engine.precision of config.toml.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, max=64, help="TensorRT: frames at once, 1 to this; 1 = fixed.")
+        int,
+        typer.Option(min=1, max=64, help="Frames at once, 1 to this; the gain is measured."),
     ] = 1,
     size: Annotated[
         list[str] | None,
@@ -202,6 +208,6 @@ def _one(
         return build_plan(bundle, spec_for(bundle, *size, channels), passport, batch, cache, tools)
     opened = open_engine(engine, bundle, *size, channels, cache)
     try:
-        return prove(opened, bundle, passport.precision)
+        return prove(opened, bundle, passport.precision, batch)
     finally:
         opened.close()

@@ -8,6 +8,7 @@ margin. Whatever passes through it is marked as simulated.
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,10 @@ _HOARD_BYTES = 1 << 30
 
 
 class NullEngine(Engine):
-    """delay_ms: pretends to work for so long. faults: plays these, once it is warm."""
+    """delay_ms: pretends to work for so long, as a GPU would: for one frame or several of a call.
+
+    faults: plays these, once it is warm.
+    """
 
     kind = "null"
     runtime = "null 1"
@@ -48,46 +52,54 @@ class NullEngine(Engine):
         self._faults = faults
         self._warm_calls: int | None = None
 
-    def warm_up(self) -> int:
+    def warm_up(self, together: int = 1) -> int:
         """As every engine; faults come afterwards."""
-        p99_ns = super().warm_up()
+        p99_ns = super().warm_up(together)
         self._warm_calls = self.calls
         return p99_ns
 
     def _load(self, model: bytes) -> None:
         pass
 
-    def _run(self, frame: Frame, out: Map) -> float:
+    def _make_room(self, count: int) -> bool:
+        del count
+        return bool(self._delay_s)  # without it, several take as long as one after another
+
+    def _run(self, frames: Sequence[Frame], outs: Sequence[Map]) -> Sequence[float]:
         if self._delay_s:
             time.sleep(self._delay_s)
-        mean = cv2.mean(frame[0])[: frame.shape[3]]
-        score = float(np.float32(sum(mean) / len(mean)))
-        out.fill(score)
-        self._play(out)
-        return score
+        scores: list[float] = []
+        for call, (frame, out) in enumerate(
+            zip(frames, outs, strict=True), self.calls - len(frames) + 1
+        ):
+            mean = cv2.mean(frame)[: frame.shape[2]]
+            scores.append(float(np.float32(sum(mean) / len(mean))))
+            out.fill(scores[-1])
+            self._play(call, out)
+        return scores
 
-    def _play(self, out: Map) -> None:
-        """The faults that strike this frame."""
+    def _play(self, call: int, out: Map) -> None:
+        """The faults that strike this frame, the so-and-so-manieth one."""
         faults = self._faults
-        if self._strikes(faults.nan_every):
+        if self._strikes(call, faults.nan_every):
             out[..., 0, 0] = np.nan
-        if self._strikes(faults.slow_every):
+        if self._strikes(call, faults.slow_every):
             time.sleep(faults.slow_ms / 1000)
-        if self._strikes(faults.fail_every):
+        if self._strikes(call, faults.fail_every):
             raise PartError(Reason.INFERENCE_ERROR, "the runtime fails, as the faults ask for")
-        if self._strikes(faults.hang_every):
+        if self._strikes(call, faults.hang_every):
             while True:
                 time.sleep(60)
-        if self._strikes(faults.hoard_every):
+        if self._strikes(call, faults.hoard_every):
             hoard: list[bytes] = []
             while len(hoard) << 20 < _HOARD_BYTES:
                 hoard.append(b"x" * (1 << 20))
             raise MemoryError(f"{len(hoard)} MB, as the faults ask for")
 
-    def _strikes(self, every: int) -> bool:
+    def _strikes(self, call: int, every: int) -> bool:
         if not every or self._warm_calls is None:
             return False
-        return (self.calls - self._warm_calls) % every == 0
+        return (call - self._warm_calls) % every == 0
 
     def _release(self) -> None:
         pass

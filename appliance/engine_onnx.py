@@ -4,6 +4,7 @@ installed instead of `onnxruntime`. The only importer of onnxruntime.
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,7 +59,9 @@ class OnnxEngine(Engine):
         self._check(session)
         self._binding = session.io_binding()
         self._session: ort.InferenceSession | None = session
-        self._score = np.empty(1, np.float32)
+        # Frames and maps of a call lie in one block; those of a single frame where they lie.
+        self._blocks: dict[int, tuple[Frame, Map]] = {}
+        self._is_batch_free = not isinstance(session.get_inputs()[0].shape[0], int)
 
     @classmethod
     def _require_provider(cls) -> None:
@@ -82,23 +85,43 @@ class OnnxEngine(Engine):
                     "network", f"{name} {kind} [1, *{shape}]", f"{value.type} {value.shape}"
                 )
 
-    def _run(self, frame: Frame, out: Map) -> float:
+    def _make_room(self, count: int) -> bool:
+        if self._is_batch_free:
+            shapes = self.spec.frame_shape, self.spec.map_shape
+            frames, maps = ((count, *shape) for shape in shapes)
+            self._blocks[count] = np.empty(frames, np.uint8), np.empty(maps, np.float32)
+        return self._is_batch_free
+
+    def _give_up_room(self, count: int) -> None:
+        del self._blocks[count]
+
+    def _run(self, frames: Sequence[Frame], outs: Sequence[Map]) -> Sequence[float]:
         if self._session is None:
             raise AssertionError("run after release")
-        frame = np.ascontiguousarray(frame)
+        block = self._blocks.get(len(frames))
+        if block is None:
+            pixels, maps = np.ascontiguousarray(frames[0])[np.newaxis], outs[0][np.newaxis]
+        else:
+            pixels, maps = block
+            np.stack(frames, out=pixels)
+            maps.fill(np.nan)
+        scores = np.full(len(frames), np.nan, np.float32)
         binding = self._binding
         try:
-            binding.bind_input("frame", "cpu", 0, np.uint8, frame.shape, frame.ctypes.data)
-            binding.bind_output("map", "cpu", 0, np.float32, out.shape, out.ctypes.data)
-            binding.bind_output("score", "cpu", 0, np.float32, (1,), self._score.ctypes.data)
-            self._score.fill(np.nan)
+            binding.bind_input("frame", "cpu", 0, np.uint8, pixels.shape, pixels.ctypes.data)
+            binding.bind_output("map", "cpu", 0, np.float32, maps.shape, maps.ctypes.data)
+            binding.bind_output("score", "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
             self._session.run_with_iobinding(binding)
         except _ERRORS as err:
             raise PartError(Reason.INFERENCE_ERROR, f"ONNX Runtime: {_line(err)}") from err
-        return float(self._score[0])
+        if block is not None:
+            for out, amap in zip(outs, maps, strict=True):
+                np.copyto(out, amap)
+        return scores.tolist()
 
     def _release(self) -> None:
         self._session = None
+        self._blocks = {}
         del self._binding
 
 

@@ -1,14 +1,17 @@
 """TensorRT on an NVIDIA GPU, written against two facades: about twenty calls, each looked at.
 
 A plan is built by `inspectd engine` (`engine_tensorrt_build.py`), never here: a line that finds no
-engine, or one of another device, runtime or driver, is not Ready and says so. One context and one
-stream; pinned memory on the host, the frame rings themselves where the driver allows: then a whole
-frame is copied by its camera and by nobody else. After the warm-up network and download are one
-CUDA graph. `engine_tensorrt_sdk.py` is the facade of the installed TensorRT,
+engine, or one of another device, runtime or driver, is not Ready and says so. One stream, and one
+context for each number of frames that a call takes, as TensorRT asks of who captures graphs; pinned
+memory on the host, the frame rings themselves where the driver allows: then a whole frame is copied
+by its camera and by nobody else. After the warm-up network and download are one CUDA graph.
+`engine_tensorrt_sdk.py` is the facade of the installed TensorRT,
 `engine_tensorrt_memory.py` that of CUDA.
 """
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,6 +33,8 @@ class Tensor(NamedTuple):
     """As NumPy calls it."""
     shape: tuple[int, ...]
     """-1 = free."""
+    most: int = 1
+    """Of an input: frames at once."""
 
 
 class Sdk(Protocol):
@@ -69,6 +74,16 @@ class _Buffer(NamedTuple):
     device: int
 
 
+@dataclass
+class _Lane:
+    """What calls of one number of frames go through."""
+
+    context: Any
+    buffers: dict[str, _Buffer]
+    graph: int = 0
+    """0 = none captured: call by call."""
+
+
 class TensorRtEngine(Engine):
     """One loaded plan. model: the plan's bytes."""
 
@@ -80,7 +95,7 @@ class TensorRtEngine(Engine):
 
     def __init__(self, spec: Spec, model: bytes, precision: str, sdk: Sdk, gpu: Gpu) -> None:
         self._sdk, self._gpu = sdk, gpu
-        self._graph = 0
+        self._lanes: dict[int, _Lane] = {}
         self._rings: dict[str, tuple[str, Bytes | None]] = {}
         super().__init__(spec, model, precision, 0)
 
@@ -99,26 +114,32 @@ class TensorRtEngine(Engine):
         engine = sdk.deserialize(plan)
         if engine is None:
             raise ArtefactError("engine", "a plan of this TensorRT and GPU", self._words())
-        self._check(sdk.tensors(engine))
-        context = sdk.context(engine)
+        self._most = self._check(sdk.tensors(engine))
+        # The engine must outlive its contexts, and both must go before the memory does.
+        self._engine: Any = engine
+        self._stream = gpu.stream()
+        self._lanes[1] = self._lane(1)
+
+    def _lane(self, count: int) -> _Lane:
+        """Raises ArtefactError, DeviceError."""
+        sdk, gpu = self._sdk, self._gpu
+        context = sdk.context(self._engine)
         if context is None:
             raise ArtefactError("engine", "device memory for one context", self._words())
-        # The engine must outlive its context, and both must go before the memory does.
-        self._engine: Any = engine
-        self._context: Any = context
-        self._stream = gpu.stream()
         shapes = {"frame": self.spec.frame_shape, "map": self.spec.map_shape, "score": ()}
-        self._buffers: dict[str, _Buffer] = {}
+        buffers: dict[str, _Buffer] = {}
         for name, shape in shapes.items():
-            size = int(np.prod(shape)) * np.dtype(_TYPES[name]).itemsize
-            self._buffers[name] = _Buffer(gpu.pinned(size), gpu.allocate(size))
-        if not sdk.set_shape(context, "frame", (1, *self.spec.frame_shape)):
-            raise ArtefactError("engine", f"frames {self.spec.frame_shape}", self._words())
-        for name, buffer in self._buffers.items():
+            size = count * int(np.prod(shape)) * np.dtype(_TYPES[name]).itemsize
+            buffers[name] = _Buffer(gpu.pinned(size), gpu.allocate(size))
+        if not sdk.set_shape(context, "frame", (count, *self.spec.frame_shape)):
+            raise ArtefactError("engine", f"{count} of {self.spec.frame_shape}", self._words())
+        for name, buffer in buffers.items():
             if not sdk.set_address(context, name, buffer.device):
                 raise ArtefactError("engine", f"an address for {name}", self._words())
+        return _Lane(context, buffers)
 
-    def _check(self, tensors: tuple[Tensor, ...]) -> None:
+    def _check(self, tensors: tuple[Tensor, ...]) -> int:
+        """Frames at once. Raises ArtefactError."""
         spec = self.spec
         wanted = {"frame": spec.frame_shape, "map": spec.map_shape, "score": ()}
         found = {tensor.name: tensor for tensor in tensors}
@@ -133,30 +154,51 @@ class TensorRtEngine(Engine):
                     f"{name} {_TYPES[name]} (1, *{shape})",
                     f"{tensor.dtype} {tensor.shape}",
                 )
+        return found["frame"].most
 
-    def warm_up(self) -> int:
+    def warm_up(self, together: int = 1) -> int:
         """As `Engine.warm_up`, first call by call, then as one graph where there are graphs.
 
         Raises PartError where the graph answers otherwise than the calls that it was made of.
         """
-        p99_ns = super().warm_up()
-        if not self._gpu.has_graphs:
-            return p99_ns
-        frame = np.random.default_rng(1).integers(0, 256, self.spec.frame_shape, np.uint8)
-        plain, again = (np.empty(self.spec.map_shape, np.float32) for _ in range(2))
-        score = self.infer(frame, plain)
+        if self._gpu.has_graphs:
+            super().warm_up()
+            self._capture(1)
+        return super().warm_up(together)
+
+    def _capture(self, count: int) -> None:
+        """One graph for calls of so many frames. Raises PartError."""
+        shapes = self.spec.frame_shape, self.spec.map_shape
+        frames = np.random.default_rng(1).integers(0, 256, (count, *shapes[0]), np.uint8)
+        plain, again = np.empty((2, count, *shapes[1]), np.float32)
+        lane = self._lanes[count]
+        scores = self._run(list(frames), list(plain))
         try:
             self._gpu.begin_capture(self._stream)
             try:
-                self._queue_network()
+                self._queue_network(lane)
             finally:
                 graph = self._gpu.end_capture(self._stream)
         except DeviceError as err:
             raise PartError(Reason.INFERENCE_ERROR, f"CUDA graph: {err}") from err
-        self._graph = graph
-        if self.infer(frame, again) != score or not np.array_equal(plain, again):
+        lane.graph = graph
+        if self._run(list(frames), list(again)) != scores or not np.array_equal(plain, again):
             raise PartError(Reason.INFERENCE_ERROR, "the CUDA graph answers otherwise")
-        return super().warm_up()
+
+    def _make_room(self, count: int) -> bool:
+        if count > self._most:
+            return False
+        try:
+            self._lanes[count] = self._lane(count)
+            if self._gpu.has_graphs:
+                self._capture(count)
+        except (ArtefactError, DeviceError, PartError):  # the device has no memory for more
+            self._lanes.pop(count, None)
+            return False
+        return True
+
+    def _give_up_room(self, count: int) -> None:
+        del self._lanes[count]
 
     def reads_from(self, ring: str, memory: Bytes) -> None:
         """As `Engine.reads_from`: pinned where the driver allows; else frames are copied."""
@@ -177,45 +219,50 @@ class TensorRtEngine(Engine):
         rings = [memory for _, memory in self._rings.values() if memory is not None]
         return any(0 <= at - m.ctypes.data <= m.nbytes - frame.nbytes for m in rings)
 
-    def _queue_network(self) -> None:
+    def _queue_network(self, lane: _Lane) -> None:
         """Run, download. Raises PartError, DeviceError."""
-        buffers, stream = self._buffers, self._stream
-        if not self._sdk.enqueue(self._context, stream):
+        if not self._sdk.enqueue(lane.context, self._stream):
             raise PartError(Reason.INFERENCE_ERROR, f"TensorRT: {self._words()}")
         for name in ("map", "score"):
-            self._gpu.download(buffers[name].host, buffers[name].device, stream)
+            self._gpu.download(lane.buffers[name].host, lane.buffers[name].device, self._stream)
 
-    def _run(self, frame: Frame, out: Map) -> float:
-        buffers = self._buffers
-        source = buffers["frame"].host
-        if self._is_pinned(frame):
-            source = frame.reshape(-1)
-        else:
-            np.copyto(source.reshape(frame.shape), frame)
-        amap = buffers["map"].host.view(np.float32).reshape(out.shape)
-        score = buffers["score"].host.view(np.float32)
-        # A run that ends without writing must not leave the answer of the part before.
-        amap.fill(np.nan)
-        score.fill(np.nan)
-        try:
-            self._gpu.upload(buffers["frame"].device, source, self._stream)
-            if self._graph:
-                self._gpu.launch(self._graph, self._stream)
+    def _run(self, frames: Sequence[Frame], outs: Sequence[Map]) -> Sequence[float]:
+        lane = self._lanes[len(frames)]
+        room = lane.buffers["frame"].host.reshape(len(frames), -1)
+        maps = lane.buffers["map"].host.view(np.float32).reshape(-1, *self.spec.map_shape)
+        scores = lane.buffers["score"].host.view(np.float32)
+        sources: list[Bytes] = []
+        for frame, copied in zip(frames, room, strict=True):
+            if self._is_pinned(frame):
+                sources.append(frame.reshape(-1))
             else:
-                self._queue_network()
+                np.copyto(copied.reshape(frame.shape), frame)
+                sources.append(copied)
+        # A run that ends without writing must not leave the answer of the part before.
+        maps.fill(np.nan)
+        scores.fill(np.nan)
+        try:
+            for index, source in enumerate(sources):
+                at = lane.buffers["frame"].device + index * source.nbytes
+                self._gpu.upload(at, source, self._stream)
+            if lane.graph:
+                self._gpu.launch(lane.graph, self._stream)
+            else:
+                self._queue_network(lane)
             self._gpu.synchronize(self._stream)
         except DeviceError as err:
             raise PartError(Reason.INFERENCE_ERROR, f"CUDA: {err}") from err
         if complaints := self._sdk.complaints():
             raise PartError(Reason.INFERENCE_ERROR, f"TensorRT: {complaints[0]}")
-        np.copyto(out, amap)
-        return float(score[0])
+        for out, amap in zip(outs, maps, strict=True):
+            np.copyto(out, amap)
+        return scores.tolist()
 
-    def health(self) -> dict[str, float]:
-        """As `Engine.health`, and whether the CUDA graph is in use, and of how many rings."""
+    def traits(self) -> dict[str, float]:
+        """As `Engine.traits`, and whether the CUDA graph is in use, and of how many rings."""
         rings = sum(memory is not None for _, memory in self._rings.values())
-        graph = float(bool(self._graph))
-        return {**super().health(), "engine_cuda_graph": graph, "engine_pinned_rings": rings}
+        graph = float(1 in self._lanes and bool(self._lanes[1].graph))
+        return {**super().traits(), "engine_cuda_graph": graph, "engine_pinned_rings": rings}
 
     def _words(self) -> str:
         return "; ".join(self._sdk.complaints()) or "no reason given"
@@ -231,9 +278,8 @@ class TensorRtEngine(Engine):
                 with contextlib.suppress(DeviceError):
                     self._gpu.unregister(memory)
         self._rings = {}
-        self._context = None
+        self._lanes = {}
         self._engine = None
-        self._buffers = {}
         # At the end of an engine nobody can act on what a driver still has to say.
         with contextlib.suppress(DeviceError):
             self._gpu.close()

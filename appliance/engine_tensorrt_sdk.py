@@ -46,15 +46,7 @@ class Installed:
     def tensors(self, engine: Any) -> tuple[Tensor, ...]:
         """As `Sdk.tensors`."""
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        return tuple(
-            Tensor(
-                name,
-                engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
-                _numpy_name(engine.get_tensor_dtype(name)),
-                tuple(engine.get_tensor_shape(name)),
-            )
-            for name in names
-        )
+        return tuple(_tensor(engine, name) for name in names)
 
     def context(self, engine: Any) -> Any | None:
         """As `Sdk.context`."""
@@ -76,6 +68,16 @@ class Installed:
         """As `Sdk.complaints`."""
         taken, self._log.errors = self._log.errors, []
         return taken
+
+
+def _tensor(engine: Any, name: str) -> Tensor:
+    shape = tuple(engine.get_tensor_shape(name))
+    is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+    most = 1
+    if is_input and shape[:1] == (-1,):
+        _, _, largest = engine.get_tensor_profile_shape(name, 0)
+        most = int(largest[0])
+    return Tensor(name, is_input, _numpy_name(engine.get_tensor_dtype(name)), shape, most)
 
 
 def _numpy_name(dtype: Any) -> str:

@@ -1,7 +1,9 @@
-"""An engine for frames that are cut into tiles: another engine, called once per tile."""
+"""An engine for frames that are cut into tiles: another engine, asked about all of them."""
+
+from collections.abc import Sequence
 
 from appliance.engine import Engine, Frame, Map, Spec
-from appliance.errors import ArtefactError
+from appliance.errors import ArtefactError, PartError
 from appliance.tiles import Grid
 
 
@@ -25,20 +27,33 @@ class TiledEngine(Engine):
         self.is_simulated = inner.is_simulated
         super().__init__(whole, b"", inner.precision, inner.threads)
 
-    def warm_up(self) -> int:
-        """The inner engine first, by itself; then whole frames."""
-        self._inner.warm_up()
+    def warm_up(self, together: int = 1) -> int:
+        """The inner engine first, by itself, with all tiles of a frame; then whole frames."""
+        del together  # frames of several cameras: the tiles of one are as many as a call takes
+        self._inner.warm_up(self._grid.size)
         return super().warm_up()
 
-    def health(self) -> dict[str, float]:
-        """Of whole frames, and what is particular to the engine inside."""
-        return self._inner.health() | super().health()
+    def traits(self) -> dict[str, float]:
+        """Of the engine inside, with tiles in the place of frames."""
+        return self._inner.traits()
 
     def _load(self, model: bytes) -> None:
         """It is loaded already."""
 
-    def _run(self, frame: Frame, out: Map) -> float:
-        return self._grid.run(frame[0], out[0], self._inner.infer)
+    def _run(self, frames: Sequence[Frame], outs: Sequence[Map]) -> Sequence[float]:
+        at_once = max(self._inner.batch_ns)
+        return [
+            self._grid.run(frame, out, self._tiles, at_once)
+            for frame, out in zip(frames, outs, strict=True)
+        ]
+
+    def _tiles(self, tiles: Sequence[Frame], maps: Sequence[Map]) -> list[float]:
+        scores: list[float] = []
+        for answer in self._inner.infer_many(tiles, maps):
+            if isinstance(answer, PartError):
+                raise answer
+            scores.append(answer)
+        return scores
 
     def _release(self) -> None:
         self._inner.close()

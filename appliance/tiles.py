@@ -9,12 +9,13 @@ where the network sees less around it, answers for nothing but the edge of the f
 most half the overlap lies whole in the tile that answers for its middle. The score of the frame is
 the largest of its tiles'.
 
-Tiles go through the network one after another, in one order: on a processor 2, 4 or 8 at a time
-cost as much each (efficientnet_lite0 in ONNX Runtime, one thread: within 3 %), with the same bits.
+Tiles go through the network in one order, as many at once as its engine takes: on a GPU some, on a
+processor mostly one, since 2, 4 or 8 at a time cost as much each (efficientnet_lite0 in ONNX
+Runtime, one thread: within 3 %).
 """
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import cv2
@@ -26,8 +27,8 @@ from appliance.toml_file import Section
 
 Frame = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
-Answer = Callable[[Frame, Map], float]
-"""A tile (h, w, C) uint8 and room for its maps (K, h', w') → its score."""
+Answer = Callable[[Sequence[Frame], Sequence[Map]], Sequence[float]]
+"""Tiles (h, w, C) uint8 and room for their maps (K, h', w') → their scores."""
 
 
 class Tiles(Section, frozen=True, kw_only=True):
@@ -67,15 +68,26 @@ class Grid(NamedTuple):
         """(H, W) of the whole map."""
         return self.rows[-1].end, self.columns[-1].end
 
-    def run(self, frame: Frame, out: Map, answer: Answer) -> float:
-        """The whole map of a frame (H, W, C) into `out` (K, H', W'); the largest score."""
-        tile = np.empty((*self.tile, frame.shape[2]), np.uint8)
-        amap = np.empty((out.shape[0], *self.network), np.float32)
+    @property
+    def size(self) -> int:
+        """Tiles of a frame."""
+        return len(self.rows) * len(self.columns)
+
+    def run(self, frame: Frame, out: Map, answer: Answer, at_once: int = 1) -> float:
+        """The whole map of a frame (H, W, C) into `out` (K, H', W'); the largest score.
+
+        at_once: so many tiles are given to `answer` together, at the end maybe fewer.
+        """
+        tiles = list(np.empty((at_once, *self.tile, frame.shape[2]), np.uint8))
+        maps = list(np.empty((at_once, out.shape[0], *self.network), np.float32))
+        places = list(product(self.rows, self.columns))
         scores: list[float] = []
-        for row in self.rows:
-            for column in self.columns:
+        for start in range(0, len(places), at_once):
+            part = places[start : start + at_once]
+            for tile, (row, column) in zip(tiles, part, strict=False):
                 cut(frame, row.start_px, column.start_px, tile)
-                scores.append(answer(tile, amap))
+            scores += answer(tiles[: len(part)], maps[: len(part)])
+            for amap, (row, column) in zip(maps, part, strict=False):
                 share = amap[:, row.skip :, column.skip :]
                 height, width = row.end - row.begin, column.end - column.begin
                 out[:, row.begin : row.end, column.begin : column.end] = share[:, :height, :width]

@@ -80,9 +80,9 @@ class Scorer:
             return self._answer(frame)
         whole = np.empty((self._detectors(), *self._map_size), np.float32)
 
-        def answer(tile: Frames, amap: npt.NDArray[np.float32]) -> float:
-            amap[:], score = self._answer(tile)
-            return float(score)
+        def answer(tiles: Sequence[Frames], maps: Sequence[npt.NDArray[np.float32]]) -> list[float]:
+            maps[0][:], score = self._answer(tiles[0])
+            return [float(score)]
 
         return whole, np.float32(self._grid.run(frame, whole, answer))
 

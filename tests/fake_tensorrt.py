@@ -14,6 +14,9 @@ import onnxruntime as ort
 from appliance.engine_tensorrt import Tensor
 from appliance.errors import DeviceError
 
+_APART = 1 << 24
+"""Addresses of what is allocated: room for offsets."""
+
 
 class FakeGpu:
     """`Gpu`. fail: method → DeviceError is raised there; `late` is raised by synchronize."""
@@ -48,7 +51,8 @@ class FakeGpu:
 
     def allocate(self, size: int) -> int:
         self._call("allocate")
-        address = 4096 * (1 + len(self.memory))
+        address = _APART * (1 + len(self.memory))
+        assert size < _APART
         self.memory[address] = np.full(size, 0xA5, np.uint8)
         return address
 
@@ -69,11 +73,17 @@ class FakeGpu:
     def upload(self, address: int, source: np.ndarray, stream: int) -> None:
         self._call("upload")
         self.uploaded.append(source)
-        self.put(lambda: np.copyto(self.memory[address], source), stream)
+        self.put(lambda: np.copyto(self._at(address, source.nbytes), source), stream)
 
     def download(self, target: np.ndarray, address: int, stream: int) -> None:
         self._call("download")
-        self.put(lambda: np.copyto(target, self.memory[address]), stream)
+        self.put(lambda: np.copyto(target, self._at(address, target.nbytes)), stream)
+
+    def _at(self, address: int, size: int) -> np.ndarray:
+        start = address % _APART
+        found = self.memory[address - start][start : start + size]
+        assert found.size == size, "beyond what was allocated"
+        return found
 
     def put(self, work: Callable[[], None], stream: int) -> None:
         assert stream == 77
@@ -95,8 +105,9 @@ class FakeGpu:
         noted, self.captured = self.captured, None
         self._call("end_capture")
         assert noted is not None
-        self.graphs[9] = noted
-        return 9
+        made = 9 + len(self.graphs)
+        self.graphs[made] = noted
+        return made
 
     def launch(self, graph: int, stream: int) -> None:
         self._call("launch")
@@ -110,18 +121,25 @@ class FakeGpu:
         self.memory.clear()
 
 
+class FakeContext:
+    """Room to run in, of one number of frames."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self.session = session
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+
+
 class FakeSdk:
-    """`Sdk` on a `FakeGpu`. fail: method → what it gives instead.
+    """`Sdk` on a `FakeGpu`. fail: method → what it gives instead. most: frames at once.
 
     Further words: "late" = enqueue is accepted, and what it queued writes nothing and complains;
     "silent" = it writes nothing and says nothing.
     """
 
-    def __init__(self, gpu: FakeGpu, fail: set[str] | None = None) -> None:
-        self.gpu, self.fail = gpu, fail or set()
+    def __init__(self, gpu: FakeGpu, fail: set[str] | None = None, most: int = 4) -> None:
+        self.gpu, self.fail, self.most = gpu, fail or set(), most
         self.said: list[str] = []
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.addresses: dict[str, int] = {}
 
     def _fails(self, name: str) -> bool:
         self.gpu.calls.append(name)
@@ -146,23 +164,24 @@ class FakeSdk:
                 is_input,
                 kinds.get(value.type, "other"),
                 tuple(d if isinstance(d, int) else -1 for d in value.shape),
+                self.most if is_input else 1,
             )
             for is_input, values in ((True, engine.get_inputs()), (False, engine.get_outputs()))
             for value in values
         )
 
     def context(self, engine: Any) -> Any | None:
-        return None if self._fails("context") else engine
+        return None if self._fails("context") else FakeContext(engine)
 
-    def set_shape(self, context: Any, name: str, shape: tuple[int, ...]) -> bool:
-        self.shapes[name] = shape
-        return not self._fails("set_shape")
+    def set_shape(self, context: FakeContext, name: str, shape: tuple[int, ...]) -> bool:
+        context.shapes[name] = shape
+        return not self._fails("set_shape") and shape[0] <= self.most
 
-    def set_address(self, context: Any, name: str, address: int) -> bool:
-        self.addresses[name] = address
+    def set_address(self, context: FakeContext, name: str, address: int) -> bool:
+        context.addresses[name] = address
         return not self._fails("set_address")
 
-    def enqueue(self, context: Any, stream: int) -> bool:
+    def enqueue(self, context: FakeContext, stream: int) -> bool:
         if self._fails("enqueue"):
             return False
 
@@ -172,10 +191,11 @@ class FakeSdk:
             if self.fail & {"late", "silent"}:
                 return
             memory = self.gpu.memory
-            frame = memory[self.addresses["frame"]].reshape(self.shapes["frame"])
+            frame = memory[context.addresses["frame"]].reshape(context.shapes["frame"])
             names = ["map", "score"]
-            for name, answer in zip(names, context.run(names, {"frame": frame}), strict=True):
-                memory[self.addresses[name]][:] = (
+            answers = context.session.run(names, {"frame": frame})
+            for name, answer in zip(names, answers, strict=True):
+                memory[context.addresses[name]][:] = (
                     np.ascontiguousarray(answer).view(np.uint8).ravel()
                 )
 

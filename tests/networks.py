@@ -5,7 +5,7 @@ it misbehave: a black one gives NaN, a white one keeps it busy for ever.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -169,9 +169,9 @@ def _answers(
         assert grid is not None
         out = np.empty((1, *grid.map_size), np.float32)
 
-        def tile(pixels: np.ndarray, amap: np.ndarray) -> float:
-            amap[:], score = one(pixels)
-            return score
+        def tile(pixels: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> list[float]:
+            maps[0][:], score = one(pixels[0])
+            return [score]
 
         return out, grid.run(frame, out, tile)
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from appliance import config
 from appliance.bundle import Bundle
 from appliance.codes import Reason
-from appliance.engine import Engine, Spec, open_engine, passport_of
+from appliance.engine import Engine, Spec, is_worth_it, open_engine, passport_of
 from appliance.engine_null import NullEngine, write_null_bundle
 from appliance.engine_onnx import OnnxCudaEngine, OnnxEngine
 from appliance.engine_tensorrt import TensorRtEngine
@@ -33,16 +33,26 @@ HEIGHT, WIDTH, CHANNELS = 32, 48, 3
 SPEC = Spec(height_px=HEIGHT, width_px=WIDTH, channels=CHANNELS, map_shape=(1, HEIGHT, WIDTH))
 
 
-def graph(poison=0.0, is_always=False, outputs=("map", "score"), height=HEIGHT) -> bytes:
+def graph(
+    poison=0.0,
+    is_always=False,
+    outputs=("map", "score"),
+    height=HEIGHT,
+    batch: str | int = "N",
+    is_mixed=False,
+) -> bytes:
     """map = mean over the channels, score = mean over everything.
 
-    poison: added to the map where a frame's first pixel is 255, or always.
+    poison: added to the map where a frame's first pixel is 255, or always. is_mixed: the score
+    takes in what else is in the batch.
     """
     nodes = [
         helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("ReduceMean", ["planes", "channel"], ["grey"], keepdims=1),
-        helper.make_node("ReduceMean", ["planes", "all"], [outputs[1]], keepdims=0),
+        helper.make_node("ReduceMean", ["planes", "all"], ["own"], keepdims=0),
+        helper.make_node("ReduceMean", ["own", "first"], ["others"], keepdims=1),
+        helper.make_node("Max", ["own", "others" if is_mixed else "own"], [outputs[1]]),
         helper.make_node("Slice", ["grey", "zero", "one", "rows"], ["corner"]),
         helper.make_node("Equal", ["corner", "white"], ["is_white"]),
         helper.make_node("Where", ["is_white", "poison", "nought"], ["added"]),
@@ -51,6 +61,7 @@ def graph(poison=0.0, is_always=False, outputs=("map", "score"), height=HEIGHT) 
     constants = [
         helper.make_tensor("channel", TensorProto.INT64, [1], [1]),
         helper.make_tensor("all", TensorProto.INT64, [3], [1, 2, 3]),
+        helper.make_tensor("first", TensorProto.INT64, [1], [0]),
         helper.make_tensor("zero", TensorProto.INT64, [2], [0, 0]),
         helper.make_tensor("one", TensorProto.INT64, [2], [1, 1]),
         helper.make_tensor("rows", TensorProto.INT64, [2], [2, 3]),
@@ -63,10 +74,10 @@ def graph(poison=0.0, is_always=False, outputs=("map", "score"), height=HEIGHT) 
         helper.make_graph(
             nodes,
             "mean",
-            [helper.make_tensor_value_info("frame", TensorProto.UINT8, ["N", *size, CHANNELS])],
+            [helper.make_tensor_value_info("frame", TensorProto.UINT8, [batch, *size, CHANNELS])],
             [
-                helper.make_tensor_value_info(outputs[0], TensorProto.FLOAT, ["N", 1, *size]),
-                helper.make_tensor_value_info(outputs[1], TensorProto.FLOAT, ["N"]),
+                helper.make_tensor_value_info(outputs[0], TensorProto.FLOAT, [batch, 1, *size]),
+                helper.make_tensor_value_info(outputs[1], TensorProto.FLOAT, [batch]),
             ],
             constants,
         ),
@@ -95,7 +106,7 @@ HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 KINDS = {
     "onnx": lambda **kw: OnnxEngine(SPEC, graph(**kw), "fp32", 1),
     "tensorrt": tensorrt,
-    "null": lambda **_: NullEngine(SPEC),
+    "null": lambda **_: NullEngine(SPEC, delay_ms=0.01),
 }
 if HAS_OPENVINO:
     KINDS["openvino"] = openvino
@@ -263,6 +274,179 @@ def test_a_thousand_frames_leave_the_memory_as_it_is(engine):
 def resident_kib():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() // 1024
+
+
+# ---- several frames at once ----------------------------------------------------------------
+
+
+@pytest.fixture
+def worth_it(monkeypatch):
+    """Whatever it gains: what is tested here does not hang on the time that it takes."""
+    monkeypatch.setattr("appliance.engine.is_worth_it", lambda count, cost, best: True)
+
+
+@pytest.fixture
+def many(engine, worth_it):
+    engine.warm_up(together=4)
+    assert list(engine.batch_ns) == [1, 2, 4]
+    assert engine.health()["engine_batch"] == 4
+    return engine
+
+
+def rooms(count):
+    return list(np.empty((count, *SPEC.map_shape), np.float32))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7, 9])
+def test_several_frames_are_answered_in_their_order_as_one_by_one(many, count):
+    pixels = [frame(seed) for seed in range(count)]
+    singles, together = rooms(count), rooms(count)
+    scores = [many.infer(one, out) for one, out in zip(pixels, singles, strict=True)]
+    calls = many.calls
+    assert many.infer_many(pixels, together) == scores
+    assert many.calls == calls + count
+    np.testing.assert_array_equal(singles, together)
+
+
+def test_several_frames_may_lie_anywhere(many):
+    wide = np.zeros((HEIGHT + 5, WIDTH + 7, CHANNELS), np.uint8)
+    wide[2 : 2 + HEIGHT, 3 : 3 + WIDTH] = frame(1)
+    read_only = frame(2)
+    read_only.flags.writeable = False
+    outs = rooms(2)
+    answers = many.infer_many([wide[2 : 2 + HEIGHT, 3 : 3 + WIDTH], read_only], outs)
+    assert answers == pytest.approx([frame(1).mean(), frame(2).mean()], rel=1e-5)
+    np.testing.assert_allclose(outs[1], expected_map(many, read_only), rtol=1e-5)
+
+
+def test_a_frame_of_another_size_fails_by_itself(many):
+    misfit = np.zeros((HEIGHT, WIDTH + 1, CHANNELS), np.uint8)
+    outs = rooms(4)
+    calls = many.calls
+    first, wrong, *others = many.infer_many([frame(0), misfit, frame(1), frame(2)], outs)
+    assert isinstance(wrong, PartError) and wrong.reason is Reason.INFERENCE_ERROR
+    means = [frame(seed).mean() for seed in range(3)]
+    assert [first, *others] == pytest.approx(means, rel=1e-5)
+    assert (many.calls, many.failures) == (calls + 3, 0)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_no_number_in_one_of_several_answers_fails_that_part_alone(network, worth_it, poison):
+    engine = network(poison=poison)
+    engine.warm_up(together=4)
+    assert 4 in engine.batch_ns
+    pixels, outs = [frame(seed) for seed in range(4)], rooms(4)
+    pixels[2][0, 0] = 255
+    answers = engine.infer_many(pixels, outs)
+    bad = answers.pop(2)
+    assert isinstance(bad, PartError) and bad.reason is Reason.INVALID_NUMBER
+    assert answers == pytest.approx([pixels[seed].mean() for seed in (0, 1, 3)], rel=1e-5)
+    assert np.isfinite([outs[0], outs[1], outs[3]]).all()
+    assert engine.failures == 1
+    engine.close()
+
+
+class Broken:
+    """A runtime's own object, every call of which fails."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"{name}: the device is gone")
+
+
+def broken(engine):
+    """Its runtime fails from now on."""
+    if engine.kind == "tensorrt":
+        engine._sdk.fail = {"enqueue"}
+        for lane in engine._lanes.values():
+            lane.graph = 0
+    elif engine.kind == "openvino":
+        engine._compiled[4] = engine._compiled[4]._replace(request=Broken())
+    elif engine.kind == "null":
+        engine._faults = config.EngineFaults(fail_every=3)
+    else:
+        engine._session = Broken()
+
+
+def test_an_error_of_the_runtime_is_that_of_every_frame_of_the_call(many):
+    broken(many)
+    answers = many.infer_many([frame(seed) for seed in range(4)], rooms(4))
+    assert [type(answer) for answer in answers] == [PartError] * 4
+    assert {answer.reason for answer in answers} == {Reason.INFERENCE_ERROR}
+    assert many.failures == 1, "one call failed"
+
+
+def test_room_of_another_shape_is_a_bug_among_several_too(many):
+    with pytest.raises(ValueError, match="expected room for"):
+        many.infer_many([frame(0), frame(1)], [room(), np.empty((2, 2), np.float32)])
+    with pytest.raises(ValueError, match="shorter"):
+        many.infer_many([frame(0), frame(1)], [room()])
+
+
+def test_after_closing_several_are_an_error_too(many):
+    many.close()
+    with pytest.raises(DeviceError, match="closed"):
+        many.infer_many([frame(0), frame(1)], rooms(2))
+
+
+def test_a_thousand_calls_of_four_leave_the_memory_as_it_is(many):
+    pixels, outs = [frame(seed) for seed in range(4)], rooms(4)
+    for _ in range(300):
+        many.infer_many(pixels, outs)
+    before = resident_kib()
+    for _ in range(1000):
+        many.infer_many(pixels, outs)
+    assert resident_kib() - before < 2000
+
+
+def test_without_others_beside_it_nothing_but_one_frame_is_tried(engine, worth_it):
+    engine.warm_up()
+    assert list(engine.batch_ns) == [1]
+    assert engine.health()["engine_batch_cost"] == 1
+
+
+def test_as_many_as_come_together_is_the_most_even_where_it_is_no_power_of_two(engine, worth_it):
+    engine.warm_up(together=3)
+    assert list(engine.batch_ns) == [1, 2, 3]
+
+
+def test_what_gains_nothing_stays_at_one(engine, monkeypatch):
+    tried = []
+    monkeypatch.setattr(
+        "appliance.engine.is_worth_it", lambda count, cost, best: tried.append((count, cost, best))
+    )
+    engine.warm_up(together=4)
+    assert list(engine.batch_ns) == [1]
+    assert tried == [(2, engine.health()["engine_batch_cost"], 1)]
+    outs = rooms(3)
+    answers = engine.infer_many([frame(seed) for seed in range(3)], outs)
+    assert answers == pytest.approx([frame(seed).mean() for seed in range(3)], rel=1e-5)
+
+
+def test_what_changes_a_bit_stays_at_one(network, worth_it):
+    """Else what a part is given would depend on which frames wait beside it."""
+    engine = network(is_mixed=True)
+    engine.warm_up(together=4)
+    assert list(engine.batch_ns) == [1]
+
+
+def test_a_network_of_one_frame_at_a_time_stays_at_that(worth_it):
+    engine = OnnxEngine(SPEC, graph(batch=1), "fp32", 1)
+    engine.warm_up(together=4)
+    assert list(engine.batch_ns) == [1]
+
+
+@pytest.mark.parametrize(
+    ("count", "cost", "best", "worth"),
+    [
+        (2, 0.74, 1, True),  # both after 1.48, in the mean of 1 and 2 after 1.5
+        (2, 0.76, 1, False),
+        (4, 0.62, 0.7, True),
+        (4, 0.63, 0.7, False),
+        (4, 0.6, 0.6, False),  # two at a time are as good, and answered sooner
+    ],
+)
+def test_a_call_of_several_is_worth_it_where_the_mean_answer_comes_sooner(count, cost, best, worth):
+    assert is_worth_it(count, cost, best) is worth
 
 
 # ---- what cannot be loaded -----------------------------------------------------------------

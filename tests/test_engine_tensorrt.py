@@ -127,6 +127,81 @@ def test_closing_waits_for_what_is_in_flight_and_gives_everything_back_once() ->
     assert gpu.memory == {}
 
 
+# ---- several frames at once ----------------------------------------------------------------
+
+
+@pytest.fixture
+def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.engine.is_worth_it", lambda count, cost, best: True)
+
+
+def together(has_graphs: bool = True, most: int = 4, count: int = 4):
+    gpu = FakeGpu(has_graphs=has_graphs)
+    engine = TensorRtEngine(SPEC, graph(), "fp32", FakeSdk(gpu, most=most), gpu)
+    engine.warm_up(together=count)
+    gpu.calls.clear()
+    return engine, gpu
+
+
+@pytest.mark.usefixtures("worth_it")
+@pytest.mark.parametrize("has_graphs", [True, False])
+def test_frames_of_one_call_are_uploaded_each_and_launched_once(has_graphs: bool) -> None:
+    engine, gpu = together(has_graphs)
+    frames, outs = [frame(seed) for seed in range(6)], [room() for _ in range(6)]
+    answers = engine.infer_many(frames, outs)
+    assert answers == pytest.approx([pixels.mean() for pixels in frames], rel=1e-5)
+    network = ["launch"] if has_graphs else ["enqueue", "download", "download"]
+    four, two = (["upload"] * count + network + ["synchronize"] for count in (4, 2))
+    assert gpu.calls == four + two
+    for pixels, out in zip(frames, outs, strict=True):
+        np.testing.assert_allclose(out[0], pixels.mean(axis=2), rtol=1e-5)
+    engine.close()
+    assert gpu.memory == {}
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_each_of_several_is_fetched_from_its_own_ring(tmp_path: Path) -> None:
+    engine, gpu = together(count=2)
+    writers = [RingWriter(tmp_path, name, 4, frame().nbytes) for name in ("left", "right")]
+    reader = RingReader(tmp_path)
+    refs = [writer.put(frame(seed)) for seed, writer in enumerate(writers)]
+    for ref in refs:
+        engine.reads_from(ref.ring, reader.memory(ref))
+    frames = [reader.view(ref) for ref in refs]
+    answers = engine.infer_many(frames, [room(), room()])
+    assert answers == pytest.approx([frame(0).mean(), frame(1).mean()], rel=1e-5)
+    for uploaded, pixels in zip(gpu.uploaded[-2:], frames, strict=True):
+        assert np.shares_memory(uploaded, pixels)
+    engine.close()
+    for writer in writers:
+        writer.close()
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_a_plan_takes_as_many_as_it_was_built_for() -> None:
+    assert list(together(most=1)[0].batch_ns) == [1]
+    assert list(together(most=2)[0].batch_ns) == [1, 2]
+
+
+@pytest.mark.usefixtures("worth_it")
+@pytest.mark.parametrize("call", ["context", "set_shape", "set_address", "enqueue"])
+def test_where_there_is_no_room_for_several_one_at_a_time_is_answered(call: str) -> None:
+    engine, gpu, sdk = opened()
+    room_for_one = engine._lane
+
+    def lane(count: int):
+        sdk.fail = {call} if count > 1 else set()
+        return room_for_one(count)
+
+    engine._lane = lane  # type: ignore[method-assign]
+    engine.warm_up(together=2)
+    sdk.fail = set()
+    assert list(engine.batch_ns) == [1]
+    assert engine.infer(frame(5), room()) == pytest.approx(frame(5).mean(), rel=1e-5)
+    engine.close()
+    assert gpu.memory == {}
+
+
 # ---- failures ------------------------------------------------------------------------------
 
 

@@ -77,6 +77,29 @@ def test_the_cuda_graph_gives_the_same_bits_again_and_again(engine: Engine) -> N
             np.testing.assert_array_equal(first, again)
 
 
+def test_several_frames_in_one_call(bundle: Bundle, tmp_path: Path, record_property) -> None:
+    """The same as by itself, to the bit where the warm-up takes it; what it gains is a figure."""
+    settings = SETTINGS["fp16"]
+    try:
+        passport = passport_of(settings, bundle)
+    except ArtefactError as err:
+        pytest.skip(str(err))
+    contract = bundle.manifest.input
+    size = contract.source_height_px, contract.source_width_px
+    tools = tensorrt_tools(tmp_path, lambda line: None)
+    build_plan(bundle, spec_for(bundle, *size, 1), passport, 8, tmp_path, tools)
+    engine = open_engine(settings, bundle, *size, 1, tmp_path)
+    engine.warm_up(together=8)
+    record_property("batch_ns", engine.batch_ns)
+    record_property("traits", engine.traits())
+    pixels = list(frames(engine, 8))
+    alone, together = np.empty((2, 8, *engine.spec.map_shape), np.float32)
+    scores = [engine.infer(frame, out) for frame, out in zip(pixels, alone, strict=True)]
+    assert engine.infer_many(pixels, list(together)) == scores
+    np.testing.assert_array_equal(alone, together)
+    engine.close()
+
+
 def test_latency_is_reported(engine: Engine, record_property) -> None:
     """No budget here: a figure for docs/gpu.md."""
     engine.warm_up()

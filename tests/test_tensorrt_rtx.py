@@ -101,6 +101,15 @@ def test_an_operator_that_tensorrt_has_not_fails_by_name() -> None:
         Builder(trt).network(model, "fp32")
 
 
+def test_the_runtime_has_the_calls_that_a_plan_is_asked_by() -> None:
+    """On a GPU alone a plan can be loaded; the names are the family's."""
+    for name in ("name", "mode", "dtype", "shape", "profile_shape"):
+        assert hasattr(trt.ICudaEngine, f"get_tensor_{name}"), name
+    assert hasattr(trt.ICudaEngine, "create_execution_context")
+    for name in ("set_input_shape", "set_tensor_address", "execute_async_v3"):
+        assert hasattr(trt.IExecutionContext, name), name
+
+
 def test_a_batch_that_the_network_has_not_is_refused() -> None:
     builder = Builder(trt)
     with pytest.raises(ArtefactError, match="a batch of 4, got 1"):

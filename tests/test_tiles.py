@@ -1,5 +1,6 @@
 """Large frames in tiles: no pixel twice or never, the seams where they are said to be."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -42,9 +43,10 @@ def whole_cells(frame: np.ndarray, cell: int) -> np.ndarray:
     beyond=st.tuples(st.integers(0, 70), st.integers(0, 70)),
     overlap=st.integers(0, 24),
     seed=st.integers(0, 99),
+    at_once=st.integers(1, 5),
 )
 def test_what_tiles_see_is_what_the_whole_frame_shows(
-    cell: int, beyond: tuple[int, int], overlap: int, seed: int
+    cell: int, beyond: tuple[int, int], overlap: int, seed: int, at_once: int
 ) -> None:
     """A network that looks at one cell at a time: the map of the tiles is that of the frame."""
     net = (8, 12)
@@ -54,11 +56,13 @@ def test_what_tiles_see_is_what_the_whole_frame_shows(
     grid = grid_of(tiles, net, size)
     out = np.full((1, *grid.map_size), np.nan, np.float32)
 
-    def answer(tile: np.ndarray, amap: np.ndarray) -> float:
-        amap[0] = whole_cells(tile, cell)
-        return float(amap.max())
+    def answer(parts: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> list[float]:
+        assert len(parts) == len(maps) <= at_once
+        for part, amap in zip(parts, maps, strict=True):
+            amap[0] = whole_cells(part, cell)
+        return [float(amap.max()) for amap in maps]
 
-    score = grid.run(frame, out, answer)
+    score = grid.run(frame, out, answer, at_once)
     expected = whole_cells(frame, cell)
     np.testing.assert_array_equal(out[0], expected)
     assert score == expected.max()
@@ -68,11 +72,12 @@ def owners(grid: Grid) -> np.ndarray:
     """Which tile, by its number, each pixel of the map comes from."""
     number = -1
 
-    def answer(tile: np.ndarray, amap: np.ndarray) -> float:
+    def answer(parts: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> list[float]:
+        del parts
         nonlocal number
         number += 1
-        amap[:] = number
-        return 0.0
+        maps[0][:] = number
+        return [0.0]
 
     out = np.full((1, *grid.map_size), np.nan, np.float32)
     grid.run(np.zeros((*SIZE, 1), np.uint8), out, answer)
@@ -161,6 +166,27 @@ def test_a_tiled_bundle_reproduces_its_golden_frames(
         np.testing.assert_allclose(first, stored["map"], atol=1e-3)
     finally:
         setup.close()
+
+
+def test_as_many_tiles_as_the_engine_takes_go_through_it_together(
+    box: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any number of them, with the same bits."""
+    bundle = load_bundle(write_network_bundle(
+        box.bundles_dir / "large", size=SIZE, tiles=TILES, net=NET
+    ).folder)  # fmt: skip
+    frame, outs = picture(0, *SIZE), np.empty((2, 1, 51, 102), np.float32)
+    scores: list[float] = []
+    for most, out in zip((1, 8), outs, strict=True):
+        monkeypatch.setattr("appliance.engine.is_worth_it", lambda count, *_, m=most: count <= m)
+        engine = open_engine(box.engine, bundle, *SIZE, 1, box.engines_dir)
+        engine.warm_up()
+        assert engine.health()["engine_batch"] == most
+        scores.append(engine.infer(frame, out))
+        assert list(engine.batch_ns) == [1], "whole frames come one at a time"
+        engine.close()
+    assert scores[0] == scores[1]
+    np.testing.assert_array_equal(outs[0], outs[1])
 
 
 def test_a_golden_frame_that_comes_out_otherwise_is_refused(box: Config) -> None:
