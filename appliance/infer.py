@@ -2,24 +2,26 @@
 
 One blocking loop: ring view → ROI → 8 bits → image gates → engine → was the frame still ours? →
 map ring → `Scored`; where decide is on another box the map goes behind the message. Every frame
-that comes is answered once. It holds the set-up in force and the one prepared beside it; a set-up
-that cannot be used is `Refused` and nothing ends. The process ends itself, for the supervisor to
-start it afresh, in two cases: one call into the engine lasts too long, or the engine fails three
-times within a minute.
+that comes is answered once; of several cameras the oldest deadline first, and those that wait at
+the same time together, where the engine gains by that (`batches.py`). It holds the set-up in force
+and the one prepared beside it; a set-up that cannot be used is `Refused` and nothing ends. The
+process ends itself, for the supervisor to start it afresh, in two cases: one call into the engine
+lasts too long, or the engine fails three times within a minute.
 """
 
 import faulthandler
 import os
 import time
 from collections import Counter, deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from appliance.batches import Waiting, due_ns, in_order, next_batch
 from appliance.codes import OfflineReason, Reason
 from appliance.config import Config
-from appliance.engine import Engine, Frame
+from appliance.engine import Answer, Engine, Frame, Map
 from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.frames import (
     INLINE,
@@ -31,7 +33,7 @@ from appliance.frames import (
 )
 from appliance.golden import DailyProof
 from appliance.hang_guard import HangGuard
-from appliance.infer_setup import Setup, prepare
+from appliance.infer_setup import CameraSetup, Setup, prepare
 from appliance.messages import (
     AnyMessage,
     FrameReady,
@@ -40,7 +42,6 @@ from appliance.messages import (
     Prepare,
     Prepared,
     Refused,
-    Scored,
     Swap,
 )
 from appliance.service import EXIT_NO, Service
@@ -63,6 +64,17 @@ def main(service: Service, config: Config, name: str) -> None:
         Infer(service, config, name or "0", wiring).serve()
 
 
+class _Seen(NamedTuple):
+    """A frame whose picture has passed its gates, and where its map goes."""
+
+    waiting: Waiting
+    setup: Setup
+    camera: CameraSetup
+    picture: Frame
+    out: Map
+    looked_ns: int
+
+
 class Infer:
     """The process: sockets, rings and the two set-ups."""
 
@@ -83,7 +95,7 @@ class Infer:
         self._frame_ns = 0
         self._guard = HangGuard(_LOADING_NS, self._hung)
         self._engine_failed_ns: deque[int] = deque(maxlen=_FAILURES)
-        self._counters = Counter(scored=0, failed=0, refused=0, unsent=0)
+        self._counters = Counter(scored=0, failed=0, refused=0, unsent=0, batched=0)
         self._note = "no recipe prepared yet"
         self._beat_ns = 0
         is_on_gpu = config.engine.kind in ("tensorrt", "onnx-cuda")
@@ -97,11 +109,12 @@ class Infer:
         service.ready()
         try:
             while not service.is_stopping:
-                woken_ns = 0
+                woken_ns, beat_ns = 0, self._beat_ns
                 for receiver, message in inbox.poll(self._patience_ms()):
                     woken_ns = woken_ns or service.clock()
                     self._take(message, receiver.inline, woken_ns)
-                    if self._beat() or service.is_stopping:
+                    self._beat()
+                    if self._beat_ns != beat_ns or service.is_stopping:
                         # Frames may come as fast as they are taken: orders and signals get a turn.
                         break
                 if not woken_ns:
@@ -120,7 +133,7 @@ class Infer:
         match message:
             case FrameReady():
                 self._frame_ns = woken_ns
-                self._answer(message, inline, woken_ns)
+                self._answer_all(message, inline, woken_ns)
             case Prepare():
                 self._prepare(message)
             case Swap():
@@ -243,42 +256,65 @@ class Infer:
 
     # ---- frames ----------------------------------------------------------------------------
 
-    def _answer(self, frame: FrameReady, inline: bytes | None, woken_ns: int) -> None:
-        """Scored or InferFailed, one of them and once."""
-        stages_ns = {"wait": self._service.clock() - woken_ns}
-        gates: dict[str, float] = {}
-        amap = None
-        try:
-            answer = self._score(frame, inline, gates, stages_ns)
-            self._counters["scored"] += 1
-            if answer.map.ring == INLINE:
-                amap = self._map[frame.camera]
-        except PartError as err:
-            self._counters["failed"] += 1
-            self._counters[f"failed_{err.reason.name.lower()}"] += 1
-            answer = InferFailed(
-                camera=frame.camera,
-                part_id=frame.part_id,
-                frame_id=frame.frame_id,
-                setup_hash=frame.setup_hash,
-                reason=err.reason,
-                detail=err.detail,
-                gates=gates,
-                stages_ns=stages_ns,
-                worker=self._name,
-            )
-        self._send(answer, amap)
+    def _answer_all(self, frame: FrameReady, inline: bytes | None, woken_ns: int) -> None:
+        """This frame and what waits besides."""
+        waiting = self._waiting(frame, inline)
+        while waiting:
+            batch, waiting = next_batch(waiting, self._engine_of, self._service.clock())
+            self._answer(batch, woken_ns)
+            self._beat()
+            self._service.turn()
         self._end_if_engine_keeps_failing()
 
-    def _score(
-        self,
-        frame: FrameReady,
-        inline: bytes | None,
-        gates: dict[str, float],
-        stages_ns: dict[str, int],
-    ) -> Scored:
-        """Fills `gates` and `stages_ns` as far as it gets. Raises PartError."""
-        setup = self._current
+    def _waiting(self, frame: FrameReady, inline: bytes | None) -> list[Waiting]:
+        """In order: this frame and at most one more for each other camera.
+
+        The others stay where cameras see that they wait, and the channel gives each its turn.
+        """
+        found = [self._noted(frame, inline)]
+        while len(found) < len(self._config.cameras):
+            message = self._frames.receive()
+            if not isinstance(message, FrameReady):
+                self._counters["foreign"] += message is not None
+                break
+            found.append(self._noted(message, self._frames.inline))
+        return in_order(found)
+
+    def _noted(self, frame: FrameReady, inline: bytes | None) -> Waiting:
+        deadline_ns = self._config.deadline_ms * 1_000_000
+        return Waiting(frame, inline, due_ns(frame, self._service.clock(), deadline_ns))
+
+    def _engine_of(self, camera: str) -> Engine | None:
+        setup = None if self._current is None else self._current.cameras.get(camera)
+        return None if setup is None else setup.engine
+
+    def _answer(self, batch: list[Waiting], woken_ns: int) -> None:
+        """Scored or InferFailed, one of them for each frame, once. All are of one engine."""
+        seen: list[_Seen] = []
+        for one in batch:
+            one.stages_ns["wait"] = self._service.clock() - woken_ns
+            try:
+                seen.append(self._look(one))
+            except PartError as err:
+                self._say_failed(one, err)
+        if not seen:
+            return
+        self._counters["batched"] += len(seen) if len(seen) > 1 else 0
+        entered = time.monotonic_ns()
+        answers = self._run(seen)
+        left = time.monotonic_ns()
+        for one, answer in zip(seen, answers, strict=True):
+            stages_ns = one.waiting.stages_ns
+            stages_ns["wait"] += entered - one.looked_ns
+            stages_ns["engine"] = left - entered
+            try:
+                self._say_scored(one, answer)
+            except PartError as err:
+                self._say_failed(one.waiting, err)
+
+    def _look(self, one: Waiting) -> _Seen:
+        """Fills its `gates` and `stages_ns` as far as it gets. Raises PartError."""
+        setup, frame = self._current, one.frame
         if setup is None or frame.setup_hash != setup.setup_hash:
             in_force = "none" if setup is None else f"{setup.setup_hash[:12]}…"
             raise PartError(
@@ -293,44 +329,69 @@ class Infer:
             raise PartError(Reason.INTERNAL, f"expected 8 to 16 bits in uint8 or uint16, got {got}")
         begun = time.monotonic_ns()
         if frame.pixels.ring != INLINE and frame.copied_at_ns:
-            stages_ns["hand_over"] = begun - frame.copied_at_ns + frame.copy_ns
+            one.stages_ns["hand_over"] = begun - frame.copied_at_ns + frame.copy_ns
         pixels: Any = (
-            inline_view(frame.pixels, inline)
+            inline_view(frame.pixels, one.inline)
             if frame.pixels.ring == INLINE
             else self._rings.view(frame.pixels)
         )
         try:
-            picture = camera.look(pixels, frame, gates, stages_ns)
+            picture = camera.look(pixels, frame, one.gates, one.stages_ns)
         except PartError:
             self._check(frame)
             raise
-        entered = time.monotonic_ns()
+        looked_ns = time.monotonic_ns()
         if frame.pixels.ring != INLINE:
             with self._guard:  # a driver may hang while it pins the ring
                 camera.engine.reads_from(frame.pixels.ring, self._rings.memory(frame.pixels))
-        out = self._map[frame.camera]
-        classification = self._run(camera.engine, picture, out)
-        left = time.monotonic_ns()
-        stages_ns["engine"] = left - entered
+        return _Seen(one, setup, camera, picture, self._map[frame.camera], looked_ns)
+
+    def _say_scored(self, one: _Seen, answer: Answer) -> None:
+        """Raises PartError where there is no answer, or none to this picture."""
+        if isinstance(answer, PartError):
+            raise answer
+        frame, stages_ns = one.waiting.frame, one.waiting.stages_ns
         self._check(frame)
-        amap = inline_ref(out, frame.frame_id) if self._maps is None else self._maps.put(out)
-        stages_ns["map"] = time.monotonic_ns() - left
-        return setup.score_of(frame, amap, classification, gates, stages_ns, self._name)
+        begun = time.monotonic_ns()
+        ring = self._maps
+        amap = inline_ref(one.out, frame.frame_id) if ring is None else ring.put(one.out)
+        stages_ns["map"] = time.monotonic_ns() - begun
+        gates = one.waiting.gates
+        scored = one.setup.score_of(frame, amap, answer, gates, stages_ns, self._name)
+        self._counters["scored"] += 1
+        self._send(scored, one.out if ring is None else None)
+
+    def _say_failed(self, one: Waiting, err: PartError) -> None:
+        self._counters["failed"] += 1
+        self._counters[f"failed_{err.reason.name.lower()}"] += 1
+        failed = InferFailed(
+            camera=one.frame.camera,
+            part_id=one.frame.part_id,
+            frame_id=one.frame.frame_id,
+            setup_hash=one.frame.setup_hash,
+            reason=err.reason,
+            detail=err.detail,
+            gates=one.gates,
+            stages_ns=one.stages_ns,
+            worker=self._name,
+        )
+        self._send(failed)
 
     def _check(self, frame: FrameReady) -> None:
         """Raises FrameOverwritten: what was computed belongs to no picture."""
         if frame.pixels.ring != INLINE:
             self._rings.check(frame.pixels)
 
-    def _run(self, engine: Engine, picture: Frame, out: npt.NDArray[np.float32]) -> float:
+    def _run(self, seen: list[_Seen]) -> list[Answer]:
         """The network, watched. What the engine itself could not do is noted."""
+        engine = seen[0].camera.engine
         failures = engine.failures
         try:
             with self._guard:
-                return engine.infer(picture, out)
+                return engine.infer_many([one.picture for one in seen], [one.out for one in seen])
         finally:
-            if engine.failures > failures:
-                self._engine_failed_ns.append(self._service.clock())
+            failed = engine.failures - failures
+            self._engine_failed_ns.extend([self._service.clock()] * failed)
 
     def _end_if_engine_keeps_failing(self) -> None:
         failed_ns = self._engine_failed_ns

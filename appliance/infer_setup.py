@@ -6,6 +6,7 @@ names the file, what was expected and what came. The set-up in force is not touc
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 
@@ -208,6 +209,7 @@ class _Prover:
     def __init__(self, config: Config, bundle: Bundle, beat: Callable[[], None]) -> None:
         self._config, self._bundle, self._beat = config, bundle, beat
         self._engines: dict[tuple[int, int], Engine] = {}
+        self._cameras = Counter[Engine]()
         self._times_ns: list[int] = []
         self._passport = passport_of(config.engine, bundle)
         self.golden: GoldenFrames | None = None
@@ -225,6 +227,7 @@ class _Prover:
         if view is not None and view.fixture is not None:
             finder = finder_of(view.fixture, self._bundle, roi, f"{where}.fixture")
         engine = self._engine((roi[3], roi[2]) if roi else self._source)
+        self._cameras[engine] += 1
         limits = self._bundle.manifest.gates
         return CameraSetup(engine, gates_of(self._bundle), roi, finder, limits, self._passport.id)
 
@@ -240,8 +243,15 @@ class _Prover:
         return contract.source_height_px, contract.source_width_px
 
     def prove(self, setup_hash: str) -> None:
-        """The golden frames give their stored answers; noted beside the engine where all did."""
-        if self._bundle.manifest.kind == "null":
+        """All are warm, and the golden frames give their stored answers; noted beside the engine
+        where all did."""
+        is_null = self._bundle.manifest.kind == "null"
+        if not is_null:
+            self._engine(self._source)  # the size of the golden frames
+        for engine in self._engines.values():
+            self._times_ns.append(_warm_up(engine, self._bundle, self._cameras[engine]))
+            self._beat()
+        if is_null:
             return
         passport = self._passport
         golden = GoldenFrames(self._engine(self._source), self._bundle, passport.precision)
@@ -275,14 +285,12 @@ class _Prover:
             )
             self._engines[size] = engine
             self._beat()
-            self._times_ns.append(_warm_up(engine, self._bundle))
-            self._beat()
         return self._engines[size]
 
 
-def _warm_up(engine: Engine, bundle: Bundle) -> int:
+def _warm_up(engine: Engine, bundle: Bundle, cameras: int) -> int:
     try:
-        return engine.warm_up()
+        return engine.warm_up(max(1, cameras))
     except PartError as err:
         raise ArtefactError(
             bundle.path("network.onnx"), f"finite maps {engine.spec.map_shape}", err.detail
