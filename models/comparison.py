@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from models.backbones import untrained
+from models.backbones import BasicBlock, Bottleneck, untrained
 from models.exact import ExactSuperSimpleNet
 from models.export import to_onnx
 from models.supersimplenet import SuperSimpleNet, Wiring
@@ -36,6 +36,34 @@ class _BackboneAlone(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """As the network takes its features."""
         return self._plain.taps(pixels)
+
+
+class _WholeBackbone(nn.Module):
+    """The classifier that the backbone was taken from, as torchvision has it."""
+
+    def __init__(self, plain: SuperSimpleNet, name: str) -> None:
+        super().__init__()
+        block, count, base_width = WHOLE[name]
+        self._plain, channels = plain, plain.backbone.channels[1]
+        self._layer4 = nn.Sequential()
+        for index in range(count):
+            self._layer4.append(block(channels, 512, 1 if index else 2, base_width))
+            channels = 512 * block.expansion
+        self._classify = nn.Linear(channels, 1000)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, 1000), and the largest of each (N,)."""
+        coarse = self._plain.backbone(self._plain.normalise(pixels)).coarse
+        logits = self._classify(self._layer4(coarse).mean(dim=(2, 3)))
+        return logits, logits.amax(dim=1)
+
+
+WHOLE = {
+    "resnet18": (BasicBlock, 2, 64),
+    "resnet50": (Bottleneck, 3, 64),
+    "wide_resnet50_2": (Bottleneck, 3, 128),
+}
+"""Name → kind, number and width of the blocks of `layer4`, which SuperSimpleNet does not read."""
 
 
 def random_network(
@@ -68,3 +96,8 @@ def graphs_to_compare(
         "published": to_onnx(plain, size),
         "backbone": to_onnx(_BackboneAlone(plain), size),
     }
+
+
+def whole_backbone(backbone: str, size: tuple[int, int]) -> onnx.ModelProto:
+    """One of `WHOLE` with `layer4`, pooling and classifier, for one input of `size` (H, W)."""
+    return to_onnx(_WholeBackbone(random_network(backbone, size), backbone), size)

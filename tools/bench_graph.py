@@ -15,6 +15,8 @@ from tools.bench_row import NotMeasuredError, Row, Value, figure, quantiles
 from tools.bench_runtimes import RUNTIMES, SHORTEST_S, caller, in_turn, ratio, told
 
 _SIDE_PX = 256
+_WHOLE = "torchvision's whole backbone"
+"""With `layer4`, pooling and classifier: what an export of the ResNet as it is costs."""
 _SIZES = (("5 MP", 2048, 2448, 3.0), ("12 MP", 3000, 4096, 8.0))
 
 
@@ -85,10 +87,12 @@ def graphs(seconds: float) -> list[Row]:
 
 def _rows(case: Case, seconds: float, bench: str, runtimes: tuple[str, ...]) -> list[Row]:
     try:
-        from models.comparison import Heads, graphs_to_compare
+        from models.comparison import WHOLE, Heads, graphs_to_compare, whole_backbone
     except ImportError as err:
         raise NotMeasuredError(f"the extra `train` is needed: {err}") from err
     models = graphs_to_compare(case.backbone, case.size, Heads(case.hidden, case.grid))
+    if case.backbone in WHOLE:
+        models[_WHOLE] = whole_backbone(case.backbone, case.size)
     threads = thread_count(Engine())
     picture = np.random.default_rng(0).uniform(0, 255, (1, 3, *case.size)).astype(np.float32)
     truth = caller(models["published"], RUNTIMES[0], threads)(picture)
@@ -96,6 +100,7 @@ def _rows(case: Case, seconds: float, bench: str, runtimes: tuple[str, ...]) -> 
     for runtime in runtimes:
         calls = {name: caller(graph, runtime, threads) for name, graph in models.items()}
         answer = calls["exact"](picture)
+        is_budgeted = case == CASES[0] and not runtime.endswith("bf16")
         errors = {name: float(np.abs(answer[name] - truth[name]).max()) for name in truth}
         times = in_turn(calls, picture, max(seconds, SHORTEST_S))
         spread: dict[str, Value] = {"of CPU time": ratio(times["exact"].cpu, times["backbone"].cpu)}
@@ -104,7 +109,6 @@ def _rows(case: Case, seconds: float, bench: str, runtimes: tuple[str, ...]) -> 
         spread["its share of the map's range"] = figure(errors["map"] / float(np.ptp(truth["map"])))
         spread["difference of the score, logits"] = figure(errors["score"])
         spread["threads"] = threads
-        is_budgeted = case == CASES[0] and not runtime.endswith("bf16")
         rows += [
             Row(
                 bench=bench,
@@ -124,4 +128,14 @@ def _rows(case: Case, seconds: float, bench: str, runtimes: tuple[str, ...]) -> 
                 spread={"of CPU time": ratio(times["exact"].cpu, times["published"].cpu)},
             ),
         ]
+        if _WHOLE in times:
+            row = Row(
+                bench=bench,
+                what=f"{case.name}, {runtime}: exact graph ÷ {_WHOLE}",
+                value=ratio(times["exact"].wall, times[_WHOLE].wall),
+                unit="ratio",
+                must=1.15 if is_budgeted else None,
+                spread={"of CPU time": ratio(times["exact"].cpu, times[_WHOLE].cpu)},
+            )
+            rows.append(row)
     return rows
