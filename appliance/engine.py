@@ -40,6 +40,8 @@ Answer = float | PartError
 _WARM_UP_RUNS = (5, 30)
 _WARM_UP_NS = 500_000_000
 _BATCH_RUNS = 3
+_GRAPHS = ("network.onnx", "network.plain.onnx")
+"""Of one network: the exact one, and the published one where export wrote it, too."""
 
 
 def is_worth_it(count: int, cost: float, best: float) -> bool:
@@ -271,19 +273,39 @@ def thread_count(settings: config.Engine) -> int:
     return settings.threads or max(1, (len(os.sched_getaffinity(0)) - 1) // settings.workers)
 
 
-def passport_of(settings: config.Engine, bundle: Bundle) -> Passport:
-    """Who this bundle runs as on this box. Raises ArtefactError where no such engine is there."""
+def passport_of(settings: config.Engine, bundle: Bundle, cache: Path) -> Passport:
+    """Who this bundle runs as on this box. Raises ArtefactError where no such engine is there.
+
+    Of two graphs the one that `inspectd engine` found to be the faster here, else the exact one.
+    cache: `config.engines_dir`.
+    """
+    exact, *others = passports_of(settings, bundle)
+    for other in others:
+        folder = other.folder(cache)
+        if (folder / "passport.json").exists() and read_record(folder, other).is_faster:
+            return other
+    return exact
+
+
+def passports_of(settings: config.Engine, bundle: Bundle) -> tuple[Passport, ...]:
+    """The same of each graph that the bundle has for this precision, the exact one first."""
     adapter = _adapter(settings)
     device, driver = adapter.device()
-    return Passport(
-        bundle=bundle.id,
-        network=bundle.manifest.files.get(_network_file(settings), ""),
-        kind=adapter.kind,
-        runtime=adapter.runtime,
-        precision=settings.precision,
-        threads=thread_count(settings) if adapter.uses_threads else 0,
-        device=device,
-        driver=driver,
+    # Other precisions are made by the runtime; int8 needs a network that was calibrated.
+    files = ("network.int8.onnx",) if settings.precision == "int8" else _GRAPHS
+    hashes = [bundle.manifest.files[name] for name in files if name in bundle.manifest.files]
+    return tuple(
+        Passport(
+            bundle=bundle.id,
+            network=network,
+            kind=adapter.kind,
+            runtime=adapter.runtime,
+            precision=settings.precision,
+            threads=thread_count(settings) if adapter.uses_threads else 0,
+            device=device,
+            driver=driver,
+        )
+        for network in hashes or [""]
     )
 
 
@@ -294,10 +316,12 @@ def open_engine(
     width_px: int,
     channels: int,
     cache: Path,
+    passport: Passport | None = None,
 ) -> Engine:
     """An engine for frames of this size. Raises ArtefactError: what was expected, what came.
 
-    cache: `config.engines_dir`; the graph with its head for this size is kept there.
+    cache: `config.engines_dir`; the graph with its head for this size is kept there. passport: None
+    = what `passport_of` says.
     """
     manifest = bundle.manifest
     if (settings.kind == "null") != (manifest.kind == "null"):
@@ -307,7 +331,7 @@ def open_engine(
             f"kind {manifest.kind}",
         )
     spec = spec_for(bundle, height_px, width_px, channels)
-    engine = _opened(settings, bundle, spec, cache)
+    engine = _opened(settings, bundle, spec, cache, passport)
     grid = manifest.input.grid(height_px, width_px)
     if grid is None:
         return engine
@@ -326,17 +350,19 @@ def open_engine(
         raise
 
 
-def _opened(settings: config.Engine, bundle: Bundle, spec: Spec, cache: Path) -> Engine:
+def _opened(
+    settings: config.Engine, bundle: Bundle, spec: Spec, cache: Path, passport: Passport | None
+) -> Engine:
     """What calls the runtime: for whole frames, or for one tile of them."""
     if settings.kind == "null":
         from appliance.engine_null import NullEngine
 
         return NullEngine(spec, settings.null_delay_ms, settings.faults)
     adapter = _adapter(settings)
+    passport = passport or passport_of(settings, bundle, cache)
     if settings.kind == "tensorrt":
-        plan = read_plan(passport_of(settings, bundle), spec, cache)
-        return adapter(spec, plan, settings.precision, 0)
-    model = _merged(bundle, _network_file(settings), spec, adapter.sums, cache)
+        return adapter(spec, read_plan(passport, spec, cache), settings.precision, 0)
+    model = _merged(bundle, network_file(bundle, passport), spec, adapter.sums, cache)
     return adapter(spec, model, settings.precision, thread_count(settings))
 
 
@@ -406,9 +432,14 @@ def _adapter(settings: config.Engine) -> type[Engine]:
     return Adapter
 
 
-def _network_file(settings: config.Engine) -> str:
-    """Other precisions are made by the runtime; int8 needs a network that was calibrated."""
-    return "network.int8.onnx" if settings.precision == "int8" else "network.onnx"
+def network_file(bundle: Bundle, passport: Passport) -> str:
+    """The graph that runs under this passport. Raises ArtefactError where the bundle has none."""
+    files = bundle.manifest.files
+    names = ("network.int8.onnx",) if passport.precision == "int8" else _GRAPHS
+    for name in names:
+        if files.get(name, "") == passport.network != "":
+            return name
+    raise ArtefactError(bundle.path(names[0]), f"{names[0]} in the bundle", "none")
 
 
 def _merged(bundle: Bundle, file: str, spec: Spec, sums: Sums, cache: Path) -> bytes:
@@ -418,8 +449,6 @@ def _merged(bundle: Bundle, file: str, spec: Spec, sums: Sums, cache: Path) -> b
     was noted beside it. A cache that cannot be written costs time at the next start, nothing else.
     """
     path = bundle.path(file)
-    if file not in bundle.manifest.files:
-        raise ArtefactError(path, f"{file} in the bundle", "none")
     contract = bundle.manifest.input
     head = head_model(contract, *spec.frame_shape, sums).SerializeToString(deterministic=True)
     key = hashlib.sha256(bundle.manifest.files[file].encode() + head).hexdigest()[:16]

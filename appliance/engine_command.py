@@ -2,17 +2,22 @@
 
 ONNX Runtime and OpenVINO take the network as it is; TensorRT takes a plan that only this device,
 driver and version can run. Nothing is kept before it was loaded, warmed up, and has reproduced all
-golden frames; what fails leaves no file behind. The line itself never builds.
+golden frames; what fails leaves no file behind. Where the bundle has the published graph beside the
+exact one, both are measured, and the faster one is noted in its passport as what the line shall
+run. The line itself never builds and never chooses.
 """
 
+import contextlib
 import hashlib
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import onnx
 import typer
 
@@ -20,7 +25,16 @@ from appliance import config as settings_of
 from appliance.atomic import write_atomically
 from appliance.bundle import Bundle, load_bundle
 from appliance.config import load_config
-from appliance.engine import Engine, Spec, open_engine, passport_of, plan_name, spec_for
+from appliance.engine import (
+    Engine,
+    Spec,
+    network_file,
+    open_engine,
+    passport_of,
+    passports_of,
+    plan_name,
+    spec_for,
+)
 from appliance.errors import ArtefactError, ConfigError, PartError
 from appliance.golden import GoldenFrames
 from appliance.half import to_half
@@ -30,6 +44,9 @@ from appliance.passport import Built, Passport, Record, read_record, write_recor
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Kind = Literal["onnx", "onnx-cuda", "openvino", "tensorrt"]
 Report = Callable[[str], None]
+_CHOOSING_S, _CHOOSING_ROUNDS = 2.0, 5
+_WORTH = 0.95
+"""A graph other than the exact one must take at most so much of its time."""
 
 
 class Plan(NamedTuple):
@@ -59,7 +76,9 @@ def build_plan(
 
     cache: `config.engines_dir`. Raises ArtefactError; then nothing was written.
     """
-    network = _network(bundle, passport.precision)
+    network = onnx.load(str(bundle.path(network_file(bundle, passport))))
+    if passport.precision == "fp16":
+        network = to_half(network)
     graph = merged_network(network, bundle.manifest.input, *spec.frame_shape, "float")
     plan = tools.build(graph, passport.precision, batch)
     engine = tools.open(spec, plan.data, passport.precision)
@@ -107,12 +126,27 @@ def prove(engine: Engine, bundle: Bundle, precision: str, batch: int) -> dict[st
     return measured
 
 
-def _network(bundle: Bundle, precision: str) -> onnx.ModelProto:
-    file = "network.int8.onnx" if precision == "int8" else "network.onnx"
-    if file not in bundle.manifest.files:
-        raise ArtefactError(bundle.path(file), f"{file} in the bundle", "none")
-    network = onnx.load(str(bundle.path(file)))
-    return to_half(network) if precision == "fp16" else network
+def choose(engines: Sequence[Engine]) -> list[float]:
+    """Time of a frame in ms: of each graph of one network, in turn. Raises PartError."""
+    shape, room = engines[0].spec.frame_shape, engines[0].spec.map_shape
+    frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    out = np.empty(room, np.float32)
+    times: list[list[int]] = [[] for _ in engines]
+    end = time.monotonic() + _CHOOSING_S
+    while time.monotonic() < end or len(times[0]) < _CHOOSING_ROUNDS:
+        for engine, own in zip(engines, times, strict=True):
+            engine.infer(frame, out)
+            own.append(engine.last_ns)
+    return [round(float(np.median(own)) / 1e6, 3) for own in times]
+
+
+def keep_choice(passport: Passport, cache: Path, *, is_faster: bool) -> None:
+    """For the line: this graph is to run here, or not."""
+    folder = passport.folder(cache)
+    record = Record(id=passport.id, passport=passport)
+    with contextlib.suppress(ArtefactError):  # none yet, or one that says nothing
+        record = read_record(folder, passport)
+    write_record(folder, msgspec.structs.replace(record, is_faster=is_faster))
 
 
 def tensorrt_tools(cache: Path, report: Report) -> Toolchain:
@@ -176,22 +210,70 @@ def main(
         precision=precision or loaded.engine.precision,
     )
     found = load_bundle(bundle)
-    passport = passport_of(engine, found)
-    rows = [
-        {
-            "size": f"{height}x{width}",
-            **_one(engine, found, passport, (height, width), batch, loaded),
-        }
-        for height, width in _sizes(found, size or [])
-    ]
+    exact, *others = passports_of(engine, found)
+    sizes = _sizes(found, size or [])
+    rows = _rows(engine, found, exact, sizes, batch, loaded)
+    for other in others:
+        is_faster = False
+        try:
+            more = _rows(engine, found, other, sizes, batch, loaded)
+            rows[0]["ms"], more[0]["ms"] = _times(engine, found, (exact, other), sizes[0], loaded)
+            is_faster = more[0]["ms"] < _WORTH * rows[0]["ms"]
+            rows += more
+        except ArtefactError as err:
+            _say(f"{network_file(found, other)} is left out: {err}")
+        keep_choice(other, loaded.engines_dir, is_faster=is_faster)
+    passport = passport_of(engine, found, loaded.engines_dir)
     if json:
-        answer = {"bundle": found.id, "passport": passport.id, "engines": rows}
+        graph = network_file(found, passport)
+        answer = {"bundle": found.id, "passport": passport.id, "graph": graph, "engines": rows}
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         return
     sys.stdout.write(f"{bundle}: {passport.runtime}, {passport.precision}, {passport.device}\n")
     for row in rows:
         figures = ", ".join(f"{name} {value}" for name, value in row.items())
         sys.stdout.write(f"{figures}\n")
+
+
+def _rows(
+    engine: settings_of.Engine,
+    bundle: Bundle,
+    passport: Passport,
+    sizes: list[tuple[int, int]],
+    batch: int,
+    config: settings_of.Config,
+) -> list[dict[str, Any]]:
+    """One graph, made and proved: a row for each size. Raises ArtefactError."""
+    return [
+        {
+            "size": f"{size[0]}x{size[1]}",
+            "graph": network_file(bundle, passport),
+            **_one(engine, bundle, passport, size, batch, config),
+        }
+        for size in sizes
+    ]
+
+
+def _times(
+    engine: settings_of.Engine,
+    bundle: Bundle,
+    passports: Sequence[Passport],
+    size: tuple[int, int],
+    config: settings_of.Config,
+) -> list[float]:
+    """Of a frame in ms, by each graph. Raises ArtefactError."""
+    channels, cache = bundle.manifest.input.channels, config.engines_dir
+    opened: list[Engine] = []
+    try:
+        for passport in passports:
+            opened.append(open_engine(engine, bundle, *size, channels, cache, passport))
+            opened[-1].warm_up()
+        return choose(opened)
+    except PartError as err:
+        raise ArtefactError("engine", "finite maps", err.detail) from err
+    finally:
+        for one in opened:
+            one.close()
 
 
 def _one(
@@ -206,7 +288,7 @@ def _one(
     if engine.kind == "tensorrt":
         tools = tensorrt_tools(cache, _say)
         return build_plan(bundle, spec_for(bundle, *size, channels), passport, batch, cache, tools)
-    opened = open_engine(engine, bundle, *size, channels, cache)
+    opened = open_engine(engine, bundle, *size, channels, cache, passport)
     try:
         return prove(opened, bundle, passport.precision, batch)
     finally:

@@ -211,7 +211,7 @@ class _Prover:
         self._engines: dict[tuple[int, int], Engine] = {}
         self._cameras = Counter[Engine]()
         self._times_ns: list[int] = []
-        self._passport = passport_of(config.engine, bundle)
+        self._passport = passport_of(config.engine, bundle, config.engines_dir)
         self.golden: GoldenFrames | None = None
 
     def camera(self, loaded: LoadedRecipe, name: str) -> CameraSetup:
@@ -280,8 +280,9 @@ class _Prover:
     def _engine(self, size: tuple[int, int]) -> Engine:
         if size not in self._engines:
             channels = self._bundle.manifest.input.channels
+            cache = self._config.engines_dir
             engine = open_engine(
-                self._config.engine, self._bundle, *size, channels, self._config.engines_dir
+                self._config.engine, self._bundle, *size, channels, cache, self._passport
             )
             self._engines[size] = engine
             self._beat()

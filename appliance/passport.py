@@ -64,6 +64,8 @@ class Record(Section, frozen=True, kw_only=True):
     passport: Passport
     engines: dict[str, Built] = msgspec.field(default_factory=dict[str, Built])
     """File beside this one → what it is; none where the runtime builds nothing."""
+    is_faster: bool = False
+    """Measured here against the bundle's other graph: this one is to run."""
 
 
 class Proof(Section, frozen=True, kw_only=True):

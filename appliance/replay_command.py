@@ -250,7 +250,8 @@ def _pictures(config: Config, paths: list[Path], recipe: str, bundle: str, as_js
         loaded = _on_bundle(loaded, config, bundle)
     verdicts, truth = play_pictures(config, loaded, paths)
     folder = config.bundles_dir / loaded.recipe.bundle_dir
-    passport = passport_of(config.engine, load_bundle(folder, loaded.recipe.bundle))
+    opened = load_bundle(folder, loaded.recipe.bundle)
+    passport = passport_of(config.engine, opened, config.engines_dir)
     engine = f"{passport.kind} {passport.precision}"
     answer: Mapping[str, Any] = summarise_verdicts(verdicts, truth, None, engine)
     if as_json:

@@ -105,12 +105,13 @@ def write_network_bundle(
     net: tuple[int, int] = NET,
     size: tuple[int, int] = (64, 96),
     network: onnx.ModelProto | None = None,
+    plain: onnx.ModelProto | None = None,
     tiles: Tiles | None = None,
     change: dict[str, Any] | None = None,
 ) -> Bundle:
     """A bundle for frames of `size` with two segments. `change`: further fields of the manifest.
 
-    network: another one than `network_model(bias, net)`.
+    network: another one than `network_model(bias, net)`. plain: the published graph beside it.
     """
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -126,6 +127,8 @@ def write_network_bundle(
     )
     network = network or network_model(bias, net)
     onnx.save(network, str(draft / "network.onnx"))
+    if plain is not None:
+        onnx.save(plain, str(draft / "network.plain.onnx"))
     labels = np.zeros(contract.map_size, np.uint8)
     labels[8:] = 1
     cv2.imwrite(str(draft / "segments.png"), labels)

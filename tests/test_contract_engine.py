@@ -494,7 +494,7 @@ def test_a_precision_is_run_or_refused_by_openvino():
 def test_without_cuda_its_engine_is_refused_and_never_runs_on_the_cpu(bundle, tmp_path):
     settings = config.Engine(kind="onnx-cuda")
     for attempt in (
-        lambda: passport_of(settings, bundle),
+        lambda: passport_of(settings, bundle, tmp_path),
         lambda: OnnxCudaEngine(SPEC, graph(), "fp32", 1),
     ):
         with pytest.raises(ArtefactError, match=r"engine\.kind: expected .*, got .*CPUExecution"):
@@ -640,17 +640,17 @@ def test_the_null_engine_can_pretend_to_work(tmp_path):
 
 @needs_openvino
 def test_a_passport_names_all_that_makes_a_map(bundle, tmp_path):
-    passport = passport_of(config.Engine(kind="onnx", threads=2), bundle)
+    passport = passport_of(config.Engine(kind="onnx", threads=2), bundle, tmp_path)
     assert passport.bundle == bundle.id
     assert passport.runtime.startswith("onnxruntime ")
     assert passport.device
     assert passport.network == bundle.manifest.files["network.onnx"]
     others = [
-        passport_of(config.Engine(kind="openvino", threads=2), bundle),
-        passport_of(config.Engine(kind="onnx", threads=1), bundle),
-        passport_of(config.Engine(kind="onnx", threads=2, precision="int8"), bundle),
+        passport_of(config.Engine(kind="openvino", threads=2), bundle, tmp_path),
+        passport_of(config.Engine(kind="onnx", threads=1), bundle, tmp_path),
+        passport_of(config.Engine(kind="onnx", threads=2, precision="int8"), bundle, tmp_path),
     ]
     assert len({p.id for p in [passport, *others]}) == 4
-    assert passport_of(config.Engine(kind="onnx", threads=2), bundle).id == passport.id
+    assert passport_of(config.Engine(kind="onnx", threads=2), bundle, tmp_path).id == passport.id
     assert isinstance(passport, Passport)
     assert passport.folder(tmp_path) == tmp_path / bundle.id / passport.id

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from appliance.__main__ import main
-from tests.networks import write_network_bundle
+from appliance.bundle import Bundle, load_bundle
+from appliance.config import load_config
+from appliance.engine import open_engine, passport_of
+from appliance.errors import ArtefactError
+from tests.networks import NET, network_model, write_network_bundle
 
 
 @pytest.fixture
@@ -43,3 +47,88 @@ def test_what_does_not_run_as_stored_is_exit_78(
     np.savez(frame, map=np.zeros((1, 16, 24), np.float32), score=np.float32(0))
     assert engine(site) == 78
     assert "golden/0.npz: expected SHA-256" in capsys.readouterr().err
+
+
+# ---- two graphs of one network -------------------------------------------------------------
+
+SHIFT = 1e-4
+"""Of the published graph: what tells it apart, within the tolerance of the golden frames."""
+
+
+def both(site: Path, shift: float = SHIFT) -> Bundle:
+    return write_network_bundle(site / "b", plain=network_model(shift, NET))
+
+
+def runs(site: Path) -> str:
+    """Which graph the line would run: by its passport, and by what its engine answers."""
+    config, bundle = load_config(site / "config.toml"), load_bundle(site / "b")
+    cache = config.engines_dir
+    passport = passport_of(config.engine, bundle, cache)
+    (named,) = (n for n, sha in bundle.manifest.files.items() if sha == passport.network)
+    engine = open_engine(config.engine, bundle, 64, 96, 1, cache)
+    score = engine.infer(np.full((64, 96), 1, np.uint8), np.empty((1, *NET), np.float32))
+    engine.close()
+    assert (score > 1 + SHIFT / 2) is (named == "network.plain.onnx")
+    return named
+
+
+@pytest.mark.parametrize(
+    ("times", "graph"),
+    [
+        ([2.0, 1.8], "network.plain.onnx"),
+        ([2.0, 1.99], "network.onnx"),  # not worth it
+        ([1.0, 2.0], "network.onnx"),
+    ],
+)
+def test_the_faster_graph_is_the_one_that_the_line_runs(
+    site: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    times: list[float],
+    graph: str,
+) -> None:
+    both(site)
+    assert runs(site) == "network.onnx", "until it was measured"
+    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: times)
+    assert engine(site, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["graph"] == runs(site) == graph
+    assert [row["graph"] for row in told["engines"]] == ["network.onnx", "network.plain.onnx"]
+    assert [row["ms"] for row in told["engines"]] == times
+    assert all(row["golden_frames"] == 2 for row in told["engines"])
+    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: [1.0, 2.0])
+    assert engine(site) == 0, "measured again, it may come out otherwise"
+    assert runs(site) == "network.onnx"
+
+
+def test_both_are_measured_in_turn(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both(site)
+    assert engine(site, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert all(row["ms"] > 0 for row in told["engines"])
+    assert told["graph"] == runs(site)
+
+
+def test_a_graph_that_answers_otherwise_is_never_chosen(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both(site, shift=1.0)
+    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: [2.0, 1.0])
+    assert engine(site, "--json") == 0
+    told = capsys.readouterr()
+    assert "network.plain.onnx is left out: " in told.err
+    assert "the stored map and score within" in told.err
+    assert [row["graph"] for row in json.loads(told.out)["engines"]] == ["network.onnx"]
+    assert runs(site) == "network.onnx"
+
+
+def test_a_choice_that_was_edited_is_refused_by_name(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both(site)
+    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: [2.0, 1.0])
+    assert engine(site) == 0
+    (record,) = site.rglob("passport.json")
+    record.write_bytes(record.read_bytes().replace(b"onnxruntime 1.", b"onnxruntime 0."))
+    with pytest.raises(ArtefactError, match=r"passport\.json: expected runtime onnxruntime"):
+        runs(site)

@@ -9,7 +9,7 @@ import pytest
 
 from appliance import config
 from appliance.bundle import Bundle
-from appliance.engine import Engine, open_engine, passport_of, spec_for
+from appliance.engine import Engine, open_engine, passports_of, spec_for
 from appliance.engine_command import build_plan, tensorrt_tools
 from appliance.errors import ArtefactError
 from tests.networks import trained_like_bundle
@@ -36,7 +36,7 @@ def engine(
     """Built, proved with the golden frames of the CPU, and opened as the line opens it."""
     settings = SETTINGS[request.param]
     try:
-        passport = passport_of(settings, bundle)
+        passport = passports_of(settings, bundle)[0]
     except ArtefactError as err:
         pytest.skip(str(err))
     cache = tmp_path_factory.mktemp("engines")
@@ -81,7 +81,7 @@ def test_several_frames_in_one_call(bundle: Bundle, tmp_path: Path, record_prope
     """The same as by itself, to the bit where the warm-up takes it; what it gains is a figure."""
     settings = SETTINGS["fp16"]
     try:
-        passport = passport_of(settings, bundle)
+        passport = passports_of(settings, bundle)[0]
     except ArtefactError as err:
         pytest.skip(str(err))
     contract = bundle.manifest.input

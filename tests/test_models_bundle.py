@@ -9,8 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from appliance import config
 from appliance.bundle import Suggested, golden_outputs, hash_file, load_bundle
+from appliance.engine import network_file, open_engine, passports_of
 from appliance.errors import ArtefactError, ConfigError
+from appliance.infer_setup import GoldenFrames
 from appliance.segments import column_names
 from models import evaluate, report, segad, train, train_command
 from models.dataset import Dataset, open_dataset
@@ -42,7 +45,7 @@ def bundle_dir(data, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "plates-1"
     seen: list[float] = []
     train.train_bundle(
-        data, out, size=(64, 64), epochs=2, product="plate",
+        data, out, size=(64, 64), epochs=2, product="plate", both_graphs=True,
         progress=lambda stage, done: seen.append(done),
     )  # fmt: skip
     assert seen == sorted(seen)
@@ -113,6 +116,20 @@ def test_known_defects_that_the_network_cannot_see_are_told(tmp_path):
     told = train.small_defects(data, train.contract_of(data, (40, 50), "area"))
     assert told.startswith("2 of 4 known defects are smaller than 6 pixels (the smallest 3)")
     assert train.small_defects(data, train.contract_of(data, (80, 100), "area")) == ""
+
+
+def test_the_published_graph_beside_the_exact_one_gives_the_golden_frames(bundle_dir, tmp_path):
+    """Where `inspectd engine` finds it to be the faster one it is what a line runs."""
+    bundle = load_bundle(bundle_dir)
+    settings = config.Engine()
+    exact, plain = passports_of(settings, bundle)
+    assert network_file(bundle, exact) == "network.onnx"
+    assert network_file(bundle, plain) == "network.plain.onnx"
+    size = bundle.manifest.input.source_height_px, bundle.manifest.input.source_width_px
+    engine = open_engine(settings, bundle, *size, 1, tmp_path, plain)
+    golden = GoldenFrames(engine, bundle, "fp32")
+    assert golden.check("all", lambda: None) <= golden.tolerance
+    engine.close()
 
 
 def test_golden_frames_come_out_as_they_went_in(bundle_dir):
