@@ -13,7 +13,7 @@ from appliance import config
 from appliance.bundle import Suggested, golden_outputs, hash_file, load_bundle
 from appliance.engine import network_file, open_engine, passports_of
 from appliance.errors import ArtefactError, ConfigError
-from appliance.infer_setup import GoldenFrames
+from appliance.golden import GoldenFrames
 from appliance.segments import column_names
 from models import evaluate, report, segad, train, train_command
 from models.dataset import Dataset, open_dataset
