@@ -126,7 +126,7 @@ def prove(engine: Engine, bundle: Bundle, precision: str, batch: int) -> dict[st
     return measured
 
 
-def choose(engines: Sequence[Engine]) -> list[float]:
+def times_in_turn(engines: Sequence[Engine]) -> list[float]:
     """Time of a frame in ms: of each graph of one network, in turn. Raises PartError."""
     shape, room = engines[0].spec.frame_shape, engines[0].spec.map_shape
     frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -268,7 +268,7 @@ def _times(
         for passport in passports:
             opened.append(open_engine(engine, bundle, *size, channels, cache, passport))
             opened[-1].warm_up()
-        return choose(opened)
+        return times_in_turn(opened)
     except PartError as err:
         raise ArtefactError("engine", "finite maps", err.detail) from err
     finally:

@@ -89,14 +89,14 @@ def test_the_faster_graph_is_the_one_that_the_line_runs(
 ) -> None:
     both(site)
     assert runs(site) == "network.onnx", "until it was measured"
-    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: times)
+    monkeypatch.setattr("appliance.engine_command.times_in_turn", lambda engines: times)
     assert engine(site, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["graph"] == runs(site) == graph
     assert [row["graph"] for row in told["engines"]] == ["network.onnx", "network.plain.onnx"]
     assert [row["ms"] for row in told["engines"]] == times
     assert all(row["golden_frames"] == 2 for row in told["engines"])
-    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: [1.0, 2.0])
+    monkeypatch.setattr("appliance.engine_command.times_in_turn", lambda engines: [1.0, 2.0])
     assert engine(site) == 0, "measured again, it may come out otherwise"
     assert runs(site) == "network.onnx"
 
@@ -113,7 +113,7 @@ def test_a_graph_that_answers_otherwise_is_never_chosen(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both(site, shift=1.0)
-    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: [2.0, 1.0])
+    monkeypatch.setattr("appliance.engine_command.times_in_turn", lambda engines: [2.0, 1.0])
     assert engine(site, "--json") == 0
     told = capsys.readouterr()
     assert "network.plain.onnx is left out: " in told.err
@@ -126,7 +126,7 @@ def test_a_choice_that_was_edited_is_refused_by_name(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both(site)
-    monkeypatch.setattr("appliance.engine_command.choose", lambda engines: [2.0, 1.0])
+    monkeypatch.setattr("appliance.engine_command.times_in_turn", lambda engines: [2.0, 1.0])
     assert engine(site) == 0
     (record,) = site.rglob("passport.json")
     record.write_bytes(record.read_bytes().replace(b"onnxruntime 1.", b"onnxruntime 0."))
