@@ -42,7 +42,6 @@ def verdict_of(part: Part, now_ns: int, epoch: int, software: str, is_simulated:
         is_challenge=part.is_challenge,
         expected_word=part.expected,
         is_tag_known=part.is_tag_known,
-        is_tag_shared=part.is_tag_shared,
         is_kept=part.is_kept,
         views=views if len(views) > 1 else (),
     )

@@ -26,7 +26,6 @@ FIELDS: Mapping[str, How] = {
     "part_text": "equal",
     "lot": "equal",
     "is_tag_known": "equal",
-    "is_tag_shared": "equal",
     "is_challenge": "equal",
     "expected_word": "equal",
     "is_simulated": "equal",

@@ -154,6 +154,8 @@ class Handshake:
         if Control.CLEAR_ERROR in rising:
             self._clear(self._answered, now_ns)
         self.refresh(now_ns)
+        if plc.epoch_echo == self._epoch:  # first: a trigger asks what the PLC has consumed
+            self._ring.acknowledge(plc.ack_seq)
         if Control.TRIGGER in rising:
             self._trigger(plc, now_ns)
         elif Control.TRIGGER in falling:
@@ -166,8 +168,6 @@ class Handshake:
             self._bits &= ~(Status1.CMD_DONE | Status1.CMD_EXECUTING)
             self._command_failed = False
             self._is_abandoned = self._running != 0
-        if plc.epoch_echo == self._epoch:
-            self._ring.acknowledge(plc.ack_seq)
         self.refresh(now_ns)
 
     def shown(self, is_shown: bool = True) -> None:
@@ -177,13 +177,13 @@ class Handshake:
         """
         self._answered = self._latched if is_shown else FaultCode.NONE
 
-    def tagged(self, tag: int) -> None:
+    def tagged(self, tag: int, now_ns: int) -> None:
         """A part with this tag is at the camera, accepted or not: its result is none that the ring
         holds already."""
-        self._ring.forget_tag(tag)
+        self._ring.tagged(tag, now_ns, now_ns + self._deadline_ms * _MS)
 
     def _trigger(self, plc: PlcInput, now_ns: int) -> None:
-        self.tagged(plc.part_tag)
+        self.tagged(plc.part_tag, now_ns)
         if not (self._is_triggered_by_plc and self.is_trigger_ready):
             self._count("missed_triggers")
             self._bits |= Status1.ACQ_ERROR
@@ -206,7 +206,7 @@ class Handshake:
             return 0
         if self._plc is not None and Control.TRIGGER in self._plc.control:
             return 0  # until TriggerAck falls, AcqID is the id of the PLC's own part
-        self.tagged(plc.part_tag)
+        self.tagged(plc.part_tag, now_ns)
         acq_id = self._open(plc, now_ns)
         self.refresh(now_ns)
         return acq_id
@@ -266,7 +266,7 @@ class Handshake:
     def deliver(self, verdict: Verdict, now_ns: int) -> None:
         """A verdict exists: into the ring at once, into the level words when they are free."""
         self._bits &= ~Status1.ACQUIRING
-        self._put_in_ring(verdict)
+        self._put_in_ring(verdict, now_ns)
         if self._is_level:
             self._waiting.append(verdict)
         elif self._told is not None:
@@ -389,8 +389,8 @@ class Handshake:
         if self._told is not None:
             self._told(level_words(self._bank, verdict.part_id), now_ns)
 
-    def _put_in_ring(self, verdict: Verdict) -> None:
-        if self._ring.put(verdict) and not self._is_level:
+    def _put_in_ring(self, verdict: Verdict, now_ns: int) -> None:
+        if self._ring.put(verdict, now_ns) and not self._is_level:
             self._ring.count_unread()
             self._count("overruns")
             self._bits |= Status1.OVERRUN

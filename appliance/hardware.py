@@ -41,7 +41,7 @@ class HardwareTrigger:
         is_ready: Callable[[], bool],
         count: Callable[[str], None],
         late: Callable[[LateResult], object],
-        tagged: Callable[[int], None],
+        tagged: Callable[[int, int], None],
     ) -> None:
         self.association, self._book = association, book
         self._open, self._is_ready, self._count, self._late = open_part, is_ready, count, late
@@ -57,7 +57,7 @@ class HardwareTrigger:
 
     def wrote(self, plc: PlcInput, now_ns: int) -> None:
         """A write of the PLC; after the handshake has set TriggerReady."""
-        self._tell_tags(plc)
+        self._tell_tags(plc, now_ns)
         for pair in self.association.step(plc.trigger_count, now_ns):
             self._stepped(pair, plc, now_ns)
         self._settle(now_ns)
@@ -102,13 +102,13 @@ class HardwareTrigger:
         self.association.overdue(now_ns)
         self._settle(now_ns)
 
-    def _tell_tags(self, plc: PlcInput) -> None:
+    def _tell_tags(self, plc: PlcInput, now_ns: int) -> None:
         """Of every part that the PLC has counted since its last write; as many as it can tell."""
         last, self._trigger_count = self._trigger_count, plc.trigger_count
         if last is not None:
             steps = (plc.trigger_count - last) % COUNTS
             for back in range(min(steps, FIFO)):
-                self._tagged(_tag(plc, (plc.trigger_count - back) % COUNTS))
+                self._tagged(_tag(plc, (plc.trigger_count - back) % COUNTS), now_ns)
 
     def _stepped(self, pair: Pair, plc: PlcInput, now_ns: int) -> None:
         tag = _tag(plc, pair.count)

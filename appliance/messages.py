@@ -227,8 +227,6 @@ class Verdict(ViewResult, frozen=True, kw_only=True):
     expected_word: Word = Word.NONE
     is_tag_known: bool = False
     """Hardware trigger: the tag came with the step of TriggerCount that belongs to this part."""
-    is_tag_shared: bool = False
-    """Another part that was open had the same tag: whose result this is no PLC could tell."""
     is_kept: bool = False
     """SaveNextN: the picture is kept whatever the policy says."""
     is_rebuilt: bool = False

@@ -59,8 +59,6 @@ class Part:
     whose tag and whose pictures these are."""
     is_tag_known: bool = False
     """Hardware trigger: the step of TriggerCount that the tag came with is this part's."""
-    is_tag_shared: bool = False
-    """Another open part had the same tag."""
     sights: "dict[str, Sight]" = field(default_factory=dict[str, "Sight"])
     """By camera, in the order of config.toml."""
     verdict: Verdict | None = None

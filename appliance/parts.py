@@ -140,17 +140,9 @@ class PartBook:
                 is_challenge=is_challenge,
             )
         )
-        if is_paired:
-            self._compare_tag(part)
         self._open[part_id] = part
         self._ledger.accepted += 1
         return part
-
-    def _compare_tag(self, part: Part) -> None:
-        """Results are found by their tag: of two open parts with one tag neither can be."""
-        for other in self._open.values():
-            if other is not part and other.part_tag == part.part_tag != 0:
-                other.is_tag_shared = part.is_tag_shared = True
 
     def asked_camera(self, sight: Sight) -> None:
         """The camera was asked for this part's frame: it owes exactly one answer."""
@@ -357,7 +349,6 @@ class PartBook:
 
         is_whole: frames and step are all there; failures or scores may have waited for that.
         """
-        self._compare_tag(part)
         if not is_whole:
             return None
         part.is_paired = True

@@ -59,6 +59,9 @@ def told_again(told: PlcTold, verdict: Verdict, order: WordOrder, is_tag_known: 
         return level_words(bank, verdict.part_id)
     ring = Ring(bank, verdict.epoch, is_tag_known)
     ring.put(verdict)
+    if len(told.words) == SLOT_WORDS and not told.words[_FLAGS] & SlotFlags.TAG_KNOWN:
+        # That hangs on the PLC's other parts, too, and is not judged anew.
+        ring.tagged(verdict.part_tag, 0, 0)
     return ring.newest(verdict.part_id)
 
 
@@ -86,25 +89,50 @@ class Ring:
         self._unread = 0
         self._tags = [0] * RING_SLOTS
         """Of the part in each slot, where the slot says that it is known; else 0."""
+        self._numbers = [0] * RING_SLOTS
+        """Of the result in each slot, among all ever put."""
+        self._awaited: dict[int, int] = {}
+        """Tag → until when the PLC may look for a result under it."""
+        self._doubtful: dict[int, int] = {}
+        """Tag → until when it may look for those of two parts: what comes is told to neither."""
 
-    def forget_tag(self, tag: int) -> None:
-        """Another part has this tag from now on: what lies here under it is no result of that."""
+    def tagged(self, tag: int, now_ns: int, until_ns: int) -> None:
+        """Another part has this tag from now on, and the PLC looks for its result until then: what
+        lies here under it is none of its results. Where the PLC has not acknowledged that, or it
+        is yet to come, the PLC may look for the part before, too.
+        """
+        if not tag:
+            return
+        is_settled = False
         for index, held in enumerate(self._tags):
-            if tag and held == tag:
-                self._tags[index] = 0
-                address = RING_ADDRESS + index * SLOT_WORDS + _FLAGS
-                flags = self._bank.read(address, 1)[0] & ~int(SlotFlags.TAG_KNOWN)
-                self._bank.write(address, (flags,))
+            if held == tag:
+                is_settled = self._numbers[index] < self._acked_count
+                self._hide(index)
+        if not is_settled and now_ns < self._awaited.get(tag, 0):
+            self._doubtful[tag] = until_ns
+        for tags in (self._awaited, self._doubtful):
+            for old in [old for old, ends_ns in tags.items() if ends_ns <= now_ns]:
+                del tags[old]
+        self._awaited[tag] = until_ns
 
-    def put(self, verdict: Verdict) -> bool:
+    def _hide(self, index: int) -> None:
+        """Its tag is not known any more."""
+        self._tags[index] = 0
+        address = RING_ADDRESS + index * SLOT_WORDS + _FLAGS
+        flags = self._bank.read(address, 1)[0] & ~int(SlotFlags.TAG_KNOWN)
+        self._bank.write(address, (flags,))
+
+    def put(self, verdict: Verdict, now_ns: int = 0) -> bool:
         """Into the next slot. True where that overwrote what nobody had acknowledged."""
+        tag = verdict.part_tag
         seq = self._seq % _RING_IDS + 1
         is_overwriting = self._count - RING_SLOTS + 1 > self._acked_count
         is_tag_known = self._is_tag_known or verdict.is_tag_known
-        is_tag_known = is_tag_known and verdict.part_tag != 0 and not verdict.is_tag_shared
-        self.forget_tag(verdict.part_tag)
+        is_tag_known = is_tag_known and tag != 0 and now_ns >= self._doubtful.get(tag, 0)
+        for older in [i for i, held in enumerate(self._tags) if tag and held == tag]:
+            self._hide(older)
         index = self._count % RING_SLOTS
-        self._tags[index] = verdict.part_tag if is_tag_known else 0
+        self._tags[index], self._numbers[index] = tag if is_tag_known else 0, self._count
         flags = SlotFlags.TAG_KNOWN if is_tag_known else SlotFlags(0)
         flags |= SlotFlags.CHALLENGE if verdict.is_challenge else SlotFlags(0)
         flags |= SlotFlags.SIMULATED if verdict.is_simulated else SlotFlags(0)

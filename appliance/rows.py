@@ -13,8 +13,8 @@ import msgspec
 from appliance.codes import Reason, Word
 from appliance.messages import Verdict, ViewResult
 
-TRANSIENT = frozenset({"pixels", "map", "is_tag_known", "is_tag_shared", "is_kept"})
-"""Fields of a Verdict that no row keeps: slots of rings, gone when the row is read, flags for the
+TRANSIENT = frozenset({"pixels", "map", "is_tag_known", "is_kept"})
+"""Fields of a Verdict that no row keeps: slots of rings, gone when the row is read, a flag for the
 PLC alone, and an order to the archive."""
 LATER: Mapping[str, Any] = {"late_word": "NONE", "late_margin": None, "image": ""}
 """Columns that arrive later than the verdict, if they do, and what they hold until then."""

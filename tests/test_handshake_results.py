@@ -354,7 +354,7 @@ def test_no_overrun_is_missed_however_long_nobody_acknowledges(ring: Desk) -> No
     total = 40_000
     verdict = Verdict(part_id=2, acq_id=2, epoch=EPOCH, word=Word.OK, reason=Reason.NONE)
     for _ in range(total):
-        ring.handshake._put_in_ring(verdict)
+        ring.handshake._put_in_ring(verdict, ring.now)
     assert ring.counted.count("overruns") == total + 1 - RING_SLOTS - 1
 
 

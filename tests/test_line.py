@@ -1,10 +1,12 @@
 """The line on virtual time: one part, commands, stop and start."""
 
+import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from appliance.acceptance import Sent, Timing, level_objections
+from appliance.acceptance import Sent, Timing, level_objections, slot_objections
 from appliance.codes import (
     CommandCode,
     CommandError,
@@ -20,6 +22,7 @@ from appliance.codes import (
 from appliance.journal import acq_id
 from appliance.messages import Stored
 from appliance.part import Judgement
+from appliance.registers import RING_SLOTS
 from tests.line_steps import ends
 from tests.line_world import DEADLINE_MS, Plan, World
 
@@ -92,15 +95,64 @@ def test_no_word_is_believed_of_a_camera_that_says_it_is_simulated() -> None:
 def test_of_two_open_parts_with_one_tag_no_result_can_be_found() -> None:
     with World(results="ring") as world:
         world.until_ready()
-        first, second = world.part(PartTag=7), world.part(PartTag=7)
-        world.run(100)
-        third = world.part(PartTag=7)
-        world.run(100)
-        assert [world.verdicts[n].verdict.is_tag_shared for n in (first, second, third)] == [
-            True, True, False,
-        ]  # fmt: skip
+        world.part(PartTag=7)
+        world.part(PartTag=7)
+        world.run(DEADLINE_MS)
+        world.part(PartTag=7)
+        world.run(DEADLINE_MS)
         known = [world.bank.read_slot(i).flags & SlotFlags.TAG_KNOWN for i in range(3)]
         assert known == [0, 0, SlotFlags.TAG_KNOWN]
+
+
+@dataclass
+class Awaited:
+    """A part that the PLC still has to decide about."""
+
+    part_id: int
+    sent: Sent
+    at_ns: int
+
+
+@pytest.mark.parametrize("acknowledges", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_tags_a_plc_repeats_it_accepts_no_part_by_anothers_result(
+    seed: int, acknowledges: bool
+) -> None:
+    """Two or three numbers of nests, parts that overlap or not, scans of any length: by the rule of
+    the manual, all slots looked through, in answers that came after each part's trigger."""
+    dice = random.Random(seed)
+    plan = {n: Plan(camera_ms=dice.choice((5, 15, 60)), infer_ms=dice.choice((5, 20, 90)),
+                    is_bad=dice.random() < 0.5) for n in range(1, 400)}  # fmt: skip
+    with World(results="ring", plan=lambda part_id: plan[part_id]) as world:
+        world.until_ready()
+        waiting: list[Awaited] = []
+        accepted: list[int] = []
+        ack = 0
+        for _ in range(600):
+            world.run(dice.choice((2, 10, 40)))
+            tag = dice.choice((1, 2, 3))
+            words = {"PartTag": tag, "AckSeq": ack, "EpochEcho": world.journal.epoch}
+            if world.is_ready and not world.has(Status1.TRIGGER_ACK) and dice.random() < 0.5:
+                world.beat(ENABLE | Control.TRIGGER, **words)
+                sent = Sent(part_tag=tag, epoch=world.journal.epoch, acq_id=0,
+                            deadline_ms=DEADLINE_MS)  # fmt: skip
+                waiting.append(Awaited(max(world.opened), sent, world.now))
+            else:
+                world.beat(ENABLE, **words)
+            slots = [world.bank.read_slot(index) for index in range(RING_SLOTS)]
+            ack = world.bank.number("RingLast") if acknowledges else 0
+            for part in list(waiting):
+                since_ms = (world.now - part.at_ns) / 1e6
+                timing = Timing(since_trigger_ms=since_ms, since_heartbeat_ms=0)
+                found = [slot for slot in slots if slot.seq and slot.part_tag == part.sent.part_tag
+                         and slot.flags & SlotFlags.TAG_KNOWN]  # fmt: skip
+                if any(not slot_objections(slot, world.journal.epoch, part.sent, timing, True)
+                       for slot in found):  # fmt: skip
+                    assert not plan[part.part_id].is_bad, f"{part} by another part's result"
+                    accepted.append(part.part_id)
+                if found or since_ms > DEADLINE_MS:
+                    waiting.remove(part)
+        assert accepted
 
 
 @pytest.mark.parametrize(("camera_ms", "word"), [(60, Word.OK), (300, Word.ERROR)])

@@ -78,7 +78,6 @@ def full(part_id: int) -> Verdict:
         is_simulated=True,
         is_challenge=True,
         is_tag_known=True,
-        is_tag_shared=True,
         is_kept=True,
         expected_word=Word.NG,
         is_rebuilt=False,
@@ -123,8 +122,7 @@ def test_a_row_gives_back_the_whole_verdict(store: Store) -> None:
         assert getattr(sent, name) != defaults[name], f"{name} is left at its default"
     store.add([sent], images={sent.part_id: "images/2026-09-21/1.png"})
     row = stored(store, sent.part_id)
-    flags = dict.fromkeys(("is_tag_known", "is_tag_shared", "is_kept"), False)
-    lost = {"pixels": None, "map": None, **flags}
+    lost = {"pixels": None, "map": None, "is_tag_known": False, "is_kept": False}
     assert set(lost) == TRANSIENT
     assert row.verdict == msgspec.structs.replace(sent, **lost)
     assert row.image == "images/2026-09-21/1.png"
