@@ -72,6 +72,25 @@ def test_a_line_in_free_run_loses_nothing_untold() -> None:
     assert unaccounted["spread"]["verdicts"] > 0
 
 
+def test_a_measurement_that_is_ended_ends_its_line() -> None:
+    code = (
+        "import time\n"
+        "from tools.bench_line import BenchLine, numbered\n"
+        "with BenchLine(numbered, 1) as line:\n"
+        "    line.start()\n"
+        "    while len(line.pids()) < 4: time.sleep(0.05)\n"
+        "    print(*line.pids().values(), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pids = process.stdout.readline().split()
+        assert len(pids) == 4
+        process.terminate()
+    assert process.returncode == 128 + 15
+    assert not any(Path(f"/proc/{pid.decode()}").exists() for pid in pids)
+
+
 def test_the_handshake_takes_every_part() -> None:
     code, found = run(*only("handshake"), "--seconds", "1", "--no-fail")
     assert code == 0

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,10 @@ def numbered(number: int) -> npt.NDArray[np.uint8]:
 def number_of(margin: float) -> float:
     """Back from a margin; a whole number for a picture that was scored as it is."""
     return round(margin * _SIDE_PX * _SIDE_PX / (_STEP * 255), 3)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _null_bundle(gates: GateLimits | None) -> MakeBundle:
@@ -129,6 +134,9 @@ class BenchLine:
 
     def start(self, **environment: str) -> None:
         """`inspectd run`."""
+        # Who ends a measurement with SIGTERM, as timeout(1) does, ends its line, too.
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and _is_main_thread():
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         command = [sys.executable, "-m", "appliance", "run", "--config", str(self.config_path)]
         self._run = subprocess.Popen(
             command, stdout=self._log, stderr=self._log, env=os.environ | environment
