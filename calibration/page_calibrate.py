@@ -19,6 +19,7 @@ from calibration.limits import Target, outcome, propose, summary
 from calibration.material import Material, gather, region_view
 from calibration.proposals import Proposals, lines
 from calibration.publish import not_comparable, versions
+from calibration.recipe_tabs import RecipeTabs
 from calibration.region_view import RegionRow
 from calibration.roc import roc_svg
 from calibration.roll_back import roll_back
@@ -69,24 +70,14 @@ class LimitsChart(ui.element, component="limits_chart.js"):
 
 async def build(desk: Desk, visit: Visit) -> None:
     """The recipes in force; one is shown at a time."""
-    recipes = await desk.run(desk.in_force)
-    if not recipes or len(desk.config.camera) > 1:
-        ui.label(texts.SEVERAL_CAMERAS if recipes else texts.NO_RECIPE).classes("note")
-        return
-    body = ui.element("div").classes("calibrate")
+    tabs = RecipeTabs(desk, visit, "calibrate")
 
     async def show(recipe: LoadedRecipe) -> None:
         material = await desk.run(lambda: gather(desk.store(), desk.opinions, recipe))
-        body.clear()
-        with body:
-            tabs = ui.element("div").classes("bar calibrate-tabs")
-            with tabs:
-                for name, other in recipes.items():
-                    tone = "is-on" if other is recipe else ""
-                    button(name, visit.tried(partial(show, other)), tone)
+        with tabs.of(recipe):
             _Calibrate(desk, visit, recipe, material)
 
-    await show(next(iter(recipes.values())))
+    await tabs.begin(show)
 
 
 class _Calibrate:

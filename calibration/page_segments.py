@@ -1,6 +1,5 @@
 """Segments: paint and name regions over the mean part, see what they say, fit, propose, approve."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from calibration.frame import Visit, button
 from calibration.job_panel import JobPanel
 from calibration.lessons import LOOKED_AT, labelled, looked_at, warnings
 from calibration.proposals import DEFECT_RATE, Proposals
+from calibration.recipe_tabs import RecipeTabs
 from calibration.region_map import (
     RegionMap,
     apart,
@@ -51,28 +51,18 @@ class Painter(ui.element, component="segment_painter.js"):
 
 async def build(desk: Desk, visit: Visit) -> None:
     """The recipes in force; one is shown at a time."""
-    recipes = await desk.run(desk.in_force)
-    if not recipes or len(desk.config.camera) > 1:
-        ui.label(texts.SEVERAL_CAMERAS if recipes else texts.NO_RECIPE).classes("note")
-        return
-    body = ui.element("div").classes("segments")
+    tabs = RecipeTabs(desk, visit, "segments")
 
     async def show(recipe: LoadedRecipe) -> None:
         folder = desk.config.bundles_dir / recipe.recipe.bundle_dir
         bundle = await desk.run(lambda: load_bundle(folder, recipe.recipe.bundle))
-        body.clear()
-        with body:
-            with ui.element("div").classes("bar calibrate-tabs"):
-                for name, other in recipes.items():
-                    tone = "is-on" if other is recipe else ""
-                    button(name, visit.tried(partial(show, other)), tone)
+        with tabs.of(recipe):
             if bundle.manifest.kind == "null":
                 ui.label(texts.NULL_BUNDLE.format(recipe=recipe.name)).classes("note")
             else:
-                page = _Segments(desk, visit, recipe, bundle)
-                await page.load()
+                await _Segments(desk, visit, recipe, bundle).load()
 
-    await show(next(iter(recipes.values())))
+    await tabs.begin(show)
 
 
 class _Segments:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from functools import partial
 from typing import NamedTuple
 
 from nicegui import ui
@@ -17,6 +16,7 @@ from calibration.frame import Visit, button, whole
 from calibration.job_panel import JobPanel
 from calibration.lessons import Lesson, labelled, unjudged, warnings
 from calibration.proposals import DEFECT_RATE, Proposals
+from calibration.recipe_tabs import RecipeTabs
 from calibration.workers import LEAST_CORES, check_room, is_ready
 
 _LEAST_TAUGHT = 20
@@ -35,23 +35,13 @@ class _Chosen(NamedTuple):
 
 async def build(desk: Desk, visit: Visit) -> None:
     """The recipes in force; one is shown at a time."""
-    recipes = await desk.run(desk.in_force)
-    if not recipes or len(desk.config.camera) > 1:
-        ui.label(texts.SEVERAL_CAMERAS if recipes else texts.NO_RECIPE).classes("note")
-        return
-    body = ui.element("div").classes("segments")
+    tabs = RecipeTabs(desk, visit, "segments")
 
     async def show(recipe: LoadedRecipe) -> None:
-        body.clear()
-        with body:
-            with ui.element("div").classes("bar calibrate-tabs"):
-                for name, other in recipes.items():
-                    tone = "is-on" if other is recipe else ""
-                    button(name, visit.tried(partial(show, other)), tone)
-            page = _Teach(desk, visit, recipe)
-            await page.count()
+        with tabs.of(recipe):
+            await _Teach(desk, visit, recipe).count()
 
-    await show(next(iter(recipes.values())))
+    await tabs.begin(show)
 
 
 class _Teach:
