@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from appliance.codes import (
     CommandError,
     Control,
@@ -148,3 +150,13 @@ class Desk:
 
     def slots(self) -> list[Slot]:
         return [self.bank.read_slot(index) for index in range(RING_SLOTS)]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def ring() -> Desk:
+    return Desk("ring", is_triggered_by_plc=False)

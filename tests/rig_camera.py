@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import tomli_w
 
 from appliance.config import load_config
@@ -29,16 +29,16 @@ from appliance.wire import Wiring
 from tests.waiting import PATIENCE_S, until
 
 
-@contextmanager
-def short_root():
+@pytest.fixture
+def root():
     """A directory whose path leaves room for the names of sockets."""
     path = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
     yield path
     shutil.rmtree(path)
 
 
-@contextmanager
-def desks(root):
+@pytest.fixture
+def desk(root):
     """Makes one desk per call, with a started process."""
     made = []
 

@@ -1,13 +1,11 @@
 """The real process of the page, and the rest of the line played by the test."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,16 +16,13 @@ from appliance.messages import Health
 from appliance.wire import Inbox
 from tests.line_feed import Feed, remove_root, write_root
 from tests.ports import free_port
-from tests.waiting import PATIENCE_S, until
+from tests.processes import let_go, stopped
+from tests.waiting import until
 
 
 def frame(grey: int) -> np.ndarray:
     """A picture whose mean tells which part it shows."""
     return np.full((240, 320), grey, np.uint8)
-
-
-def wait(holds: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
-    return until(what or "answer", holds, seconds)
 
 
 class Box:
@@ -72,16 +67,12 @@ class Box:
             text=True,
         )
         self._beating.set()
-        wait(lambda: self.health, 30, "the page reports no health")
+        until("health of the page", lambda: self.health)
         return self.process
 
     def stop(self) -> str:
         """End the process as the supervisor does; what it wrote to stderr."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=PATIENCE_S)
-        assert self.process.returncode == 0, errors
-        return errors
+        return stopped(self.process)
 
     def pause(self) -> None:
         """Decide and all others fall silent."""
@@ -120,12 +111,6 @@ class Box:
     def close(self) -> None:
         self._stopping.set()
         self._beats.join()
-        if self.process is not None:
-            if self.process.poll() is None:
-                self.process.terminate()
-            try:
-                self.process.communicate(timeout=PATIENCE_S)
-            finally:
-                self.process.kill()
+        let_go(self.process)
         self.feed.close()
         remove_root(self.config)

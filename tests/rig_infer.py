@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import tomli_w
 
 from appliance.bundle import Bundle
@@ -25,6 +26,7 @@ from appliance.messages import (
 )
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
 from appliance.wire import Inbox, Wiring
+from tests.networks import write_network_bundle
 from tests.waiting import PATIENCE_S, until
 
 T = TypeVar("T")
@@ -155,3 +157,23 @@ def expect_failure(answer: Any, part: int, reason: Reason, text: str) -> InferFa
     assert (answer.part_id, answer.frame_id, answer.reason) == (part, 1000 + part, reason)
     assert text in answer.detail
     return answer
+
+
+@pytest.fixture
+def rig(request):
+    made = Rig(**getattr(request, "param", {}))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def line():
+    """One infer for all tests that only show it frames; a network bundle is in force."""
+    made = Rig()
+    bundle = write_network_bundle(made.config.bundles_dir / "b")
+    recipe = made.recipe(bundle)
+    made.start()
+    made.prepared = made.use(recipe)
+    made.setup_hash = recipe[1]
+    yield made
+    made.close()

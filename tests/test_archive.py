@@ -61,6 +61,20 @@ def make(tmp_path: Path, rings: Path) -> Iterator[Callable[..., Archive]]:
         archive.close()
 
 
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """No picture is written until it is set."""
+    gate = threading.Event()
+    write = archive_module._write
+
+    def slow(path: Path, pixels: np.ndarray) -> None:
+        assert gate.wait(10)
+        write(path, pixels)
+
+    monkeypatch.setattr(archive_module, "_write", slow)
+    return gate
+
+
 def part(part_id: int, word: Word = Word.NG, pixels: PixelRef | None = None) -> Verdict:
     return Verdict(
         part_id=part_id,
@@ -185,16 +199,8 @@ def test_a_ring_that_is_gone_is_a_counted_loss(
 
 
 def test_the_frame_is_copied_before_its_slot_is_given_away(
-    make: Callable[..., Archive], ring: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Archive], ring: RingWriter, tmp_path: Path, gate: threading.Event
 ) -> None:
-    gate = threading.Event()
-    write = archive_module._write
-
-    def slow(path: Path, pixels: np.ndarray) -> None:
-        assert gate.wait(10)
-        write(path, pixels)
-
-    monkeypatch.setattr(archive_module, "_write", slow)
     archive = make()
     frame = noise(16, 16)
     archive.offer(part(1, pixels=ring.put(frame)))
@@ -206,16 +212,11 @@ def test_the_frame_is_copied_before_its_slot_is_given_away(
 
 
 def test_a_full_queue_drops_good_parts_first_and_counts(
-    make: Callable[..., Archive], ring: RingWriter, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Archive],
+    ring: RingWriter,
+    gate: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = threading.Event()
-    write = archive_module._write
-
-    def slow(path: Path, pixels: np.ndarray) -> None:
-        assert gate.wait(10)
-        write(path, pixels)
-
-    monkeypatch.setattr(archive_module, "_write", slow)
     monkeypatch.setattr(archive_module, "QUEUE_IMAGES", 4)
     archive = make(images="all")
     for part_id in (1, 2, 3):
@@ -328,10 +329,8 @@ def test_stopping_finishes_the_queue(
 
 
 def test_what_cannot_be_finished_in_time_is_counted(
-    make: Callable[..., Archive], ring: RingWriter, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Archive], ring: RingWriter, gate: threading.Event
 ) -> None:
-    gate = threading.Event()
-    monkeypatch.setattr(archive_module, "_write", lambda path, pixels: gate.wait(10))
     archive = make()
     for part_id in (1, 2, 3):
         archive.offer(part(part_id, pixels=ring.put(noise(8, 8))))

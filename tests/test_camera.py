@@ -21,26 +21,15 @@ from appliance.messages import (
 )
 from appliance.recipe import View
 from appliance.wire import Wiring, curve_keys
+from tests import rig_camera
 from tests.ports import free_port
 from tests.rig_camera import (
-    desks,
     number_of,
     picture,
-    short_root,
 )
 from tests.waiting import PATIENCE_S, until
 
-
-@pytest.fixture
-def root():
-    with short_root() as path:
-        yield path
-
-
-@pytest.fixture
-def desk(root):
-    with desks(root) as make:
-        yield make
+desk, root = rig_camera.desk, rig_camera.root
 
 
 # ---- parts and pictures ---------------------------------------------------------------------

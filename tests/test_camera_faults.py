@@ -1,25 +1,14 @@
 """What a folder camera plays on purpose: each fault costs its own part alone."""
 
-import pytest
-
 from appliance.codes import Reason
 from appliance.messages import (
     FrameReady,
     NoFrame,
 )
-from tests.rig_camera import desks, run_parts, short_root
+from tests import rig_camera
+from tests.rig_camera import run_parts
 
-
-@pytest.fixture
-def root():
-    with short_root() as path:
-        yield path
-
-
-@pytest.fixture
-def desk(root):
-    with desks(root) as make:
-        yield make
+desk, root = rig_camera.desk, rig_camera.root
 
 
 def test_a_dropped_frame_costs_its_own_part_alone(desk):

@@ -1,26 +1,15 @@
 """The camera process in free run: frames without parts, and silence."""
 
-import pytest
-
 from appliance.codes import Reason
 from appliance.messages import (
     NoFrame,
     Prepared,
 )
-from tests.rig_camera import PICTURES, desks, frames_of, short_root
+from tests import rig_camera
+from tests.rig_camera import PICTURES, frames_of
 from tests.waiting import PATIENCE_S
 
-
-@pytest.fixture
-def root():
-    with short_root() as path:
-        yield path
-
-
-@pytest.fixture
-def desk(root):
-    with desks(root) as make:
-        yield make
+desk, root = rig_camera.desk, rig_camera.root
 
 
 def test_free_run_sends_every_frame_without_a_part(desk):

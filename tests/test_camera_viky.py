@@ -10,22 +10,11 @@ from appliance.camera_settings import Found, read_found
 from appliance.codes import OfflineReason
 from appliance.messages import FrameReady, NoFrame, Refused
 from appliance.recipe import View
-from tests.rig_camera import desks, frames_of, short_root
+from tests import rig_camera
+from tests.rig_camera import frames_of
 from tests.waiting import until
 
-
-@pytest.fixture
-def root():
-    with short_root() as path:
-        yield path
-
-
-@pytest.fixture
-def desk(root):
-    with desks(root) as make:
-        yield make
-
-
+desk, root = rig_camera.desk, rig_camera.root
 VIKY = {
     "kind": "genicam",
     "producer": "viky",

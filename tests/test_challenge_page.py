@@ -24,7 +24,8 @@ from calibration.studies import MOST
 from calibration.study_log import StudyLog
 from tests.guest import Enter, ask, needs_chromium
 from tests.test_people import World
-from tests.tool_world import Shop, wait
+from tests.tool_world import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -254,9 +255,9 @@ def test_fail_safe_lock_and_unlock_want_answers_and_reasons(shop: Shop, guest: E
     tim.told("reason: expected at least 8 letters")
     page.get_by_label("Reason to lock or unlock").fill("the bin was bent straight")
     tim.press("Unlock")
-    wait(lambda: shop.orders[-1].name == "unlock_challenge")
+    until("order", lambda: shop.orders[-1].name == "unlock_challenge")
     assert shop.orders[-1].argument == "the bin was bent straight"
-    wait(lambda: told(shop)[-1] == "challenge.unlocked")
+    until("entry in the journal", lambda: told(shop)[-1] == "challenge.unlocked")
     shop.said["registers"] = {101: int(Status2.CHALLENGE_FAILED)}
     expect(page.get_by_text("FAILED: the line is locked")).to_be_visible()
     page = ole.go("challenge")

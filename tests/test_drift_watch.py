@@ -18,7 +18,8 @@ from calibration.drift import Level
 from calibration.drift_watch import LOOK_S, Watch, compare
 from calibration.machine import disk, temperatures
 from tests.guest import Guest, chromium, needs_chromium
-from tests.tool_world import Shop, wait
+from tests.tool_world import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -72,7 +73,7 @@ def test_drift_climbs_a_step_a_window_and_a_passed_challenge_ends_it(shop: Shop)
         expect(page.get_by_text("parts that eva approved")).to_be_visible()
         for level in (1, 2, 3):
             shop.produce(WINDOW, shift=0.8)
-            wait(lambda level=level: shop.said.get("drift") == level, 60, f"level {level}")
+            until(f"level {level}", lambda level=level: shop.said.get("drift") == level)
         baseline = baselines.of(recipe)
         assert baseline is not None and baseline.level is Level.HOLD
         assert any("margin" in finding for finding in baseline.findings)
@@ -88,7 +89,7 @@ def test_drift_climbs_a_step_a_window_and_a_passed_challenge_ends_it(shop: Shop)
             time.sleep(2 * LOOK_S)
             return (baselines.of(recipe) or baseline).level is Level.CALM
 
-        wait(is_calm, 90)
+        until("calm", is_calm, 90)
         assert (shop.limits(1).t1, shop.limits(1).t2) == (-1.0, 1.5)
         assert not (shop.config.recipes_dir / "plate" / "2.toml").exists()
         entries = [e for e in AuditJournal(shop.config).entries() if e.what == "drift.level"]

@@ -16,6 +16,7 @@ from appliance.codes import (
 )
 from appliance.registers import REGISTERS
 from appliance.words import decode_input
+from tests import handshake_desk
 from tests.handshake_desk import DEADLINE_MS, Desk
 
 ENABLE, TRIGGER, ACK, EXECUTE = (
@@ -27,14 +28,7 @@ ENABLE, TRIGGER, ACK, EXECUTE = (
 CLEAR, OFFLINE = Control.CLEAR_ERROR, Control.SET_OFFLINE
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def ring() -> Desk:
-    return Desk("ring", is_triggered_by_plc=False)
+desk, ring = handshake_desk.desk, handshake_desk.ring
 
 
 # ---- rules 1 and 2: trigger and acknowledgement

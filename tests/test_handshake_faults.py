@@ -12,20 +12,14 @@ from appliance.codes import (
     Status1,
 )
 from appliance.words import decode_input
+from tests import handshake_desk
 from tests.handshake_desk import Desk
 
 ENABLE, TRIGGER = Control.ENABLE, Control.TRIGGER
 CLEAR = Control.CLEAR_ERROR
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def ring() -> Desk:
-    return Desk("ring", is_triggered_by_plc=False)
+desk, ring = handshake_desk.desk, handshake_desk.ring
 
 
 # ---- faults

@@ -17,20 +17,14 @@ from appliance.handshake import QUEUE_MAX
 from appliance.messages import Verdict
 from appliance.registers import RING_SLOTS
 from appliance.results import named
+from tests import handshake_desk
 from tests.handshake_desk import DEADLINE_MS, EPOCH, MS, Desk
 
 ENABLE, TRIGGER, ACK = Control.ENABLE, Control.TRIGGER, Control.RESULT_ACK
 CLEAR, BUFFER = Control.CLEAR_ERROR, Control.BUFFER_RESULTS
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def ring() -> Desk:
-    return Desk("ring", is_triggered_by_plc=False)
+desk, ring = handshake_desk.desk, handshake_desk.ring
 
 
 # ---- rule 4: results in level mode

@@ -16,7 +16,8 @@ from appliance.codes import Word
 from appliance.frames import RingReader
 from appliance.store import Store
 from tests.line_feed import blob
-from tests.rig_hmi import Box, frame, wait
+from tests.rig_hmi import Box, frame
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -78,13 +79,13 @@ def test_images_come_from_the_ring_once_for_all_clients(box: Box) -> None:
     box.start()
     box.verdict(1, Word.NG, frame(40), blob())
     box.verdict(2, Word.OK, frame(200), blob())
-    wait(lambda: box.counter("verdicts") == 2)
+    until("verdicts", lambda: box.counter("verdicts") == 2)
     for _ in range(3):
         assert grey_of(box.get("/part/1.jpg?e=4")[1]) == 40
         assert grey_of(box.get("/part/2.jpg?e=4")[1]) == 200
         status, heat = box.get("/part/1/heat.png?e=4")
         assert (status, heat[:4]) == (200, b"\x89PNG")
-    wait(lambda: box.counter("pictures") == 2)
+    until("pictures", lambda: box.counter("pictures") == 2)
     assert box.get("/part/77.jpg")[0] == 404
     assert box.get("/part/77/heat.png")[0] == 404
     assert box.get("/regions/nothing.png")[0] == 404
@@ -98,7 +99,7 @@ def test_an_overwritten_frame_is_no_image_of_another_part(box: Box) -> None:
     box.verdict(1, Word.OK, frame(40))
     for _ in range(40):
         box.feed.frames.put(frame(99))
-    wait(lambda: box.counter("verdicts") == 1)
+    until("verdicts", lambda: box.counter("verdicts") == 1)
     assert box.get("/part/1.jpg")[0] == 404
 
 
@@ -121,7 +122,7 @@ def test_a_part_of_yesterday_comes_from_the_archive(box: Box) -> None:
     for _ in range(40):
         box.feed.frames.put(frame(0))
     box.start()
-    assert wait(lambda: box.get("/part/3.jpg")[0] == 200)
+    until("picture", lambda: box.get("/part/3.jpg")[0] == 200)
     assert grey_of(box.get("/part/3.jpg")[1]) == 123
     assert box.get("/part/3/heat.png")[0] == 404  # maps are not archived
     with sqlite3.connect(store.where, timeout=1) as writer:  # the reader blocks no writer

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Page
 from appliance.codes import OfflineReason, Word
 from tests.guest import needs_chromium
 from tests.line_feed import blob
-from tests.rig_hmi import Box, frame, wait
+from tests.rig_hmi import Box, frame
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_the_page_shows_the_line(box: Box, watch: Callable[..., Watched], tmp_pa
     assert (worst["x"] - frame_box["x"]) / frame_box["width"] == pytest.approx(0.5, abs=0.01)
     assert worst["height"] / frame_box["height"] == pytest.approx(0.25, abs=0.01)
     # The last rejects, newest first.
-    wait(lambda: seen.page.locator(".card .base[src]").count() == 2)
+    until("two pictures", lambda: seen.page.locator(".card .base[src]").count() == 2)
     assert seen.page.locator(".card-title").all_inner_texts()[:3] == ["Part 5", "Part 2", ""]
     # All fits on the panel.
     assert seen.page.evaluate(
@@ -222,7 +223,7 @@ def test_opacity_regions_and_colours_are_the_viewers_own(
 
     assert opacity(seen) == "0.8"
     seen.page.get_by_label("Heat map").fill("25")
-    wait(lambda: opacity(seen) == "0.25")
+    until("opacity", lambda: opacity(seen) == "0.25")
     assert seen.page.locator(".frame .regions").count() == 0
     seen.page.get_by_label("Regions").fill("60")
     regions = seen.page.locator(".frame .regions")
@@ -324,13 +325,13 @@ def test_a_flood_is_thinned_for_the_browser_and_counted_in_full(
     )
     seen.page.reload()
     seen.page.wait_for_selector(".word")
-    wait(lambda: updates)
+    until("update", lambda: updates)
     updates.clear()
     began = time.monotonic()
     for part_id in range(1, 501):
         box.verdict(part_id, Word.OK, frame(part_id % 200))
     seen.until(".part-title", "Part 500")
     elapsed = time.monotonic() - began
-    wait(lambda: box.counter("verdicts") + box.counter("skipped") == 500)
+    until("verdicts", lambda: box.counter("verdicts") + box.counter("skipped") == 500)
     assert len(updates) < 25 * elapsed + 25  # an update and its acknowledgement per turn
     assert seen.complaints == []

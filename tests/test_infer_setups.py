@@ -20,28 +20,11 @@ from appliance.messages import (
     Swap,
 )
 from appliance.passport import Proof, Record
+from tests import rig_infer
 from tests.networks import picture, write_network_bundle
 from tests.rig_infer import Rig, expect_failure
 
-
-@pytest.fixture
-def rig(request):
-    made = Rig(**getattr(request, "param", {}))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def line():
-    """One infer for all tests that only show it frames; a network bundle is in force."""
-    made = Rig()
-    bundle = write_network_bundle(made.config.bundles_dir / "b")
-    recipe = made.recipe(bundle)
-    made.start()
-    made.prepared = made.use(recipe)
-    made.setup_hash = recipe[1]
-    yield made
-    made.close()
+line, rig = rig_infer.line, rig_infer.rig
 
 
 def test_nothing_is_scored_before_a_set_up_is_in_force(rig):

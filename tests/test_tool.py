@@ -21,8 +21,9 @@ from calibration.page_audit import changed
 from calibration.people import People, Role
 from calibration.proposals import lines
 from tests.guest import Enter, Guest, ask, driven, needs_chromium
-from tests.rig import Rig, free_port, until
-from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop, wait
+from tests.rig import Rig, free_port
+from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -271,7 +272,7 @@ def test_an_admin_sees_health_users_and_the_journal(shop: Shop, guest: Enter) ->
     ada.told("password: expected 10 to 200 signs, got 5")
     page.get_by_label("Password").last.fill(SECRET)
     ada.page.get_by_role("button", name="Add user").click()
-    wait(lambda: shop.people.user("new.person"))
+    until("person", lambda: shop.people.user("new.person"))
     user = shop.people.user("new.person")
     assert user is not None and user.role is Role.OPERATOR
     expect(page.get_by_text("new.person").first).to_be_visible()  # the page has come anew

@@ -12,7 +12,8 @@ from calibration.people import Role
 from calibration.publish import newest, publish, use, versions
 from calibration.sessions import COOKIE
 from tests.guest import Enter, needs_chromium
-from tests.tool_world import SECRET, Shop, wait
+from tests.tool_world import SECRET, Shop
+from tests.waiting import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.browser, needs_chromium]
 
@@ -89,7 +90,7 @@ def test_control_ends_with_the_session(shop: Shop, guest: Enter, how: str) -> No
     one.press("Control")
     one.page.get_by_label("Reason for the change of control").fill("cleaning the lens")
     one.press("Take control")
-    wait(lambda: shop.owner == name)
+    until(f"control of {name}", lambda: shop.owner == name)
     told: list[str] = []
     if how == "logs out":
         one.press("Log out")
@@ -98,14 +99,9 @@ def test_control_ends_with_the_session(shop: Shop, guest: Enter, how: str) -> No
         one.page.expose_function("told", lambda text: told.append(text))
         one.page.evaluate(TELLS)
         shop.people.change(name, "ada", is_enabled=False)
-    wait(lambda: shop.owner == "", 60, "control is still taken")
-    wait(
-        lambda: (
-            ("system", "", "the session of the one who had it ended")
-            in entries(shop, "control.released")
-        ),
-        60,
-    )
+    until("release of control", lambda: shop.owner == "")
+    released = ("system", "", "the session of the one who had it ended")
+    until("entry in the journal", lambda: released in entries(shop, "control.released"))
     # Nobody is there any more to be told that control went back to the PLC.
     expect(one.page.locator("input[name=password]")).to_be_visible()
     assert told == []

@@ -6,13 +6,11 @@ distributions, so that what a page says of them can be checked. Decide is played
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,8 @@ from appliance.wire import Wiring
 from calibration.opinions import Opinions
 from calibration.people import People, Role, User
 from tests.ports import free_port
-from tests.waiting import PATIENCE_S, until
+from tests.processes import let_go, stopped
+from tests.waiting import until
 from tools.draw_parts import DEFECTS, SIDE_PX, draw
 
 T1, T2 = -1.0, 1.5
@@ -50,10 +49,6 @@ REGIONS = tuple(
     for column in ("left", "centre", "right")
 )
 FIRST_NS = 1_790_000_000_000_000_000
-
-
-def wait(holds: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
-    return until(what or "answer", holds, seconds)
 
 
 class Shop:
@@ -233,7 +228,7 @@ class Shop:
             [*command, "--config", str(self.root / "config.toml")],
             env=environment, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        wait(self._answers, 60, "the tool does not answer")
+        until("answer of the tool", self._answers)
 
     def _answers(self) -> bool:
         assert self.process is not None and self.process.poll() is None
@@ -245,11 +240,7 @@ class Shop:
 
     def stop(self) -> str:
         """As the supervisor does; what it wrote to stderr."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=PATIENCE_S)
-        assert self.process.returncode == 0, errors
-        return errors
+        return stopped(self.process)
 
     def _play_decide(self) -> None:
         import asyncio
@@ -283,13 +274,7 @@ class Shop:
             self.said["drift"] = int(order.argument)
 
     def close(self) -> None:
-        if self.process is not None:
-            if self.process.poll() is None:
-                self.process.terminate()
-            try:
-                self.process.communicate(timeout=PATIENCE_S)
-            finally:
-                self.process.kill()
+        let_go(self.process)
         self._stopping.set()
         self._decide.join()
         self.people.close()
