@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import urllib.request
 
 from tests.waiting import PATIENCE_S
 
@@ -25,3 +26,12 @@ def let_go(process: "subprocess.Popen[str] | None") -> None:
         process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
+
+
+def has_tool(url: str) -> bool:
+    """The tool serves its door there."""
+    try:
+        with urllib.request.urlopen(f"{url}/login", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False

@@ -21,6 +21,7 @@ from calibration.page_audit import changed
 from calibration.people import People, Role
 from calibration.proposals import lines
 from tests.guest import Enter, Guest, ask, driven, needs_chromium
+from tests.processes import has_tool
 from tests.rig import Rig, free_port
 from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop
 from tests.waiting import until
@@ -376,7 +377,7 @@ def test_the_next_verdict_of_a_running_line_uses_what_was_approved(browser: Brow
             assert {part.word for part in first} == {Word.OK}
             until("rows", lambda: ear.has_rows(6), 30)
             url = f"http://127.0.0.1:{port}"
-            until("the tool", lambda: _answers(url), 60)
+            until("the tool", lambda: has_tool(url), 60)
             eva, max_ = Guest(browser, url).log_in("eva"), Guest(browser, url).log_in("max")
             page = eva.go("calibrate")
             chart = page.locator(".chart svg").bounding_box()
@@ -408,11 +409,3 @@ def test_the_next_verdict_of_a_running_line_uses_what_was_approved(browser: Brow
             assert eva.problems == [] and max_.problems == []
             eva.context.close()
             max_.context.close()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/login", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False

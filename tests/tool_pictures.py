@@ -5,16 +5,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from appliance.audit import AuditJournal
 from appliance.camera_settings import Found, write_found
@@ -25,7 +22,9 @@ from calibration.challenges import Challenges
 from calibration.publish import publish, use
 from calibration.studies import make_study
 from calibration.study_log import StudyLog
+from tests.guest import chromium
 from tests.lesson_world import School
+from tests.processes import has_tool
 from tests.rig import until
 from tests.tool_world import FIRST_NS, SECRET, Shop, free_port
 from tools.draw_parts import DEFECTS, SIDE_PX, draw
@@ -49,7 +48,7 @@ def main() -> None:
         _tell(shop)
         _give_camera(shop)
         shop.start()
-        with _browser() as browser:
+        with chromium() as browser:
             for scheme in _SCHEMES:
                 _take(_page(browser, scheme), shop, "" if scheme == "light" else "-dark")
     finally:
@@ -164,8 +163,8 @@ def _teach_and_paint() -> None:
     tool = subprocess.Popen([*command, str(root / "config.toml")])
     url = f"http://127.0.0.1:{port}"
     try:
-        until("the tool", lambda: _answers(url), 60)
-        with _browser() as browser:
+        until("the tool", lambda: has_tool(url), 60)
+        with chromium() as browser:
             for scheme in _SCHEMES:
                 page = _page(browser, scheme)
                 _enter(page, url)
@@ -220,24 +219,6 @@ def _paint(page: Page, is_first: bool) -> None:
         page.wait_for_selector(".region-scores table", timeout=120_000)
         page.get_by_role("button", name="Fit the forest to this map").click()
         page.wait_for_selector("text=Propose this bundle", timeout=300_000)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/login", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
-
-
-@contextmanager
-def _browser() -> Generator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        yield browser
-        browser.close()
 
 
 def _page(browser: Browser, scheme: Literal["light", "dark"]) -> Page:

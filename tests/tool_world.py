@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from appliance.wire import Wiring
 from calibration.opinions import Opinions
 from calibration.people import People, Role, User
 from tests.ports import free_port
-from tests.processes import let_go, stopped
+from tests.processes import has_tool, let_go, stopped
 from tests.waiting import until
 from tools.draw_parts import DEFECTS, SIDE_PX, draw
 
@@ -232,11 +231,7 @@ class Shop:
 
     def _answers(self) -> bool:
         assert self.process is not None and self.process.poll() is None
-        try:
-            with urllib.request.urlopen(f"{self.url}/login", timeout=5) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+        return has_tool(self.url)
 
     def stop(self) -> str:
         """As the supervisor does; what it wrote to stderr."""
