@@ -126,11 +126,6 @@ class Handshake:
         bank.set("Margin", float("nan"))
 
     @property
-    def is_plc_alive(self) -> bool:
-        """PlcHeartbeat changed lately."""
-        return Status2.PLC_COMM_OK in self._status2
-
-    @property
     def is_trigger_ready(self) -> bool:
         """As it stands in HR 100."""
         return Status1.TRIGGER_READY in self._bits

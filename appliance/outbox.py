@@ -47,12 +47,6 @@ class Outbox(Database):
             with self.writing() as connection:
                 connection.execute(_CONFIRM, values)
 
-    def owed(self) -> int:
-        """Rows that wait for the central database."""
-        query = sa.select(sa.func.count()).select_from(outbox)
-        with self.reading() as connection:
-            return int(connection.execute(query).scalar_one())
-
     def owe(self, part_ids: Sequence[int]) -> None:
         """The central database lacks these: they are sent like rows that are new."""
         with self.writing() as connection:
@@ -87,12 +81,6 @@ class Central(Database):
         statement = new.on_conflict_do_update(index_elements=keys, set_=of_row)
         with self.writing() as connection:
             connection.execute(statement, values)
-
-    def of_boxes(self) -> dict[str, int]:
-        """Box → rows that came from it."""
-        query = sa.select(line_parts.c.box, sa.func.count()).group_by(line_parts.c.box)
-        with self.reading() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def owing(database: Database) -> Any:

@@ -165,11 +165,6 @@ def most_rejects(window: int, rate: float, false_alarm: float = FALSE_ALARM) -> 
     return int(stats.binom.isf(false_alarm, window, rate))
 
 
-def power(window: int, rate: float, true_rate: float, false_alarm: float = FALSE_ALARM) -> float:
-    """How probably one window alarms when the true rate has become `true_rate`."""
-    return float(stats.binom.sf(most_rejects(window, rate, false_alarm), window, true_rate))
-
-
 def most_in_a_row(rate: float, false_alarm: float = FALSE_ALARM) -> int:
     """Consecutive rejects that are no alarm: one more has at most this chance at any part."""
     return max(1, math.ceil(math.log(false_alarm) / math.log(rate)) - 1)

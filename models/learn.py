@@ -8,20 +8,19 @@ details" and "Training"; what differs for a small backbone stands in `PLANS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from models.anomalies import anomaly_masks, masked_noise
 from models.checkpoints import Progress, load_progress, save_progress
-from models.features import KeptTaps, Taps, fit_standardisation, run_backbone
+from models.features import KeptTaps, Taps, fit_standardisation
 from models.losses import classification_loss, segmentation_loss
 from models.sampling import Sampler
 from models.supersimplenet import SuperSimpleNet, Wiring, channels_last
@@ -113,18 +112,6 @@ def fitting_batch(hidden: int, cells: int) -> int:
     larger ones are fetched from the kernel anew at every step, which tripled the time of an epoch.
     """
     return max(4, min(32, (_REUSED_BYTES - 1) // (2 * hidden * cells * 4)))
-
-
-def cache_features(
-    network: SuperSimpleNet, batches: Iterable[npt.NDArray[np.float32]]
-) -> tuple[Tensor, Tensor]:
-    """Raw taps of all network inputs, (N, C2, h, w) and (N, C3, h/2, w/2) float32.
-
-    batches: (n, 3, H, W) float32 RGB 0…255 each.
-    """
-    network.eval()
-    taps = [run_backbone(network, batch) for batch in batches]
-    return torch.cat([fine for fine, _ in taps]), torch.cat([coarse for _, coarse in taps])
 
 
 def train_heads(

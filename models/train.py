@@ -30,7 +30,6 @@ from appliance.bundle import (
     Manifest,
     Suggested,
     finish_bundle,
-    load_bundle,
     smallest_defect_px,
 )
 from appliance.errors import ArtefactError, ConfigError
@@ -332,17 +331,6 @@ def _thinned(samples: tuple[Sample, ...], source: Shape) -> tuple[Sample, ...]:
     """So many of them, evenly, that their frames stay below `_GATE_BYTES`."""
     fit = max(2, _GATE_BYTES // (source[0] * source[1] * source[2]))
     return samples[:: -(-len(samples) // fit)]
-
-
-def suggested_limits(bundle_dir: Path) -> Suggested:
-    """Which score should decide, T1 and T2 for the first recipe, with the gate's evidence.
-
-    Raises ArtefactError on a bundle that cannot be used or that proposes nothing.
-    """
-    suggested = load_bundle(bundle_dir).manifest.suggested
-    if suggested is None:
-        raise ArtefactError(bundle_dir / "manifest.json", "suggested limits", "none")
-    return suggested
 
 
 def _frames(data: Dataset, samples: tuple[Sample, ...]) -> Iterator[npt.NDArray[np.uint8]]:

@@ -22,8 +22,7 @@ from appliance.database import Where
 from appliance.errors import ArtefactError, ConfigError, DeviceError
 from appliance.forward import Forwarder
 from appliance.messages import LateResult
-from appliance.migrations import REVISION, migrate
-from appliance.migrations.tables import metadata
+from appliance.migrations import REVISION, migrate, tables
 from appliance.outbox import Central, Outbox
 from appliance.report import rows as rows_of
 from appliance.report import shift_report
@@ -60,13 +59,18 @@ def store(where: Where) -> Iterator[Store]:
 def owed(where: Where) -> int:
     """Rows of a box that wait for the central database."""
     with contextlib.closing(Outbox(where, is_reader=True)) as outbox:
-        return outbox.owed()
+        query = sa.select(sa.func.count()).select_from(tables.outbox)
+        with outbox.reading() as connection:
+            return connection.execute(query).scalar_one()
 
 
 def of_boxes(where: Where) -> dict[str, int]:
     """Rows of the central database by box."""
     with contextlib.closing(Central(where, is_reader=True)) as central:
-        return central.of_boxes()
+        box = tables.line_parts.c.box
+        query = sa.select(box, sa.func.count()).group_by(box)
+        with central.reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def test_a_row_gives_back_the_whole_verdict(store: Store) -> None:
@@ -121,7 +125,7 @@ def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> N
     def difference() -> list[Any]:
         with store._engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
-            return compare_metadata(context, metadata)
+            return compare_metadata(context, tables.metadata)
 
     assert difference() == []
     store.add([verdict(1, Word.NG)])

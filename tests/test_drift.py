@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from calibration.drift import (
     Cusum,
@@ -15,10 +16,14 @@ from calibration.drift import (
     longest_silence,
     most_in_a_row,
     most_rejects,
-    power,
     psi,
     psi_limit,
 )
+
+
+def power(window: int, rate: float, true_rate: float) -> float:
+    """How probably one window alarms when the true rate has become `true_rate`."""
+    return float(stats.binom.sf(most_rejects(window, rate), window, true_rate))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import torch
 
 from models import backbones, losses
 from models.anomalies import anomaly_masks, masked_noise, perlin_mask, perlin_noise
-from models.learn import Plan, cache_features, fitting_batch, train_heads
+from models.features import run_backbone
+from models.learn import Plan, fitting_batch, train_heads
 from models.supersimplenet import SuperSimpleNet
 
 
@@ -89,7 +90,9 @@ def small_network() -> tuple[SuperSimpleNet, tuple[torch.Tensor, torch.Tensor]]:
     network = SuperSimpleNet(backbones.build("efficientnet_lite0"), hidden=32, grid=1)
     rng = np.random.default_rng(0)
     batch = rng.integers(90, 110, (12, 3, 64, 64)).astype(np.float32)
-    return network, cache_features(network, [batch[:8], batch[8:]])
+    network.eval()
+    taps = [run_backbone(network, images) for images in (batch[:8], batch[8:])]
+    return network, (torch.cat([fine for fine, _ in taps]), torch.cat([c for _, c in taps]))
 
 
 def test_features_are_standardised_on_the_good_images():
