@@ -66,8 +66,9 @@ def check(parts: list[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def line() -> Any:
-    """One line for all kills, so that each meets what the one before left behind."""
-    with Rig({"deadline_ms": 300}) as rig:
+    """One line for all kills, so that each meets what the one before left behind; with no budget of
+    restarts, which a test that is run again would spend."""
+    with Rig({"deadline_ms": 300, "restart_limit": 0}) as rig:
         rig.start()
         with rig.ear("camera:top", "infer:0", "decide", "record") as ear:
             until("Ready", lambda: ear.is_ready, 30)
