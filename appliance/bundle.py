@@ -15,7 +15,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import msgspec
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from appliance.atomic import write_atomically
 from appliance.errors import ArtefactError
+from appliance.scores import Decides, Heard, Unit
 from appliance.tiles import Grid, Tiles, grid_of
 from appliance.toml_file import Section, explain
 
@@ -96,7 +97,7 @@ class GateLimits(Section, frozen=True, kw_only=True):
 class Suggested(Section, frozen=True, kw_only=True):
     """What training proposes for the first recipe, and why; raw margins."""
 
-    decides: Literal["segad", "map_max", "classification"]
+    decides: Decides
     t1: float
     t2: float
     evidence: dict[str, float] = msgspec.field(default_factory=dict[str, float])
@@ -124,6 +125,8 @@ class Manifest(Section, frozen=True, kw_only=True):
     """Names of the forest's features, in order; must equal appliance.segments.column_names."""
     forest: str = ""
     """File of the forest; "" = none, `segad` cannot decide."""
+    units: dict[Heard, Unit] = msgspec.field(default_factory=dict[Heard, Unit])
+    """What the scores count in where their average decides; {} = none, `average` cannot decide."""
     gates: GateLimits | None = None
     golden: tuple[Golden, ...] = ()
     tolerances: dict[str, float] = msgspec.field(
@@ -133,6 +136,15 @@ class Manifest(Section, frozen=True, kw_only=True):
     suggested: Suggested | None = None
     metrics: dict[str, float] = msgspec.field(default_factory=dict[str, float])
     provenance: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+
+    @property
+    def scores(self) -> tuple[Decides, ...]:
+        """Those that can decide."""
+        has: dict[Decides, bool] = {
+            "segad": bool(self.forest), "average": bool(self.units), "map_max": True,
+            "classification": True,
+        }  # fmt: skip
+        return tuple(name for name, is_there in has.items() if is_there)
 
 
 class Bundle:
@@ -197,6 +209,9 @@ def load_bundle(folder: Path, expected_id: str | None = None) -> Bundle:
     for name in needed:
         if name not in manifest.files:
             raise ArtefactError(path, f"a hash for {name}", "none")
+    if manifest.units and not (manifest.forest and manifest.units.keys() == set(get_args(Heard))):
+        heard = ", ".join(manifest.units) + (" and a forest" if manifest.forest else ", no forest")
+        raise ArtefactError(path, f"units of {' and '.join(get_args(Heard))}, and a forest", heard)
     _read_segments(folder, manifest)
     return Bundle(folder, manifest, identity)
 

@@ -79,6 +79,7 @@ FAULTS = {
 
 DECIDES = {
     "segad": "region forest",
+    "average": "hottest place and region forest",
     "map_max": "hottest place",
     "classification": "whole picture",
 }

@@ -21,6 +21,7 @@ import msgspec
 from appliance.atomic import write_atomically
 from appliance.config import Config
 from appliance.errors import ConfigError
+from appliance.scores import Decides
 from appliance.toml_file import Section
 
 Kind = Literal["look", "regions", "teach"]
@@ -98,13 +99,13 @@ class Result(Section, frozen=True, kw_only=True):
     bundle: str
     """Its id."""
     bundle_dir: str
-    decides: Literal["segad", "map_max", "classification"]
+    decides: Decides
     t1: float
     t2: float
     why: str
     """What the held-out gate compared, in words."""
     helps: bool
-    """The gate took the forest."""
+    """The forest has a say: alone, or in the average."""
     evidence: dict[str, float]
     counts: dict[str, int]
     """Pictures that were used, by set, and what was left out, by cause."""

@@ -184,7 +184,7 @@ class ViewResult(Message, frozen=True, kw_only=True):
     defects: int = 0
     """Regions that stand out of the map of such a part."""
     decides: str = ""
-    """Which score decided: "segad", "map_max" or "classification"."""
+    """Which score decided, as in the recipe."""
     margin: float | None = None
     t1: float | None = None
     t2: float | None = None

@@ -18,7 +18,8 @@ from appliance.gates import gates_of, judge
 from appliance.images import stored_bits
 from appliance.infer_setup import CameraSetup
 from appliance.pixels import Pixels
-from appliance.recipe import Decides, View
+from appliance.recipe import View
+from appliance.scores import Decides, average
 from appliance.segments import CLASSIFICATION, SegmentIndex
 
 
@@ -43,6 +44,7 @@ class PictureJudge:
         size = (roi[3], roi[2]) if roi else (contract.source_height_px, contract.source_width_px)
         self._index = SegmentIndex(bundle.segment_map(), len(manifest.segments))
         self._with_classification = CLASSIFICATION in manifest.columns
+        self._units = manifest.units
         self._forest = None
         if manifest.forest:
             self._forest = Forest.load(
@@ -88,4 +90,6 @@ class PictureJudge:
             if self._with_classification:
                 features = np.append(features, np.float32(classification))
             margins["segad"] = self._forest.margin(features)
+        if self._units:
+            margins["average"] = float(average({**margins}, self._units))
         return margins

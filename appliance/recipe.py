@@ -18,11 +18,11 @@ from appliance.atomic import write_atomically
 from appliance.codes import OfflineReason
 from appliance.config import Config
 from appliance.errors import ArtefactError, ConfigError
+from appliance.scores import Decides
 from appliance.toml_file import Section, read_toml
 
 _LARGEST = 3.4e38
 """Limits are compared as float32."""
-Decides = Literal["segad", "map_max", "classification"]
 
 
 class Limits(Section, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ Enters: a `Scored` whose map lies in a ring. Leaves: a `Judgement`. Limits are n
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import cv2
@@ -16,8 +17,16 @@ from appliance.errors import ArtefactError, PartError
 from appliance.forest import Forest
 from appliance.messages import PixelRef, Scored
 from appliance.part import Judgement
-from appliance.recipe import LoadedRecipe
+from appliance.recipe import Limits, LoadedRecipe
+from appliance.scores import Decides, average
 from appliance.segments import CLASSIFICATION, IGNORED, SegmentIndex, column_names
+
+_WORDS: dict[Decides, str] = {
+    "segad": "region forest",
+    "average": "average",
+    "map_max": "map maximum",
+    "classification": "classification logit",
+}
 
 
 class Maps(Protocol):
@@ -51,6 +60,7 @@ class Scorer:
         labels = bundle.segment_map()
         self._index = SegmentIndex(labels, len(manifest.segments))
         self._is_seen = labels != IGNORED
+        self._units = manifest.units
         self._forest = (
             Forest.load(bundle.path(manifest.forest), columns, manifest.files[manifest.forest])
             if manifest.forest
@@ -68,11 +78,12 @@ class Scorer:
 
         camera: whose views are judged; "" = one without settings of its own.
         """
-        if recipe.recipe.terms(camera).decides == "segad" and self._forest is None:
+        decides, known = recipe.recipe.terms(camera).decides, self.bundle.manifest.scores
+        if decides not in known:
             raise ArtefactError(
                 f"{recipe.path}: decides",
-                f"map_max or classification (bundle {self.bundle.id[:12]}… has no forest)",
-                "segad",
+                f"{' or '.join(known)} (bundle {self.bundle.id[:12]}… has no other)",
+                decides,
                 OfflineReason.NO_RECIPE,
             )
 
@@ -92,24 +103,24 @@ class Scorer:
         if self._with_classification:
             features = np.append(features, np.float32(scored.classification))
         _, _, decides, limits = recipe.recipe.terms(scored.camera)
-        reasons: tuple[str, ...] = ()
-        if decides == "segad":
-            if self._forest is None:
-                raise PartError(Reason.INTERNAL, "the bundle has no forest")
-            margin = self._forest.margin(features)
-        else:
-            margin = largest if decides == "map_max" else scored.classification
+        margins = {"map_max": largest, "classification": scored.classification}
+        forest = self._forest if decides in ("segad", "average") else None
+        if forest is not None:
+            margins["segad"] = forest.margin(features)
+        if decides == "average" and self._units:
+            margins["average"] = float(average(margins, self._units))
+        if decides not in margins:
+            raise PartError(Reason.INTERNAL, f"the bundle has no score {decides}")
+        margin = margins[decides]
         judged = time.monotonic_ns()
+        reasons: tuple[str, ...] = ()
         region, defects = None, 0
         if margin >= limits.t1:
             region, defects = worst_region(maps[0], self._is_seen, _covered(scored, recipe, frame))
-            if self._forest is not None and decides == "segad":
-                reasons = self._forest.reasons(features)
-            else:
-                what = "map maximum" if decides == "map_max" else "classification logit"
-                reasons = (
-                    f"{what} {margin:.3g} (OK below {limits.t1:.3g}, NG from {limits.t2:.3g})",
-                )
+            if forest is not None:
+                reasons = forest.reasons(features)
+            if decides != "segad":
+                reasons += (self._told(decides, margins, limits),)
         rings.check(scored.map)
         return Judgement(
             margin=float(np.float32(margin)),
@@ -124,6 +135,18 @@ class Scorer:
                 "reasons": time.monotonic_ns() - judged,
             },
         )
+
+    def _told(self, decides: Decides, margins: Mapping[str, float], limits: Limits) -> str:
+        """The figure that decided, in words; of the average also what each score says."""
+        told = f"{_WORDS[decides]} {margins[decides]:.3g}"
+        told += f" (OK below {limits.t1:.3g}, NG from {limits.t2:.3g})"
+        if decides != "average":
+            return told
+        each = (
+            f"{_WORDS[name]} {(margins[name] - unit.middle) / unit.spread:.3g}"
+            for name, unit in self._units.items()
+        )
+        return f"{told} of {', '.join(each)}"
 
     def _warm_up(self, shape: tuple[int, ...], detectors: int) -> None:
         """The first call of every library is many times slower than the second."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from appliance.codes import Reason, Word
-from appliance.recipe import Decides, Limits
+from appliance.recipe import Limits
+from appliance.scores import Decides
 
 _WORST_FIRST = (Word.NG, Word.ERROR, Word.UNCERTAIN, Word.OK)
 

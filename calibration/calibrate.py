@@ -19,7 +19,8 @@ from appliance.audit import AuditJournal
 from appliance.bundle import Bundle, load_bundle
 from appliance.config import load_config
 from appliance.errors import ConfigError
-from appliance.recipe import Decides, Limits, Recipe
+from appliance.recipe import Limits, Recipe
+from appliance.scores import Decides
 from appliance.service import start_logging
 from calibration.bounds import Share, figure, percent
 from calibration.evidence import Evidence, gather
@@ -47,7 +48,7 @@ def main(
         float, typer.Option(min=0, help="Least T2 - T1 in margins: 6 sigma of repeatability.")
     ] = 0.0,
     decides: Annotated[
-        str, typer.Option(help="segad, map_max or classification; default: as trained.")
+        str, typer.Option(help=f"{', '.join(get_args(Decides))}; default: as trained.")
     ] = "",
     part: Annotated[
         str,
@@ -161,8 +162,8 @@ def _score(bundle: Bundle, asked: str) -> Decides:
     score = asked or (suggested.decides if suggested else "map_max")
     if score not in get_args(Decides):
         raise ConfigError("--decides", " or ".join(get_args(Decides)), repr(asked))
-    if score == "segad" and not bundle.manifest.forest:
-        raise ConfigError("--decides", "a score that the bundle has", "segad without a forest")
+    if score not in bundle.manifest.scores:
+        raise ConfigError("--decides", f"one of {', '.join(bundle.manifest.scores)}", score)
     return cast("Decides", score)
 
 

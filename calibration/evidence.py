@@ -16,7 +16,7 @@ from appliance import config
 from appliance.bundle import Bundle
 from appliance.errors import ArtefactError, ConfigError
 from appliance.pictures_judged import PictureJudge
-from appliance.recipe import Decides
+from appliance.scores import Decides
 from calibration.limits import Parts, parts_of
 from models.dataset import Dataset, Sample
 

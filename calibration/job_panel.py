@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from nicegui import ui
 
 from appliance.errors import ConfigError
 from appliance.jobs import JobFolder, Kind, Result, State
 from appliance.recipe import LoadedRecipe
+from appliance.scores import Decides
 from calibration import texts
 from calibration.desk import Desk
 from calibration.frame import Visit, button, field
@@ -93,11 +94,11 @@ class JobPanel:
     def _show_result(self, folder: JobFolder) -> None:
         result, job = folder.result(), folder.job
         ui.label(texts.NEW_BUNDLE.format(bundle_dir=result.bundle_dir)).classes("title")
-        refused = texts.GATE_REFUSES.format(decides=result.decides)
-        ui.label(texts.GATE_HELPS if result.helps else refused).classes(
+        told = texts.GATE_HELPS if result.helps else texts.GATE_REFUSES
+        ui.label(told.format(decides=result.decides)).classes(
             "said" if result.helps else "note is-warn"
         )
-        for score in ("segad", "map_max", "classification"):
+        for score in get_args(Decides):
             if (auroc := result.evidence.get(f"{score}_auroc")) is not None:
                 low, high = (result.evidence[f"{score}_auroc_{end}"] for end in ("low", "high"))
                 ui.label(texts.GATE_ROW.format(score=score, auroc=auroc, low=low, high=high))

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from appliance.errors import ConfigError
-from appliance.recipe import Decides
+from appliance.scores import Decides
 from calibration.limits import GOOD
 from calibration.people import People, Role, User, metadata
 

@@ -196,8 +196,8 @@ WITHOUT_PICTURE = (
 FEW_TO_VERIFY = "{bad} bad verify parts: {needed} could prove at most 5 % escapes."
 RARE_KINDS = "Fewer than {needed} parts of: {kinds}."
 JOB_COUNTS = "Used: {counts}"
-GATE_HELPS = "The gate takes the forest: regions help."
-GATE_REFUSES = "The gate does not take the forest: {decides} is the better score, and decides."
+GATE_HELPS = "Regions help: the gate gives the forest a say, and {decides} decides."
+GATE_REFUSES = "The gate gives the forest no say: {decides} is the better score, and decides."
 GATE_LIMITS = (
     "OK below {t1:.3f}, NG from {t2:.3f}: an estimate from the calibrate parts, not a proof."
 )

@@ -22,6 +22,7 @@ from appliance.bundle import Bundle, InputContract, load_bundle
 from appliance.errors import ConfigError
 from appliance.forest import Forest
 from appliance.head import merged_network
+from appliance.scores import average
 from appliance.segments import CLASSIFICATION, SegmentIndex
 from models import progress, protocols
 from models.dataset import Dataset, open_dataset
@@ -137,6 +138,8 @@ def margins_of(bundle: Bundle, answers: Answers) -> dict[str, npt.NDArray[np.flo
         forest = Forest.load(bundle.path(file), bundle.manifest.columns, hashes[file])
         rows = answers.rows(bundle.manifest.columns)
         margins["segad"] = np.array([forest.margin(row) for row in rows], np.float32)
+    if bundle.manifest.units:
+        margins["average"] = average(margins, bundle.manifest.units)
     return margins
 
 

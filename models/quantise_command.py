@@ -122,7 +122,7 @@ def quantise_bundle(
         return margins_of(bundle, scorer.score(_frames(data, samples)))[score]
 
     # The forest's margin jumps where a tree splits: layers are chosen by the map that it reads.
-    chosen_by = "map_max" if decides == "segad" else decides
+    chosen_by = "map_max" if decides in ("segad", "average") else decides
     good = data.limits_good[:_CHOICE]
     truth = margins(network, good, chosen_by)
     small, left_out, _ = choose(

@@ -22,7 +22,7 @@ import onnx
 from appliance import forest
 from appliance.bundle import Bundle, Golden, Manifest, Suggested, finish_bundle
 from appliance.errors import ArtefactError, ConfigError
-from appliance.recipe import Decides
+from appliance.scores import Decides, Heard, Unit, average
 from appliance.segments import CLASSIFICATION, column_names
 from models import bundle_files, gate, memory, progress, segad
 from models.dataset import Dataset, Sample, read_image
@@ -56,7 +56,7 @@ class Wish:
     """Labelled bad images that may be used, drawn by the seed; None = all."""
     generated: bool = False
     """The forest learns from bad images made of good ones (one-class protocol); real bad ones, as
-    far as there are, are for the gate and the limits alone."""
+    far as there are, are for the gate and the limits alone, and no average hears such a forest."""
     force: Decides | None = None
     seed: int = 0
 
@@ -120,10 +120,13 @@ def _write_draft(
             answers.rows(columns), truth, columns, wish.seed,
             lambda done: report("forest", 0.6 + 0.2 * done),
         )  # fmt: skip
-    judged, told = margins, truth
+    judged, told, units = margins, truth, dict[Heard, Unit]()
     if wish.generated:
         judged, told = _judged_on_real(margins, truth, scorer, data, wish, columns, fitted)
         folds = None  # real bad parts are judged by the whole forest
+    else:
+        judged, units = segad.with_average(margins, truth)
+        margins = judged
     usual = gate.usual_score(old.provenance)
     suggested = segad.suggest(
         judged, told, folds=folds, usual=usual, force=wish.force, seed=wish.seed
@@ -149,6 +152,8 @@ def _write_draft(
         if fitted is not None:
             rows = held_out.rows(columns)
             scores["segad"] = np.array([fitted.margin(row) for row in rows], np.float32)
+        if units:
+            scores["average"] = average(scores, units)
         metrics |= segad.held_out_metrics(scores, [s.label for s in data.held_out], suggested)
     return msgspec.structs.replace(
         old,
@@ -158,6 +163,7 @@ def _write_draft(
         segments=names,
         columns=columns,
         forest="segad.ubj" if fitted is not None else "",
+        units=units,
         golden=golden,
         suggested=suggested,
         metrics=metrics,
@@ -337,5 +343,5 @@ def _provenance(
 
 
 def helps(suggested: Suggested) -> bool:
-    """The gate took the forest, or a person did."""
-    return suggested.decides == "segad" or suggested.is_forced
+    """The forest has a say: alone or in the average, or because a person wants it so."""
+    return suggested.decides in ("segad", "average") or suggested.is_forced

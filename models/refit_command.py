@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import msgspec
 import typer
 
 from appliance.bundle import load_bundle
+from appliance.scores import Decides
 from models import progress, segad
 from models.dataset import open_dataset
 from models.detectors import read_adapters
@@ -41,7 +42,7 @@ def main(
     ] = False,
     force: Annotated[
         str | None,
-        typer.Option(help="Let segad, map_max or classification decide whatever the gate says."),
+        typer.Option(help=f"Let {', '.join(segad.SCORES)} decide whatever the gate says."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split (that of the training) and more.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -61,7 +62,7 @@ def main(
         classification=classification,
         bad=bad,
         generated=generated,
-        force=cast("Literal['segad', 'map_max', 'classification'] | None", force),
+        force=cast("Decides | None", force),
         seed=seed,
     )
     with progress.shown() as report:

@@ -27,7 +27,7 @@ WORST = 6
 """Pictures of each kind of error."""
 _PICTURE_PX = 300
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 260, 52, 36
-_GOOD, _BAD, _LINES = "#2b7bba", "#c8401f", ("#2b7bba", "#c8401f", "#3a8a4d")
+_GOOD, _BAD, _LINES = "#2b7bba", "#c8401f", ("#2b7bba", "#c8401f", "#3a8a4d", "#8a5fa8")
 
 Floats = npt.NDArray[np.float32]
 Points = Sequence[tuple[float, float]]

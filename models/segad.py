@@ -8,7 +8,7 @@ fold: every image by a forest that was fitted without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 from appliance import forest
 from appliance.bundle import Suggested
 from appliance.errors import ConfigError
-from appliance.recipe import Decides
+from appliance.scores import Decides, Heard, Unit, average, unit_of
 from models import gate
 from models.metrics import image_metrics
 
@@ -93,12 +93,28 @@ def fit_with_margins(
     return Fitted(fitted, margins, folds)
 
 
+def with_average(
+    scores: Mapping[str, Floats], labels: Labels
+) -> tuple[dict[str, Floats], dict[Heard, Unit]]:
+    """The scores and, where there are those that it hears, their average; and what it counts in.
+
+    scores: name → (N,) raw margins of parts that no score was fitted on; labels: (N,).
+    """
+    units: dict[Heard, Unit] = {}
+    for name in get_args(Heard):
+        unit = unit_of(scores[name][labels == 0]) if name in scores else None
+        if unit is None:
+            return dict(scores), {}
+        units[name] = unit
+    return {**scores, "average": average(scores, units)}, units
+
+
 def suggest(
     scores: Mapping[str, Floats],
     labels: Labels,
     *,
     folds: Labels | None = None,
-    usual: Decides | None = None,
+    usual: gate.Usual | None = None,
     force: Decides | None = None,
     seed: int = 0,
 ) -> Suggested:

@@ -33,6 +33,7 @@ from appliance.bundle import (
     smallest_defect_px,
 )
 from appliance.errors import ArtefactError, ConfigError
+from appliance.scores import average
 from appliance.segments import column_names
 from appliance.tiles import Tiles
 from models import backbones, bundle_files, gate, progress, report, segad
@@ -263,6 +264,7 @@ def write_draft(
     provenance = bundle_files.provenance(data, trained)
     if classifier is not None:
         provenance["classifier"] = f"{trained.backbone}, focal loss"
+    margins, units = segad.with_average(margins, truth)
     suggested = segad.suggest(margins, truth, folds=folds, usual=gate.usual_score(provenance))
     bundle_files.write_features(draft, answers.rows(columns), truth, known, margins)
 
@@ -275,6 +277,8 @@ def write_draft(
         if forest is not None:
             rows = [forest.margin(row) for row in held_out.rows(columns)]
             scores["segad"] = np.array(rows, np.float32)
+        if units:
+            scores["average"] = average(scores, units)
         metrics |= segad.held_out_metrics(scores, [s.label for s in data.held_out], suggested)
         metrics |= pixels(data, maps)
         scored = replace(scored, samples=data.held_out, margins=scores)
@@ -302,6 +306,7 @@ def write_draft(
         segments=names,
         columns=columns,
         forest="segad.ubj" if forest is not None else "",
+        units=units,
         gates=limits,
         golden=golden,
         suggested=suggested,

@@ -135,6 +135,25 @@ def test_a_forest_without_a_hash_is_refused(bundle):
     assert "a hash for segad.ubj" in refused(edit(bundle, forest="segad.ubj"))
 
 
+UNIT = {"middle": 0, "spread": 1}
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ({"segad": UNIT, "map_max": UNIT}, "got segad, map_max, no forest"),
+        (
+            {"segad": UNIT},
+            "expected units of segad and map_max, and a forest, got segad, no forest",
+        ),
+        ({"map_max": UNIT, "segad": {"middle": 0, "spread": 0}}, "units"),
+        ({"average": UNIT}, "units"),
+    ],
+)
+def test_an_average_that_cannot_be_made_is_refused(bundle, units, message):
+    assert message in refused(edit(bundle, units=units))
+
+
 def with_segments(tmp_path, labels, suffix=".png"):
     """A whole bundle, all hashes right, whose segment map is `labels`."""
     source = write_network_bundle(tmp_path / "source")

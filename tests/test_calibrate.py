@@ -150,8 +150,11 @@ def test_limits_become_a_new_version_with_an_entry_in_the_journal(root: Path) ->
     [
         (("--max-escape", "0"), "--max-escape: expected a share between 0 and 1, got 0.0"),
         (("--confidence", "1"), "--confidence: expected 0.5 to below 1"),
-        (("--decides", "best"), "--decides: expected segad or map_max or classification"),
-        (("--decides", "segad"), "segad without a forest"),
+        (
+            ("--decides", "best"),
+            "--decides: expected segad or average or map_max or classification",
+        ),
+        (("--decides", "segad"), "--decides: expected one of map_max, classification, got segad"),
         (("--precision", "fp7"), "--engine, --precision: expected known ones"),
         (("--recipe", "cell"), "--recipe: expected --by and --reason with it"),
     ],

@@ -77,7 +77,7 @@ def test_bundle_loads_and_is_complete(bundle_dir, data):
 
 def test_the_report_shows_scores_and_the_worst_pictures(bundle_dir, data):
     page = (bundle_dir / "report.html").read_text()
-    assert page.count("<svg") == 2 + 3 + 1  # losses and gap, three histograms, ROC
+    assert page.count("<svg") == 2 + 4 + 1  # losses and gap, four histograms, ROC
     bad = sum(sample.label for sample in data.held_out)
     assert page.count("<img") == 6 + min(6, bad)
     assert "Images that nothing of the bundle has seen: 7 good, 6 bad" in page
@@ -148,7 +148,7 @@ def test_evaluation_repeats_the_metrics_of_the_manifest(bundle_dir, data):
     labels = [sample.label for sample in data.held_out]
     result = evaluate.evaluate(bundle_dir, frames, labels)
     metrics = load_bundle(bundle_dir).manifest.metrics
-    assert set(result) == {"segad", "map_max", "classification"}
+    assert set(result) == {"segad", "average", "map_max", "classification"}
     for score, values in result.items():
         for name, value in values.items():
             assert value == pytest.approx(metrics[f"{score}_{name}"]), (score, name)

@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
 from appliance.errors import ArtefactError, ConfigError
+from appliance.scores import average, unit_of
 from models import backbones, gate, memory, regions, segad
 from models.export import export_exact, session
 from models.generated import Damage
@@ -57,12 +58,66 @@ def test_the_usual_score_of_a_network_is_left_for_one_that_leads_clearly():
     assert "ahead of classification, the usual score of such a network, in 100%" in clear.why
 
 
-def test_only_a_network_that_learnt_from_bad_parts_has_a_usual_score():
+def test_the_average_is_the_usual_score_but_of_a_network_that_learnt_from_bad_parts():
     assert gate.usual_score({"regime": "weak"}) == "classification"
     assert gate.usual_score({"regime": "supervised"}) == "classification"
-    assert gate.usual_score({"regime": "weak", "classifier": "resnet18, focal loss"}) is None
-    assert gate.usual_score({"regime": "unsupervised"}) is None
-    assert gate.usual_score({}) is None
+    assert gate.usual_score({"regime": "weak", "classifier": "resnet18, focal loss"}) == "average"
+    assert gate.usual_score({"regime": "unsupervised"}) == "average"
+    assert gate.usual_score({}) == "average"
+
+
+def test_the_average_has_no_luck_where_the_better_of_two_estimates_has():
+    """Two scores that are equally good and err apart: whichever leads leads by luck."""
+    lost = {"chosen": [], "average": []}
+    for seed in range(20):
+        apart = {"segad": 1.8, "map_max": 1.8}
+        scores, labels = scores_of(seed, 150, 10, **apart)
+        unseen, truth = scores_of(seed + 100, 150, 150, **apart)
+        luckiest = gate.choose(scores, labels).decides
+        scores, units = segad.with_average(scores, labels)
+        unseen["average"] = average(unseen, units)
+        aurocs = {name: roc_auc_score(truth, each) for name, each in unseen.items()}
+        best = max(aurocs[name] for name in apart)
+        lost["chosen"].append(best - aurocs[luckiest])
+        usual = gate.choose(scores, labels, usual="average")
+        lost["average"].append(best - aurocs[usual.decides])
+    assert max(lost["average"]) < 0 < max(lost["chosen"])
+
+
+def test_the_average_gives_way_to_a_score_that_is_clearly_ahead():
+    scores, labels = scores_of(5, 140, 50, segad=0.3, map_max=3.0, classification=0.3)
+    scores, _ = segad.with_average(scores, labels)
+    assert gate.choose(scores, labels, usual="average").decides == "map_max"
+
+
+def test_the_average_counts_in_units_of_the_good_parts():
+    labels = np.repeat([0, 1], [101, 5])
+    map_max = np.concatenate([np.linspace(-5, 5, 101), np.full(5, 50)]).astype(np.float32)
+    scores = {"segad": 100 * map_max + 7, "map_max": map_max, "classification": -map_max}
+    together, units = segad.with_average(scores, labels)
+    assert set(units) == {"segad", "map_max"}
+    assert units["map_max"].spread == pytest.approx(3.4) and units["segad"].middle == 7
+    np.testing.assert_allclose(together["average"], map_max / 3.4, rtol=1e-5)
+
+
+def test_there_is_no_average_without_a_forest_or_of_what_never_changes():
+    scores, labels = scores_of(0, 20, 5, segad=1.0, map_max=1.0, classification=1.0)
+    alone = {name: scores[name] for name in ("map_max", "classification")}
+    assert segad.with_average(alone, labels) == (alone, {})
+    flat = scores | {"map_max": 0 * labels.astype(np.float32)}
+    together, units = segad.with_average(flat, labels)
+    assert (set(together), units) == (set(scores), {})
+
+
+def test_a_few_parts_wrongly_called_good_hardly_move_a_unit():
+    rng = np.random.default_rng(0)
+    good = rng.normal(size=150).astype(np.float32)
+    before, spoilt = unit_of(good), good.copy()
+    spoilt[:3] = 500
+    after = unit_of(spoilt)
+    assert before is not None and after is not None
+    assert after.spread == pytest.approx(before.spread, rel=0.1)
+    assert after.middle == pytest.approx(before.middle, abs=0.1)
 
 
 def test_parts_that_two_forests_have_judged_are_not_compared():

@@ -92,7 +92,7 @@ def test_names_that_are_none(config: Config, name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('decides = "segad"', 'decides = "luck"', "3.toml: decides: expected 'classification' or"),
+        ('decides = "segad"', 'decides = "luck"', "3.toml: decides: expected 'average' or"),
         ('decides = "segad"\n', "", "3.toml: expected the key `decides`"),
         ("t1 = -1.5", 't1 = "low"', "3.toml: limits.t1: expected `float`, got `str`"),
         ("t1 = -1.5", "t1 = 3.0", "3.toml: limits: expected finite t1 <= t2"),

@@ -18,7 +18,8 @@ from appliance.errors import ArtefactError, PartError
 from appliance.forest import fit
 from appliance.frames import FrameOverwritten, RingReader, RingWriter
 from appliance.messages import PixelRef, Scored
-from appliance.recipe import Decides, LoadedRecipe, View
+from appliance.recipe import LoadedRecipe, View
+from appliance.scores import Decides, Heard, Unit
 from appliance.scoring import Scorer, worst_region
 from tests.line_world import loaded
 
@@ -177,13 +178,16 @@ def test_a_ring_that_is_gone(scorer: Scorer, maps: Maps) -> None:
         scorer.score(scored, maps.reader, recipe("map_max"), FRAME)
 
 
-def test_a_recipe_that_wants_a_forest_of_a_bundle_without_one(scorer: Scorer, maps: Maps) -> None:
+@pytest.mark.parametrize("decides", ["segad", "average"])
+def test_a_recipe_that_wants_a_score_of_a_bundle_without_it(
+    scorer: Scorer, maps: Maps, decides: Decides
+) -> None:
     with pytest.raises(ArtefactError, match="expected map_max or classification") as caught:
-        scorer.check(recipe("segad"))
+        scorer.check(recipe(decides))
     assert caught.value.offline == OfflineReason.NO_RECIPE
     scorer.check(recipe("map_max"))
     with pytest.raises(PartError):
-        scorer.score(maps.scored(flat()), maps.reader, recipe("segad"), FRAME)
+        scorer.score(maps.scored(flat()), maps.reader, recipe(decides), FRAME)
 
 
 def test_columns_of_another_software_are_refused(bundle: Bundle) -> None:
@@ -227,9 +231,7 @@ def test_worst_region_where_nothing_is_seen() -> None:
     assert (box, count) == ((0, 0, 10, 10), 0)
 
 
-def test_the_forest_decides_where_the_recipe_says_so_and_gives_its_reasons(
-    bundle: Bundle, maps: Maps, tmp_path: Path
-) -> None:
+def with_forest(bundle: Bundle, tmp_path: Path, units: dict[Heard, Unit]) -> Bundle:
     """The bundle of the null engine, with a forest that takes the maximum of a map for bad."""
     columns = bundle.manifest.columns
     rng = np.random.default_rng(0)
@@ -238,11 +240,17 @@ def test_the_forest_decides_where_the_recipe_says_so_and_gives_its_reasons(
     features[labels == 1] += 3
     path = tmp_path / "segad.ubj"
     fit(features, labels, columns, seed=0).save(path)
-    manifest = msgspec.structs.replace(bundle.manifest, forest=path.name, files={})
+    manifest = msgspec.structs.replace(bundle.manifest, forest=path.name, units=units, files={})
     draft = tmp_path / "draft"
     shutil.copytree(bundle.folder, draft)
     shutil.copy(path, draft)
-    scorer = Scorer(finish_bundle(draft, tmp_path / "bundle", manifest))
+    return finish_bundle(draft, tmp_path / "bundle", manifest)
+
+
+def test_the_forest_decides_where_the_recipe_says_so_and_gives_its_reasons(
+    bundle: Bundle, maps: Maps, tmp_path: Path
+) -> None:
+    scorer = Scorer(with_forest(bundle, tmp_path, {}))
     good = scorer.score(maps.scored(flat()), maps.reader, recipe("segad"), FRAME)
     bad = scorer.score(maps.scored(flat(3.0)), maps.reader, recipe("segad"), FRAME)
     assert good.margin < 0 < bad.margin and good.reasons == ()
@@ -254,3 +262,24 @@ def test_the_forest_decides_where_the_recipe_says_so_and_gives_its_reasons(
     told = scorer.score(maps.scored(flat(3.0)), maps.reader, strict, FRAME)
     assert told.margin == bad.margin and told.region_px is not None
     assert "segment all: q99.5 of null is high" in "; ".join(told.reasons)
+
+
+def test_the_average_hears_every_score_in_its_unit_and_says_what_each_says(
+    bundle: Bundle, maps: Maps, tmp_path: Path
+) -> None:
+    units: dict[Heard, Unit] = {
+        "segad": Unit(middle=-1.0, spread=2.0),
+        "map_max": Unit(middle=1.0, spread=0.5),
+    }
+    made = with_forest(bundle, tmp_path, units)
+    assert made.manifest.scores == ("segad", "average", "map_max", "classification")
+    scorer, scored = Scorer(made), maps.scored(flat(3.0), 2.0)
+    forest = scorer.score(scored, maps.reader, recipe("segad"), FRAME)
+    told = scorer.score(scored, maps.reader, recipe("average"), FRAME)
+    each = ((forest.margin + 1) / 2, (3 - 1) / 0.5)
+    assert told.margin == pytest.approx(sum(each) / 2, rel=1e-6)
+    assert told.margin > 1 and told.region_px is not None
+    *regions, last = told.reasons
+    assert last.startswith(f"average {told.margin:.3g} (OK below 1, NG from 2) of ")
+    assert last.endswith(f"region forest {each[0]:.3g}, map maximum 4")
+    assert "segment all: q99.5 of null is high" in "; ".join(regions)

@@ -62,3 +62,21 @@ def test_the_deviation_over_the_seeds_is_a_samples(tmp_path):
     said = CliRunner().invoke(segad_study.app, ["summary", str(out)]).output
     assert "| v | 92.0 ± 2.0 (50) | 3 |" in said
     assert "| one seed | 90.0 (50) | 1 |" in said
+
+
+def test_the_choice_is_compared_with_the_best_single_score(tmp_path, pictures):
+    bundle = write_network_bundle(tmp_path / "b")
+    rows = list(
+        segad_study.study(segad_study.scored_by(bundle, open_dataset(pictures)), 0, [5], splits=2)
+    )
+    choice, other = (row for row in rows if "gate" in row)
+    assert choice["aurocs"] != other["aurocs"], "another split of the images"
+    best = max(choice["aurocs"][name] for name in ("segad", "map_max", "classification"))
+    assert choice["loss"] == best - choice["aurocs"][choice["decides"]]
+    assert set(choice["estimates"]) == {"segad", "average", "map_max", "classification"}
+    (average,) = (row for row in rows if row.get("variant", "").endswith(", average"))
+    assert average["auroc"] == pytest.approx(choice["aurocs"]["average"])
+    out = tmp_path / "study.jsonl"
+    segad_study.keep(iter([choice | {"loss": loss} for loss in (0.0, 0.03)]), out)
+    said = CliRunner().invoke(segad_study.app, ["summary", str(out)]).output
+    assert "| as the gate says | 1 of 2, 1, 0.030 | 1 of 2, 1, 0.030 |" in said

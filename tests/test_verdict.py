@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.codes import Reason, Word
-from appliance.recipe import Decides, Limits
+from appliance.recipe import Limits
+from appliance.scores import Decides
 from appliance.verdict import display_score, judge
 
 OK, NG, UNCERTAIN, ERROR = Word.OK, Word.NG, Word.UNCERTAIN, Word.ERROR
@@ -66,6 +67,7 @@ def test_table(margin: float, t1: float, t2: float, word: Word) -> None:
     ("decides", "reason"),
     [
         ("segad", Reason.SEGAD),
+        ("average", Reason.ANOMALY_SCORE),
         ("map_max", Reason.ANOMALY_SCORE),
         ("classification", Reason.ANOMALY_SCORE),
     ],

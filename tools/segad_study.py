@@ -27,7 +27,7 @@ import typer
 from appliance import forest
 from appliance.bundle import Bundle, load_bundle
 from appliance.errors import ConfigError
-from appliance.recipe import Decides
+from appliance.scores import average
 from appliance.segments import SegmentIndex, column_names
 from models import gate, regions, segad
 from models.dataset import Dataset, open_dataset
@@ -53,7 +53,7 @@ class Scored:
     """How many of them belong to forest and limits."""
     look: regions.GoodLook
     """Of the good images of the limits alone."""
-    usual: Decides | None = None
+    usual: gate.Usual = "average"
     """As `gate.usual_score` says of the bundle."""
 
 
@@ -86,9 +86,15 @@ def seed_of(bundle: Bundle) -> int:
 
 
 def study(
-    scored: Scored, seed: int, numbers: Sequence[int], drawn: npt.NDArray[np.uint8] | None = None
+    scored: Scored,
+    seed: int,
+    numbers: Sequence[int],
+    drawn: npt.NDArray[np.uint8] | None = None,
+    splits: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one seed. drawn: a segment map that a person has painted, or None."""
+    """The rows of one seed. drawn: a segment map that a person has painted, or None. splits: on so
+    many splits of the images the gate is asked; all else is of the first.
+    """
     size = scored.maps.shape[2:]
     good = np.flatnonzero(scored.labels[: scored.limits] == 0)
     bad = np.flatnonzero(scored.labels[: scored.limits] == 1)
@@ -126,11 +132,18 @@ def study(
         for (name, ks), (rows, columns) in features.items():
             told = {"seed": seed, "bad": n, "variant": f"{_named(scored, ks)}, {name}"}
             yield told | _fitted(rows, columns, scored.labels, known, test, seed)
-        if n >= segad.FOLDS:
-            for ks in dict.fromkeys(((0,), every)):
-                yield {"seed": seed, "bad": n, "gate": _named(scored, ks)} | _chosen(
-                    scored, features["proposed map", ks], known, test, seed, ks
+        if n < segad.FOLDS:
+            continue
+        for ks in dict.fromkeys(((0,), every)):
+            for split, (seen, unseen) in enumerate(_splits(scored.labels, known, test, splits)):
+                figures, choice = _chosen(
+                    scored, features["proposed map", ks], seen, unseen, seed + split, ks
                 )
+                told = {"seed": seed, "bad": n}
+                if not split:
+                    variant = f"{_named(scored, ks)}, proposed map, average"
+                    yield told | {"variant": variant} | figures
+                yield told | {"split": split, "gate": _named(scored, ks)} | choice
     n = min(max(numbers), len(bad))
     known = np.concatenate([good, order[:n]])
     rows, columns = features["proposed map", every]
@@ -150,6 +163,29 @@ def study(
     )
     one = features["one segment", every]
     yield told | {"ablation": "one segment"} | _fitted(*one, scored.labels, known, test, seed)
+
+
+def _splits(
+    labels: npt.NDArray[np.int64],
+    known: npt.NDArray[np.intp],
+    test: npt.NDArray[np.intp],
+    count: int,
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """This split of the images that the network has not seen, and more with as many known ones.
+
+    They share images: so many of one network prove less than their number says.
+    """
+    yield known, test
+    good, bad = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    taken = int(labels[known].sum())
+    for split in range(1, count):
+        rng = np.random.default_rng([split, 77])
+        goods, bads = rng.permutation(good), rng.permutation(bad)
+        left = len(known) - taken
+        yield (
+            np.concatenate([goods[:left], bads[:taken]]),
+            np.concatenate([goods[left:], bads[taken:]]),
+        )
 
 
 def _named(scored: Scored, ks: tuple[int, ...]) -> str:
@@ -176,10 +212,13 @@ def _chosen(
     test: npt.NDArray[np.intp],
     seed: int,
     ks: tuple[int, ...],
-) -> dict[str, Any]:
-    """What the gate takes without the test images, and how good each score is on them.
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """How good the average is on the test images; what the gate takes without them, and how good
+    each score is there.
 
     The map maximum is that of the detector that is best on the images of the gate, as in a bundle.
+    loss: AUROC of the best of the three single scores minus that of what decides; below 0 where the
+    average beats them all.
     """
     rows, columns = table
     labels = scored.labels
@@ -188,14 +227,17 @@ def _chosen(
     fitted, out_of_fold, folds = segad.fit_with_margins(rows[known], labels[known], columns, seed)
     seen = {"segad": out_of_fold, "map_max": maxima[lead][known],
             "classification": scored.classification[known]}  # fmt: skip
+    seen, units = segad.with_average(seen, labels[known])
     choice = gate.choose(seen, labels[known], seed, scored.usual, folds)
     unseen = {"segad": np.array([fitted.margin(row) for row in rows[test]], np.float32),
               "map_max": maxima[lead][test],
               "classification": scored.classification[test]}  # fmt: skip
+    best = max(gate.auroc(each, labels[test]) for each in unseen.values())
+    unseen["average"] = average(unseen, units)
     aurocs = {name: gate.auroc(each, labels[test]) for name, each in unseen.items()}
-    return {
+    return image_metrics(labels[test], unseen["average"]), {
         "decides": choice.decides,
-        "loss": max(aurocs.values()) - aurocs[choice.decides],
+        "loss": best - aurocs[choice.decides],
         "aurocs": aurocs,
         "estimates": {name: row._asdict() for name, row in choice.rows.items()},
     }
@@ -213,6 +255,7 @@ def run(
     out: Annotated[Path, typer.Option(help="JSON lines, appended to.")],
     bad: Annotated[str, typer.Option(help="Numbers of labelled bad images.")] = "1,10,50,150",
     drawn: Annotated[Path | None, typer.Option(help="A painted segment map.")] = None,
+    splits: Annotated[int, typer.Option(min=1, help="On which the gate is asked.")] = 1,
 ) -> None:
     """Every bundle on the images of its seed."""
     for each in [load_bundle(folder) for folder in bundle]:
@@ -222,7 +265,7 @@ def run(
         if drawn is not None:
             painted = regions.read_segments(drawn, (scored.maps.shape[2], scored.maps.shape[3]))[0]
         numbers = [int(number) for number in bad.split(",")]
-        keep(study(scored, seed, numbers, painted), out)
+        keep(study(scored, seed, numbers, painted, splits), out)
 
 
 def keep(rows: Iterator[dict[str, Any]], out: Path) -> None:
@@ -251,12 +294,29 @@ def summary(where: Annotated[Path, typer.Argument(help="JSON lines of `run`.")])
         seeds = max(len(found) for found in by_number.values())
         sys.stdout.write(f"| {name} | {' | '.join(cells)} | {seeds} |\n")
     gates = [row for row in rows if "gate" in row]
-    if gates:
-        losses = np.array([row["loss"] for row in gates])
-        sys.stdout.write(
-            f"\ngate: {len(losses)} choices, within 0.01 of the best in "
-            f"{(losses <= 0.01).mean():.0%}, largest loss {losses.max():.3f}\n"
-        )
+    if not gates:
+        return
+    sys.stdout.write("\nwithin 0.01 AUROC of the best single score, beyond 0.02, the worst:\n\n")
+    sys.stdout.write("| decides | " + " | ".join(f"{n} bad" for n in numbers) + " | all |\n")
+    sys.stdout.write("|---|" + "---:|" * (len(numbers) + 1) + "\n")
+    for name in ("", *gate.SCORES):
+        cells = [
+            _losses(name, [row for row in gates if number in (None, row["bad"])])
+            for number in (*numbers, None)
+        ]
+        sys.stdout.write(f"| {name or 'as the gate says'} | {' | '.join(cells)} |\n")
+
+
+def _losses(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Of one score, or of what the gate takes ("")."""
+    if not rows:
+        return ""
+    losses = np.array(
+        [row["loss"] + row["aurocs"][row["decides"]] - row["aurocs"][name or row["decides"]]
+         for row in rows]
+    )  # fmt: skip
+    close, far = int((losses <= 0.01).sum()), int((losses > 0.02).sum())
+    return f"{close} of {len(losses)}, {far}, {losses.max():.3f}"
 
 
 def _cell(found: Sequence[tuple[float, float]]) -> str:
