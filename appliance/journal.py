@@ -41,6 +41,8 @@ _SKIPPED_IDS = 1 << 20
 _TRY_AGAIN = 100
 """A full journal that cannot be written anew tries again after so many lost records."""
 _SIZE = 16 << 20
+_FOR_IDS = 16
+"""One part in so many of a file that is full takes reservations alone: of millions of ids."""
 _UNSTORED_MAX = 5_000
 _UNCOUNTED_MAX = 4_000
 """Many more than a second holds, after which counters are written anyway."""
@@ -185,9 +187,14 @@ class Journal:
                 thread.join(timeout=2)
         self._sync()
         with self._lock:
-            if self._draft is not None:  # the disk hangs: the next start may write that file
+            ended = [self._file]
+            if self._draft is None:
+                ended.append(self._folder_lock)
+            else:
+                # The disk hangs: until this process has ended it may still write, over the files
+                # of the next one, who therefore must not have them yet.
                 self._draft.is_broken = True
-            for handle in (self._file, self._folder_lock):
+            for handle in ended:
                 if handle >= 0:
                     os.close(handle)
             self._file = self._folder_lock = -1
@@ -210,7 +217,9 @@ class Journal:
 
     def _write_down(self, record: Record) -> None:
         frame = framed(record, self._generation)
-        if self._offset + len(frame) + len(END) > self._size:
+        # The last of the room is for ids alone: details may be lost, an id must not repeat.
+        room = self._size - (0 if isinstance(record, Reserved) else self._size // _FOR_IDS)
+        if self._offset + len(frame) + len(END) > room:
             if self._draft is not None or (self._is_stuck and self.lost % _TRY_AGAIN):
                 raise OSError("the journal is full")
             self._is_stuck = True
@@ -232,11 +241,13 @@ class Journal:
 
     def _sync(self) -> None:
         ahead = self._reserved_ahead
-        with self._lock:
-            # What counts next is synced, too: a reservation must be wherever a start looks for it.
-            live = [self._file, self._draft.mirror if self._draft is not None else -1]
-            handles = [os.dup(handle) for handle in live if handle >= 0]
+        handles: list[int] = []
         try:
+            with self._lock:
+                # What counts next is synced, too: a reservation must be wherever a start looks.
+                live = [self._file, self._draft.mirror if self._draft is not None else -1]
+                for handle in (one for one in live if one >= 0):
+                    handles.append(os.dup(handle))
             for handle in handles:
                 os.fdatasync(handle)
         except OSError:

@@ -1,5 +1,6 @@
 """What survives a crash: killed at every byte, cut, overwritten, full, unwritable."""
 
+import errno
 import os
 import resource
 import shutil
@@ -327,6 +328,66 @@ def test_a_file_that_is_full_before_the_turn_is_over_costs_what_is_lost_and_no_t
     again = after_kill(folder)
     again.close()
     assert list(again.open_parts) == [part_id], "what the old file had no room for the new one has"
+
+
+def test_a_file_that_is_full_before_the_turn_is_over_still_has_room_for_ids(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Details are lost and counted; ids that are given meanwhile must not come again."""
+    while journal._offset <= SIZE * 3 // 4:
+        journal.stored(tuple(range(100)))
+    disk = Disk(monkeypatch, "fdatasync")
+    journal.make_room()
+    until("the disk is asked", disk.is_asked.is_set)
+    while not journal.lost:
+        journal.stored(tuple(range(100)))
+    given = [journal.take_id() for _ in range(10 * BLOCK)]
+    again = after_kill(folder)
+    again.close()
+    disk.may_sync.set()
+    assert again.first_id > given[-1]
+
+
+def test_who_ends_while_the_disk_hangs_keeps_the_files_to_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn of the files may still write: over what the next start would have written there."""
+    journal = Journal(folder, SIZE)
+    while journal._offset <= SIZE * 3 // 4:
+        journal.stored(tuple(range(100)))
+    disk = Disk(monkeypatch, "fdatasync")
+    journal.make_room()
+    until("the disk is asked", disk.is_asked.is_set)
+    turn = journal._turn
+    assert turn is not None
+    journal.close()
+    with pytest.raises(AddressInUse):
+        Journal(folder, SIZE)
+    disk.may_sync.set()
+    turn.join()
+    again = after_kill(folder)
+    again.close()
+    assert (again.epoch, again.lost) == (journal.epoch + 1, 0)
+
+
+def test_a_process_without_a_handle_to_spare_syncs_again_later(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duplicate, is_refused = os.dup, threading.Event()
+
+    def dup(handle: int) -> int:
+        if not is_refused.is_set():
+            is_refused.set()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return duplicate(handle)
+
+    monkeypatch.setattr(os, "dup", dup)
+    journal.opened(opened(journal.take_id()))
+    until("a sync fails", is_refused.is_set)
+    journal.opened(opened(journal.take_id()))
+    journal.reserve_ahead()
+    until("the next one succeeds", lambda: journal._reserved_ahead == 0)
+    assert journal.lost == 1
 
 
 @pytest.mark.parametrize("what", ["file", "record"])
