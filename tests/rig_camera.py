@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,18 @@ from appliance.wire import Wiring
 from tests.waiting import PATIENCE_S, until
 
 
-@pytest.fixture
-def root():
+@contextmanager
+def short_root():
     """A directory whose path leaves room for the names of sockets."""
     path = Path(tempfile.mkdtemp(prefix="insp", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def root():
+    with short_root() as path:
+        yield path
 
 
 @pytest.fixture
