@@ -2,6 +2,8 @@
 
 import math
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from appliance.migrations import REVISION, known_revisions, migrate
 from appliance.migrations.tables import metadata, parts
 from appliance.rows import TRANSIENT, PartRow
 from appliance.store import Store
+from tests.waiting import until
 
 
 def verdict(part_id: int, word: Word = Word.OK, **changes: object) -> Verdict:
@@ -321,6 +324,33 @@ def test_a_migration_that_is_cut_off_leaves_no_table(tmp_path: Path) -> None:
         migrate(engine, REVISION)
     assert "parts" not in sa.inspect(engine).get_table_names()
     engine.dispose()
+
+
+def test_two_databases_that_one_process_migrates_do_not_end_each_other(tmp_path: Path) -> None:
+    """Its own and the central one, after an upgrade: each in a thread, and one takes minutes."""
+    is_first, may_go_on, order = threading.Event(), threading.Event(), list[str]()
+
+    def watch(connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+        path = Path(str(connection.engine.url.database)).name
+        if statement.lstrip().startswith("CREATE INDEX"):
+            order.append(path)
+            if path == "own.db":
+                is_first.set()
+                assert may_go_on.wait(60)
+        elif path == "central.db":
+            may_go_on.set()
+
+    event.listen(sa.Engine, "before_cursor_execute", watch)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            own = pool.submit(Store, tmp_path / "own.db")
+            until("one migrates", is_first.is_set)
+            central = pool.submit(Store, tmp_path / "central.db")
+            for store in (own, central):
+                store.result().close()
+    finally:
+        event.remove(sa.Engine, "before_cursor_execute", watch)
+    assert order == sorted(order, reverse=True), "one after the other"
 
 
 def test_a_database_of_a_newer_software_is_refused_untouched(store: Store) -> None:

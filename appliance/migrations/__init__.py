@@ -3,6 +3,7 @@
 Each step is one transaction: a power cut leaves the old tables or the new ones.
 """
 
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ REVISION = "0004"
 """Of tables.py; the newest file in versions/."""
 
 _FOLDER = Path(__file__).parent
+_one_at_a_time = threading.Lock()
+"""What Alembic's scripts import is one for the process: two migrations end each other's."""
 
 
 def known_revisions() -> tuple[str, ...]:
@@ -32,7 +35,7 @@ def migrate(engine: sa.Engine, revision: str) -> None:
     settings = Config()
     settings.set_main_option("script_location", str(_FOLDER))
     settings.set_main_option("path_separator", "os")
-    with engine.connect() as connection:
+    with _one_at_a_time, engine.connect() as connection:
         settings.attributes["connection"] = connection
         known = known_revisions()
         current = revision_of(connection)
