@@ -148,8 +148,6 @@ class _Bus:
                 task.result()
                 raise RuntimeError("a task of the bus process ended by itself")
 
-    # ---- decide → buses
-
     async def _follow_live(self) -> None:
         while True:
             _, message = await self._live.receive()
@@ -178,8 +176,6 @@ class _Bus:
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1
 
-    # ---- buses → decide
-
     async def _ask(self, name: str, argument: str, by: str) -> CommandResult:
         self._asked += 1
         identity = f"bus-{os.getpid()}-{self._asked}"
@@ -202,8 +198,6 @@ class _Bus:
                 waiting = self._waiting.get(message.id)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message)
-
-    # ---- time
 
     async def _ticks(self) -> None:
         """Every 100 ms: silence of decide, our health, the watchdog."""

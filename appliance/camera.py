@@ -142,8 +142,6 @@ class CameraProcess:
         self._outlet.close()
         return False
 
-    # ---- device ----------------------------------------------------------------------------
-
     def _wait(self) -> None:
         """Back off: alive, reporting, and answering every trigger that there is no camera."""
         until_ns = self._clock() + int(self._backoff.wait_s * 1e9)
@@ -184,8 +182,6 @@ class CameraProcess:
         self._source.start()
         self._heard_ns = self._clock()
         return settings
-
-    # ---- one turn --------------------------------------------------------------------------
 
     def _turn(self) -> None:
         is_awaiting = self._is_awaiting()
@@ -264,8 +260,6 @@ class CameraProcess:
             for trigger in self._triggers.drop():
                 self._refuse(trigger, why)
 
-    # ---- messages --------------------------------------------------------------------------
-
     def _look(self, timeout_ms: int) -> None:
         messages = [message for _, message in self._inbox.poll(timeout_ms)]
         now_ns = self._clock()
@@ -325,8 +319,6 @@ class CameraProcess:
             write()
         except OSError as err:
             self._log.warning("what the device has cannot be written down", why=str(err))
-
-    # ---- health ----------------------------------------------------------------------------
 
     def _report(self, is_now: bool = False) -> None:
         now_ns, in_force = self._clock(), self._views.in_force

@@ -217,8 +217,6 @@ class GenicamSource:
         with self._translated("stopping the acquisition"):
             self._acquirer.stop()
 
-    # ---- frames ----------------------------------------------------------------------------
-
     def _next(self, timeout_ms: int) -> Frame | Incomplete | None:
         self._probe()
         if not self._acquirer.is_acquiring():
@@ -314,8 +312,6 @@ class GenicamSource:
             raise DeviceError(f"{self._label}: the device cannot be reached any more")
         if self._camera.is_ptp:
             self._clock_state = self._nodes.ptp_state()
-
-    # ---- device ----------------------------------------------------------------------------
 
     def _set_handling(self, view: View) -> None:
         """Which of several waiting pictures comes first: a node of the stream module."""

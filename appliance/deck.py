@@ -151,8 +151,6 @@ class Deck:
         if self._writer is not None:
             self._writer.close(timeout_s)
 
-    # ---- the tape --------------------------------------------------------------------------
-
     def _taped(self, taped: Taped) -> None:
         if self._sequence is not None and taped.sequence > self._sequence + 1:
             self.counters["tape_gaps"] += taped.sequence - self._sequence - 1
@@ -269,8 +267,6 @@ class Deck:
         entry = self._entry(f"recipe:{opened.recipe}", 0, 0, b"")
         self._put(Job(entry, note=facts))
 
-    # ---- for people ------------------------------------------------------------------------
-
     def _show(self, entry: Entry, verdict: Verdict) -> None:
         seen = Seen(
             part_id=verdict.part_id,
@@ -309,8 +305,6 @@ class Deck:
         if is_due or now_ns - self._people_ns.get(topic + who, 0) >= _PEOPLE_NS:
             self._people_ns[topic + who] = now_ns
             self._put(Job(self._entry(topic, now_ns, 0, msgspec.json.encode(message)), keep=keep))
-
-    # ---- the queue -------------------------------------------------------------------------
 
     def _entry(self, topic: str, at_ns: int, sequence: int, data: bytes) -> Entry:
         self._last_log_ns = max(time.time_ns(), self._last_log_ns + 1)

@@ -141,8 +141,6 @@ class Finder:
                 f"{height}, got one that needs {beyond:.1f} px beyond its edge",
             )
 
-    # ---- search ----------------------------------------------------------------------------
-
     def _window(self, frame: Image, around: tuple[float, float], margin: float) -> tuple[Any, ...]:
         """Grey pixels in which the region can lie: shift `around` ± margin; and its corner."""
         x, y, width, height = self.fixture.region
@@ -269,8 +267,6 @@ class Finder:
                 f"or turned where no turn is allowed)"
             )
         return ""
-
-    # ---- poses -----------------------------------------------------------------------------
 
     def _template(self, rotation: float, scale: float) -> Image:
         """The region as it looks when the part is turned and scaled about the region's middle."""

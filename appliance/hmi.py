@@ -109,8 +109,6 @@ class Hmi:
             if task is not stopping:
                 task.result()
 
-    # ---- tasks -----------------------------------------------------------------------------
-
     async def _follow_live(self) -> None:
         async for message in _messages(self._live):
             if isinstance(message, Verdict):
@@ -190,8 +188,6 @@ class Hmi:
             if self._store is None:
                 await self._in_thread(self._open_store)
             await asyncio.sleep(HISTORY_S)
-
-    # ---- pieces ----------------------------------------------------------------------------
 
     def _open_store(self) -> None:
         """Leaves the store None where it cannot be read yet: its process may not have made it."""

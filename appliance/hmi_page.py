@@ -79,8 +79,6 @@ class LivePage:
                 ui.label(texts.DEAF).classes("deaf-title")
                 ui.label(texts.DEAF_DETAIL)
 
-    # ---- building --------------------------------------------------------------------------
-
     def _header(self) -> None:
         with Block("top"):
             ui.label(texts.TITLE).classes("brand")
@@ -155,8 +153,6 @@ class LivePage:
                 ui.label(texts.LAST_NG).classes("caps")
                 self._no_ng = Text("no-ng")
             self._cards = [Card(self._show_pinned) for _ in range(STRIP)]
-
-    # ---- following -------------------------------------------------------------------------
 
     def update(self, screen: Screen) -> None:
         """Bring every element up to date."""

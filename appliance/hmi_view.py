@@ -51,8 +51,6 @@ class LiveView:
         """Verdicts that decide gave and this process never got: `live` may lose messages."""
         self._base: int | None = None
 
-    # ---- what comes ------------------------------------------------------------------------
-
     def verdict(self, verdict: Verdict, now_ns: int) -> None:
         """A part was closed."""
         self._decide_ns = now_ns
@@ -93,8 +91,6 @@ class LiveView:
         in_strip = {verdict.part_id for verdict in self._rejects}
         for old in [old for old in self._pictures if old not in in_strip][:-_RECENT]:
             del self._pictures[old]
-
-    # ---- what is asked ---------------------------------------------------------------------
 
     def wanted(self) -> tuple[Sequence[Verdict], Sequence[Verdict]]:
         """Parts whose pictures the page lacks: the newest one, and those of the strip."""
@@ -162,8 +158,6 @@ class LiveView:
     def part(self, verdict: Verdict) -> PartView:
         """One part in words, with its images if they were made."""
         return part_view(verdict, self._pictures.get(verdict.part_id, {}))
-
-    # ---- pieces ----------------------------------------------------------------------------
 
     def _shown(self, now_ns: int) -> tuple[int, Verdict] | None:
         """The newest part whose picture is there, or that has none, or waited long enough."""

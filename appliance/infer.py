@@ -141,8 +141,6 @@ class Infer:
             case _:
                 self._counters["foreign"] += 1
 
-    # ---- set-ups ---------------------------------------------------------------------------
-
     def _prepare(self, order: Prepare) -> None:
         for ready in (self._current, self._prepared):
             # Asked again because the answer came late: the proof still stands.
@@ -253,8 +251,6 @@ class Infer:
         if self._prepared is not None:
             self._prepared.close()
             self._prepared = None
-
-    # ---- frames ----------------------------------------------------------------------------
 
     def _answer_all(self, frame: FrameReady, inline: bytes | None, woken_ns: int) -> None:
         """This frame and what waits besides."""
@@ -410,8 +406,6 @@ class Infer:
         is_about_setup = isinstance(message, Prepared | Refused)
         if not self._scored.send(message, amap, SETUP_ANSWER_MS if is_about_setup else 0):
             self._counters["unsent"] += 1
-
-    # ---- health ----------------------------------------------------------------------------
 
     def _loading(self) -> None:
         """Between the steps of a preparation: alive, and no hang."""

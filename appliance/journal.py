@@ -112,8 +112,6 @@ class Journal:
         self._thread = threading.Thread(target=self._sync_forever, name="journal", daemon=True)
         self._thread.start()
 
-    # ---- appending -------------------------------------------------------------------------
-
     def take_id(self) -> int:
         """A part id that was never given before; its block is on disk."""
         self.reserve_ahead()
@@ -258,8 +256,6 @@ class Journal:
         finally:
             for handle in handles:
                 os.close(handle)
-
-    # ---- files -----------------------------------------------------------------------------
 
     def _rewrite(self) -> None:
         """Write the other file anew with all that matters, then let it count."""

@@ -126,8 +126,6 @@ class IoPort:
         self._put(self._io.ready, False)
         self._lines.close()
 
-    # ---- pieces
-
     def _may_pass(self, verdict: Verdict) -> bool:
         """Whether OK can only be taken for this part, and may be believed."""
         is_real = not verdict.is_simulated or self._io.chip == VIRTUAL

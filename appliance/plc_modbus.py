@@ -146,8 +146,6 @@ class ModbusPort:
         """Clients connected just now."""
         return len(self._connections)
 
-    # ---- for connections
-
     def joined(self, connection: "_Connection") -> int:
         """A client connected; returns its number. Beyond the limit the longest idle reader goes."""
         self.counters["connections"] += 1

@@ -104,8 +104,6 @@ class SparkplugNode:
         self._is_stale_told = False
         self._is_born = False
 
-    # ---- Projection
-
     def words(self, image: Bank, words: Words) -> None:
         """Sent where something changed."""
         self._image, self._words, self._is_silent = image, words, False
@@ -155,8 +153,6 @@ class SparkplugNode:
             self._is_born = False
             await asyncio.to_thread(self._hang_up, client)
             self._count_bdseq()
-
-    # ---- connection
 
     def _make_client(self, connected: "asyncio.Future[str]") -> mqtt.Client:
         client = mqtt.Client(
@@ -210,8 +206,6 @@ class SparkplugNode:
             while not self._commands.empty():
                 await self._obey(*self._commands.get_nowait())
 
-    # ---- births and deaths
-
     def _give_birth(self) -> None:
         """NBIRTH with every metric, DBIRTH of every camera; sequence numbers start at 0."""
         self._seq = 0
@@ -252,8 +246,6 @@ class SparkplugNode:
         except OSError as err:
             self._log.warning("bdSeq will begin anew after a restart", why=str(err))
         self._bdseq = (self._bdseq + 1) % 256
-
-    # ---- data
 
     def _publish_news(self) -> None:
         if self._is_silent:
@@ -311,8 +303,6 @@ class SparkplugNode:
     def _topic(self, kind: str, device: str = "") -> str:
         topic = f"{_NAMESPACE}/{self._settings.group}/{kind}/{self._node}"
         return f"{topic}/{device}" if device else topic
-
-    # ---- commands
 
     def _commanded(self, payload: bytes, is_retained: bool) -> None:
         if is_retained:

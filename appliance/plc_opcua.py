@@ -133,8 +133,6 @@ class OpcUaServer:
         self._changed = asyncio.Event()
         self._recipes: dict[int, tuple[str, str]] = {}
 
-    # ---- Projection
-
     def words(self, image: Bank, words: Words) -> None:
         """The newest count."""
         copy = Bank(image.word_order)
@@ -193,8 +191,6 @@ class OpcUaServer:
                 await self._show(self._model, self._methods, self._events)
         finally:
             await server.stop()
-
-    # ---- pieces
 
     async def _show(self, model: Model, methods: Methods, events: Events) -> None:
         while not self._pending.empty():

@@ -70,8 +70,6 @@ class Events:
             event.Severity = _CONDITIONS.get(name, _SEVERITY.get(name, 1))
             self._generators[name] = generator
 
-    # ---- what happened
-
     async def verdict(self, verdict: Verdict) -> None:
         """JobStarted, AcquisitionDone, Ready and ResultReady of one part, each with its time."""
         job = _types.JobIdDataType(Id=str(verdict.part_id))

@@ -99,8 +99,6 @@ class Methods:
         active = await self._model.child("ConfigurationManagement", "ActiveConfiguration")
         await active.write_value(self._configuration())
 
-    # ---- state machines
-
     def _plain(self, command: str) -> Callable[..., Awaitable[list[ua.Variant]]]:
         async def call(parent: ua.NodeId, *_: ua.Variant) -> list[ua.Variant]:
             return [_number((await self._ask(command, "")).code)]
@@ -140,8 +138,6 @@ class Methods:
             return None
         code = CommandError.WRONG_STATE if number else CommandError.UNKNOWN_PRODUCT
         return CommandResult(id="", code=code, detail="another recipe is in force")
-
-    # ---- recipes
 
     def _listed(self) -> dict[int, tuple[str, str]]:
         try:
@@ -200,8 +196,6 @@ class Methods:
         ]
         return [*_page(found, most.Value, start.Value), _number(CommandError.DONE)]
 
-    # ---- results
-
     async def _result_by_id(
         self, parent: ua.NodeId, identity: ua.Variant, _timeout: ua.Variant
     ) -> list[ua.Variant]:
@@ -259,8 +253,6 @@ class Methods:
         ]
         return [*_page(found, most, start), _number(CommandError.DONE)]
 
-    # ---- configuration: the one of config.toml
-
     async def _activate(self, parent: ua.NodeId, identity: ua.Variant) -> list[ua.Variant]:
         is_ours = _text(identity.Value) == self.configuration.Id
         return [_number(CommandError.DONE if is_ours else CommandError.NOT_SUPPORTED)]
@@ -285,8 +277,6 @@ class Methods:
     ) -> list[ua.Variant]:
         page = _page([self._configuration()], most.Value, start.Value)
         return [*page, _number(CommandError.DONE)]
-
-    # ---- safety
 
     async def _report_safety(
         self, parent: ua.NodeId, triggered: ua.Variant, information: ua.Variant

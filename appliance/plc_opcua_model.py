@@ -113,8 +113,6 @@ class Model:
         """The CurrentState variable of a state machine."""
         return await (await self.child(*names)).get_child("0:CurrentState")
 
-    # ---- values
-
     async def show(self, image: Bank, words: Words) -> None:
         """Everything that decide says; only what changed is written."""
         self.is_silent, self.was_shown = False, True
@@ -159,8 +157,6 @@ class Model:
         is_array = isinstance(value, list)
         variant = ua.Variant(value, kind, is_array=is_array)
         await self.server.write_attribute_value(node.nodeid, ua.DataValue(variant))
-
-    # ---- pieces
 
     async def _show_state(self, machine: Sequence[str], name: str) -> None:
         current = await self.current_state(*machine)

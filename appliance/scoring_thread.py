@@ -42,8 +42,6 @@ class ScoringThread:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._landing.close()
 
-    # ---- maps of another box ---------------------------------------------------------------
-
     def land(self, message: Scored, inline: bytes | None, then: Then) -> None:
         """Its map into a ring of this box; `then` gets the score, or why there is none."""
         loop = asyncio.get_running_loop()
@@ -67,8 +65,6 @@ class ScoringThread:
             return None
         scorer = self._recipes.scorers.get(current.recipe.terms(camera).bundle)
         return None if scorer is None else scorer.map_shape
-
-    # ---- features and forest ---------------------------------------------------------------
 
     def score(self, sight: Sight) -> None:
         """Features and forest, and what comes of them to the line."""

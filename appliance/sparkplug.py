@@ -107,9 +107,6 @@ def _read_metric(data: bytes) -> tuple[str, Value]:
     return name, value
 
 
-# ---- Protocol Buffers ----------------------------------------------------------------------
-
-
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:

@@ -289,8 +289,6 @@ class Store(Database):
             found = [range(start, stop) for start, stop in connection.execute(gaps)]
         return tuple([range(first, begin), *found] if begin > first else found)
 
-    # ---- reports ----------------------------------------------------------------------------
-
     def tallied(self, first_utc_ns: int, end_utc_ns: int) -> list[tuple[Word, Reason, int]]:
         """Parts opened in [first, end) by word and reason."""
         query = (

@@ -83,8 +83,6 @@ class Bank:
         self.set("RingSlots", RING_SLOTS)
         self.set("RingSlotWords", SLOT_WORDS)
 
-    # ---- by name
-
     def set(self, name: str, value: float | str | Sequence[int]) -> None:
         """Encode a value. Raises KeyError (no such name), ValueError (kind, range or length)."""
         register = REGISTERS[name]
@@ -119,8 +117,6 @@ class Bank:
             raise TypeError(f"{name} is {REGISTERS[name].kind}, not one whole number")
         return value
 
-    # ---- by address
-
     def read(self, address: int, count: int) -> list[int]:
         """A copy of `count` registers."""
         return self._words[address : address + count]
@@ -135,8 +131,6 @@ class Bank:
         """HR 100–152, 160–185 and 200–209: what `messages.Words` carries."""
         spans = (range(100, 153), range(160, 186), range(200, 210))
         return {address: self._words[address] for span in spans for address in span}
-
-    # ---- the ring
 
     def put_slot(
         self,
@@ -173,8 +167,6 @@ class Bank:
             inspection_id=words[8],
             seq_again=words[9],
         )
-
-    # ---- coding
 
     def _pair(self, words: Sequence[int]) -> tuple[int, int]:
         """High and low word, or the two in the order of this bank: the same exchange both ways."""

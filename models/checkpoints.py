@@ -106,9 +106,6 @@ def _first_names(names: list[str]) -> str:
     return ", ".join(map(str, names[:3])) + (" …" if len(names) > 3 else "") or "no parameters"
 
 
-# ---- a training in progress ------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Progress:
     """What a training has to remember to go on: all of it changes in place."""

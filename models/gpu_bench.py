@@ -54,9 +54,6 @@ class Case(NamedTuple):
     way: str = "CUDA graph"
 
 
-# ---- networks --------------------------------------------------------------------------------
-
-
 class Deployed(nn.Module):
     """uint8 (N, H, W, 3) → map and score in float32; convolutions in `kind`.
 
@@ -115,9 +112,6 @@ def deployed(case: Case) -> Deployed:
     with torch.no_grad():
         folded(plain.backbone)
         return Deployed(plain, case.graph, TYPES[case.precision], case.layout).eval()
-
-
-# ---- measuring -------------------------------------------------------------------------------
 
 
 def frames_of(batch: int) -> Tensor:
@@ -245,9 +239,6 @@ def torch_rows(is_compiled: bool) -> Iterator[dict[str, Any]]:
         torch.cuda.empty_cache()
 
 
-# ---- ONNX Runtime ----------------------------------------------------------------------------
-
-
 def write_onnx(folder: Path, network: str) -> None:
     """Exact and published graph of a network as files, for `onnx_rows`."""
     from models.comparison import graphs_to_compare
@@ -308,9 +299,6 @@ def onnx_rows(folder: Path, seconds: float) -> Iterator[dict[str, Any]]:
             except Exception as err:  # noqa: BLE001 - one row
                 row["failed"] = " ".join(f"{type(err).__name__}: {err}".split())[:300]
             yield row
-
-
-# ---- command ---------------------------------------------------------------------------------
 
 
 def line(row: dict[str, Any]) -> str:

@@ -207,9 +207,6 @@ def _place(row: int, column: int) -> str:
     return " ".join(word for word in words if word)
 
 
-# ---- files ---------------------------------------------------------------------------------
-
-
 def read_segments(path: Path, size: tuple[int, int]) -> tuple[Labels, tuple[str, ...]]:
     """A segment map (H, W) and its names, from a PNG and the JSON of the same name beside it.
 
@@ -276,8 +273,6 @@ def over(labels: Labels, names: Sequence[str], image: Labels) -> Labels:
                 cv2.putText(shown, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1)
     return np.asarray(shown, np.uint8)
 
-
-# ---- commands ------------------------------------------------------------------------------
 
 app = typer.Typer(
     add_completion=False,

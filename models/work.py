@@ -137,9 +137,6 @@ def in_use(config: Config) -> set[str] | None:
     return found
 
 
-# ---- pictures ------------------------------------------------------------------------------
-
-
 class _Picture(NamedTuple):
     part: JobPart
     path: Path
@@ -213,9 +210,6 @@ def frame_of(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(read_image(path), np.uint8)
 
 
-# ---- look ----------------------------------------------------------------------------------
-
-
 def _look(bench: _Bench, report: Report) -> None:
     """Maps of the parts, and the mean of the good ones at the size of the network's input."""
     contract = bench.bundle.manifest.input
@@ -244,9 +238,6 @@ def _look(bench: _Bench, report: Report) -> None:
     with (bench.folder.path / "maps.npz").open("wb") as file:
         ids = np.array([picture.part.part_id for picture in pictures], np.int64)
         np.savez(file, maps=np.stack(maps), part_ids=ids)
-
-
-# ---- bundles -------------------------------------------------------------------------------
 
 
 def _regions(bench: _Bench, report: Report) -> None:

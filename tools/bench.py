@@ -143,9 +143,6 @@ def _version(name: str) -> str | None:
         return None
 
 
-# ---- tables --------------------------------------------------------------------------------
-
-
 def show(machine: dict[str, Any], rows: list[Row]) -> None:
     """On the terminal."""
     table = Table(title=_machine_line(machine))

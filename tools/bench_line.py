@@ -130,8 +130,6 @@ class BenchLine:
         write_recipe(self.config, recipe)
         (self.root / "products.toml").write_text('[[product]]\nnumber = 1\nrecipe = "bench/1"\n')
 
-    # ---- processes
-
     def start(self, **environment: str) -> None:
         """`inspectd run`."""
         # Who ends a measurement with SIGTERM, as timeout(1) does, ends its line, too.
@@ -190,8 +188,6 @@ class BenchLine:
             if parent == self._run.pid:
                 found.update({name: int(folder.name) for name in names if name in arguments})
         return found
-
-    # ---- what it left behind
 
     def verdicts(self, count: int) -> list[Verdict]:
         """The newest rows, oldest first."""

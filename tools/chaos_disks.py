@@ -155,9 +155,6 @@ def archive_is_lossy(sight: Sight) -> bool:
     return bool(sight.status2 & (Status2.DISK_LOW | Status2.ARCHIVE_LOSSY))
 
 
-# ---- clock ---------------------------------------------------------------------------------
-
-
 class ClockScene(Scene):
     """Its processes read a wall clock that can be set."""
 

@@ -218,8 +218,6 @@ class Scene:
             self._stop()
             self._thread.join(10)
 
-    # ---- what a fault needs
-
     def inject(self, act: Callable[[], object]) -> None:
         """Do it now, and measure from here."""
         self.injected_ns = time.monotonic_ns()
@@ -260,8 +258,6 @@ class Scene:
                 raise NotMeasuredError(f"{why}: {self.line.log_end()}")
             time.sleep(0.01)
             self.ear.listen()
-
-    # ---- what came of it
 
     def lies(self) -> list[Part]:
         """Parts that were accepted without having been scored from their own picture."""

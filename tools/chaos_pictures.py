@@ -47,9 +47,6 @@ _GATES = GateLimits(
 _PLACED = msgspec.structs.replace(_GATES, shift_px=3.0)
 
 
-# ---- pictures that the gates must see
-
-
 def _sick(number: int) -> Image:
     """Numbered pictures; the first one is black, one is blurred until no edge is left."""
     if number == _SICK:
@@ -82,9 +79,6 @@ def shifted_scene() -> Scene:
         )
 
     return Scene(picture=_shaped, pictures=_COUNT, first_number=_SHAPE, make_bundle=bundle)
-
-
-# ---- an engine that is not what was validated
 
 
 def network_scene() -> Scene:

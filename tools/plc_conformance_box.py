@@ -62,8 +62,6 @@ class Box:
         self.out, self.image = Bank(self.terms.word_order), Bank(self.terms.word_order)
         self._client: AsyncModbusTcpClient | None = None
 
-    # ---- the wire
-
     async def connect(self) -> "Box":
         """Raises NoBox."""
         client = AsyncModbusTcpClient(
@@ -134,8 +132,6 @@ class Box:
         self.image.write(STATUS[0], answer.registers)
         return (time.monotonic() - begun) * 1e3
 
-    # ---- what stands there
-
     def has(self, bit: Status1) -> bool:
         """In HR 100, as last read."""
         return bit in Status1(self.image.number("Status1"))
@@ -153,8 +149,6 @@ class Box:
         """One of HR 160–185."""
         await self.read(*COUNTERS)
         return self.image.number(name)
-
-    # ---- steps
 
     async def until(
         self, what: str, check: Callable[[], bool], limit_ms: float, control: Control | None = None

@@ -42,9 +42,6 @@ def _only(box: Box, mode: str) -> None:
         raise NotApplicable(f"the box is in {box.terms.mode} mode")
 
 
-# ---- map and transport ---------------------------------------------------------------------
-
-
 @rule("M1")
 async def identity(box: Box) -> str:
     """Map version, protocol revision and the shape of the ring are those of this contract."""
@@ -155,9 +152,6 @@ async def one_writer(box: Box) -> str:
     return ""
 
 
-# ---- heartbeats ----------------------------------------------------------------------------
-
-
 @rule("T6a")
 async def vision_heartbeat(box: Box) -> str:
     """VisionHeartbeat changes every 100 ms; it never stands still for 500 ms."""
@@ -206,9 +200,6 @@ async def silent_plc(box: Box) -> str:
     return f"safe {took:.0f} ms after the last heartbeat, Ready again by itself"
 
 
-# ---- trigger -------------------------------------------------------------------------------
-
-
 @rule("T2")
 async def trigger_is_acknowledged(box: Box) -> str:
     """TriggerAck within 10 ms; AcqID is new and there before it; Ack falls with Trigger."""
@@ -254,9 +245,6 @@ async def trigger_while_not_ready(box: Box) -> str:
     expect(not box.has(Status1.ACQ_ERROR), "ClearError does not clear AcqError")
     await box.make_ready()
     return ""
-
-
-# ---- results -------------------------------------------------------------------------------
 
 
 async def _finish(box: Box) -> None:
@@ -451,9 +439,6 @@ async def ring_overrun(box: Box) -> str:
     return f"{got} counted"
 
 
-# ---- commands ------------------------------------------------------------------------------
-
-
 async def _command(box: Box, code: int, argument: int = 0, limit_ms: float = 10_000) -> int:
     """One command with its handshake; CmdResult."""
     await box.exchange(ENABLE | EXECUTE, Command=code, CmdArg=argument)
@@ -513,9 +498,6 @@ async def load_recipe(box: Box) -> str:
     expect(wrong != 0, "a product that does not exist was loaded")
     await box.make_ready()
     return f"product {number}, hash {digest:08x}"
-
-
-# ---- the ledger ----------------------------------------------------------------------------
 
 
 @rule("L1")

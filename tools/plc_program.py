@@ -190,8 +190,6 @@ class Program(ABC):
     def _reject_open(self, now_ns: int, why: str) -> None:
         """Reject every part that was triggered and is not judged."""
 
-    # ---- feeder
-
     def _due_ns(self) -> int | None:
         """When the next part came or comes to the camera; None = no more parts, or not begun."""
         options = self.options
@@ -218,8 +216,6 @@ class Program(ABC):
         while due_ns is not None and now_ns - due_ns > options.wait_ready_ms * 1e6:
             self._decide(self._next_part(due_ns), now_ns, (why,))
             due_ns = self._due_ns()
-
-    # ---- watch and decision
 
     def _watch(self, image: Bank, now_ns: int) -> None:
         beat, epoch = self._read_beat(image), image.number("Epoch")
@@ -265,8 +261,6 @@ class Program(ABC):
         self.decided += 1
         self._last_end_ns = self._moved_ns = now_ns
         self._on_part(part)
-
-    # ---- outputs
 
     def _breaks(self, rule: Break) -> bool:
         return self.options.breaks == rule and self._fed >= self.options.break_from

@@ -58,8 +58,6 @@ class RingProgram(Program):
             return due_ns
         return self._fed_ns or self._first_due_ns  # no rate: the next as soon as it can be taken
 
-    # ---- results
-
     def _judge(self, image: Bank, now_ns: int) -> None:
         if taken := self._trigger.step(image, now_ns):
             part, why = taken
@@ -120,8 +118,6 @@ class RingProgram(Program):
         epoch = image.number("Epoch")
         why = slot_objections(slot, epoch, sent, timing, self.options.accept_simulated)
         self._decide(part, now_ns, why)
-
-    # ---- parts
 
     def _feed(self, image: Bank, now_ns: int, is_ready: bool) -> None:
         due_ns = self._due_ns()

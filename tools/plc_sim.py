@@ -162,9 +162,6 @@ async def command(options: PlcOptions, code: CommandCode, argument: int = 0) -> 
     return CommandError(program.result or 0)
 
 
-# ---- command line --------------------------------------------------------------------------
-
-
 def main(
     host: Annotated[str, typer.Option(help="Address of the appliance.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Its Modbus port.")] = 5020,
