@@ -53,7 +53,7 @@ class Reason(IntEnum):
     SEGAD = 2
     """margin of the forest from T2 up"""
     BOTH = 3
-    """not given by this version"""
+    """average of map maximum and forest from T2 up"""
     LATE = 10
     """no score before the deadline"""
     NO_IMAGE = 11

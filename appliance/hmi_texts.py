@@ -19,7 +19,7 @@ REASONS = {
     Reason.NONE: "Below the lower limit",
     Reason.ANOMALY_SCORE: "Anomaly above the limit",
     Reason.SEGAD: "Region statistics above the limit",
-    Reason.BOTH: "Anomaly and region statistics above the limit",
+    Reason.BOTH: "Anomaly and region statistics together above the limit",
     Reason.LATE: "Not judged before the deadline",
     Reason.NO_IMAGE: "No picture came",
     Reason.INCOMPLETE_IMAGE: "The picture is incomplete",

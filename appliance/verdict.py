@@ -9,6 +9,12 @@ from appliance.codes import Reason, Word
 from appliance.recipe import Limits
 from appliance.scores import Decides
 
+_REASONS: dict[Decides, Reason] = {
+    "segad": Reason.SEGAD,
+    "average": Reason.BOTH,
+    "map_max": Reason.ANOMALY_SCORE,
+    "classification": Reason.ANOMALY_SCORE,
+}
 _WORST_FIRST = (Word.NG, Word.ERROR, Word.UNCERTAIN, Word.OK)
 
 
@@ -22,7 +28,7 @@ def judge(margin: float, limits: Limits, decides: Decides) -> tuple[Word, Reason
     if not (math.isfinite(value) and math.isfinite(t1) and math.isfinite(t2) and t1 <= t2):
         return Word.ERROR, Reason.INVALID_NUMBER
     if value >= t2:
-        return Word.NG, Reason.SEGAD if decides == "segad" else Reason.ANOMALY_SCORE
+        return Word.NG, _REASONS[decides]
     if value >= t1:
         return Word.UNCERTAIN, Reason.UNCERTAIN_BAND
     return Word.OK, Reason.NONE

@@ -67,7 +67,7 @@ def test_table(margin: float, t1: float, t2: float, word: Word) -> None:
     ("decides", "reason"),
     [
         ("segad", Reason.SEGAD),
-        ("average", Reason.ANOMALY_SCORE),
+        ("average", Reason.BOTH),
         ("map_max", Reason.ANOMALY_SCORE),
         ("classification", Reason.ANOMALY_SCORE),
     ],
