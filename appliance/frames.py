@@ -57,13 +57,22 @@ class RingWriter:
 
     folder: directory below shared memory, mode 0700, made if missing.
     name: who writes; the file is `NAME.EPOCH.ring`.
+    replaces: of the same name, closed once this one is there; where it cannot be made, nothing
+    happens to it.
     """
 
-    def __init__(self, folder: Path, name: str, slots: int, slot_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        slots: int,
+        slot_bytes: int,
+        replaces: "RingWriter | None" = None,
+    ) -> None:
         if not 4 <= slots <= MAX_SLOTS:
             raise ConfigError(f"ring {name}", f"4 to {MAX_SLOTS} slots", str(slots))
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        remove_rings(folder, name)
+        remove_rings(folder, name, replaces)
         self._slots = slots
         self._slot_bytes = -(-slot_bytes // _PAGE) * _PAGE
         self._epoch = secrets.randbits(63) | 1
@@ -86,6 +95,8 @@ class RingWriter:
             os.close(handle)
         _HEADER.pack_into(self._map, 0, _MAGIC, self._epoch, slots, self._slot_bytes)
         self._sequences = np.frombuffer(self._map, np.uint64, slots, _PAGE)
+        if replaces is not None:
+            replaces.close()
 
     @property
     def slot_bytes(self) -> int:
@@ -205,10 +216,11 @@ class _Mapped:
         )
 
 
-def remove_rings(folder: Path, name: str) -> None:
+def remove_rings(folder: Path, name: str, but: RingWriter | None = None) -> None:
     """Remove what earlier starts of this writer left behind."""
     for path in folder.glob(f"{name}.*{_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        if but is None or path != but.path:
+            path.unlink(missing_ok=True)
 
 
 def inline_pixels(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

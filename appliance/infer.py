@@ -201,10 +201,8 @@ class Infer:
             config = self._config
             rate_hz = sum(camera.rate_hz for camera in config.camera)
             slots = slots_for(config.deadline_ms, config.record.grace_ms, rate_hz)
-            larger = RingWriter(config.rings_dir, f"map-{self._name}", slots, needed)
-            if self._maps is not None:
-                self._maps.close()
-            self._maps = larger
+            name = f"map-{self._name}"
+            self._maps = RingWriter(config.rings_dir, name, slots, needed, self._maps)
 
     def _swap(self, order: Swap) -> None:
         if self._prepared is not None and order.setup_hash == self._prepared.setup_hash:

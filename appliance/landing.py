@@ -49,10 +49,9 @@ class Landing:
             config = self._config
             rate_hz = next(each.rate_hz for each in config.camera if each.name == camera)
             slots = slots_for(config.deadline_ms, config.record.grace_ms, rate_hz)
-            larger = RingWriter(config.rings_dir, f"map-elsewhere-{camera}", slots, map_bytes)
-            if ring is not None:
-                ring.close()
-            self._rings[camera] = ring = larger
+            name = f"map-elsewhere-{camera}"
+            ring = RingWriter(config.rings_dir, name, slots, map_bytes, ring)
+            self._rings[camera] = ring
         return ring
 
 

@@ -70,6 +70,7 @@ class Outlet:
             return
         if self._ring:
             self._ring.close()
+            self._ring = None
         name = f"frame-{self._camera}"
         try:
             self._ring = RingWriter(self._rings, name, self._slots, frame_bytes)

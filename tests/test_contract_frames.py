@@ -416,6 +416,16 @@ def test_too_little_shared_memory_is_a_clear_line_and_leaves_nothing(rings):
     assert list(rings.iterdir()) == []
 
 
+def test_a_larger_ring_that_cannot_be_made_leaves_the_smaller_one_to_its_readers(rings):
+    old = RingWriter(rings, "map-0", 4, 10_000)
+    ref = old.put(grey(1))
+    with pytest.raises(ConfigError, match="ring map-0: expected"):
+        RingWriter(rings, "map-0", 4, 1 << 50, old)
+    np.testing.assert_array_equal(RingReader(rings).copy(ref), grey(1))
+    larger = RingWriter(rings, "map-0", 4, 20_000, old)
+    assert list(rings.iterdir()) == [larger.path]
+
+
 def test_the_ring_belongs_to_us_alone(rings):
     folder = rings / "line"
     writer = RingWriter(folder, "frame-top", 4, 10)
