@@ -194,6 +194,7 @@ class TensorRtEngine(Engine):
                 self._capture(count)
         except (ArtefactError, DeviceError, PartError):  # the device has no memory for more
             self._lanes.pop(count, None)
+            self._sdk.complaints()  # of this trial: the next part is not to answer for them
             return False
         return True
 

@@ -202,6 +202,25 @@ def test_where_there_is_no_room_for_several_one_at_a_time_is_answered(call: str)
     assert gpu.memory == {}
 
 
+@pytest.mark.usefixtures("worth_it")
+@pytest.mark.parametrize("call", ["allocate", "pinned", "begin_capture", "end_capture"])
+def test_what_a_failed_trial_of_several_leaves_in_the_log_is_of_no_part(call: str) -> None:
+    engine, gpu, sdk = opened()
+    room_for_one = engine._lane
+
+    def lane(count: int):
+        if count > 1:
+            gpu.fail = {call}
+            sdk.said.append("Error Code 2: OutOfMemory")
+        return room_for_one(count)
+
+    engine._lane = lane  # type: ignore[method-assign]
+    engine.warm_up(together=2)
+    gpu.fail = set()
+    assert list(engine.batch_ns) == [1]
+    assert engine.infer(frame(5), room()) == pytest.approx(frame(5).mean(), rel=1e-5)
+
+
 # ---- failures ------------------------------------------------------------------------------
 
 
