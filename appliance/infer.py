@@ -235,8 +235,7 @@ class Infer:
         if setup is None or due is None or now_ns - self._frame_ns < _QUIET_NS:
             return
         try:
-            with self._guard:
-                due.step(now_ns)
+            due.step(now_ns, self._guard)
         except ArtefactError as err:
             self._service.log.warning("the daily proof failed", error=str(err))
             self._counters["proofs_failed"] += 1

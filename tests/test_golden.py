@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from appliance import config
@@ -39,6 +41,17 @@ class Beats:
 
     def __call__(self) -> None:
         self.count += 1
+
+
+class Guard(nullcontext[None]):
+    """Counts what it was asked to watch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = 0
+
+    def __enter__(self) -> None:
+        self.entered += 1
 
 
 def prepared(installation: tuple[Config, str, str]) -> tuple[Setup, int]:
@@ -79,11 +92,40 @@ def test_the_daily_proof_takes_one_frame_a_turn(installation: tuple[Config, str,
     for calls in range(1, 6):
         assert daily.is_due(now)
         before = golden.engine.calls
-        daily.step(now)
+        daily.step(now, nullcontext())
         assert golden.engine.calls == before + 1, calls
     assert not daily.is_due(now)
     assert daily.is_due(now + DAY_NS)
     setup.close()
+
+
+def test_the_daily_proof_guards_the_engine_and_not_the_disk(
+    installation: tuple[Config, str, str],
+) -> None:
+    """A large picture takes longer to read than a fast engine may take to answer."""
+    setup, _ = prepared(installation)
+    (golden,) = setup.goldens
+    now = time.monotonic_ns()
+    daily = DailyProof(golden, now)
+    guard = Guard()
+    daily.step(now, guard)
+    assert guard.entered == 1
+    for image in installation[0].bundles_dir.rglob("golden/*.png"):
+        image.write_bytes(b"")
+    with pytest.raises(ArtefactError, match="a PNG image"):
+        daily.step(now, guard)
+    assert guard.entered == 1
+    setup.close()
+
+
+def test_a_stored_score_that_is_no_number_proves_nothing(tmp_path: Path) -> None:
+    bundle = write_network_bundle(tmp_path / "b")
+    engine = open_engine(config.Engine(threads=1), bundle, 64, 96, 1, tmp_path / "engines")
+    for outputs in bundle.folder.rglob("golden/*.npz"):
+        np.savez(outputs, map=np.load(outputs)["map"], score=np.float32(np.nan))
+    with pytest.raises(ArtefactError, match="a difference of nan"):
+        GoldenFrames(engine, bundle, "fp32").check("all", Beats())
+    engine.close()
 
 
 def test_an_engine_that_answers_otherwise_fails_its_proof(tmp_path: Path) -> None:
