@@ -139,12 +139,16 @@ class Engine(ABC):
             else:
                 left.append(index)
         while left:
-            count = max(size for size in self.batch_ns if size <= len(left))
+            count = self.at_once(len(left))
             now, left = left[:count], left[count:]
             fitting = [frames[index].reshape(self.spec.frame_shape) for index in now]
             given = self._call(fitting, [outs[index] for index in now])
             answers.update(zip(now, given, strict=True))
         return [answers[index] for index in range(len(frames))]
+
+    def at_once(self, count: int) -> int:
+        """Of so many frames, how many the next call takes."""
+        return max(size for size in self.batch_ns if size <= count)
 
     def _call(self, frames: Sequence[Frame], outs: Sequence[Map]) -> list[Answer]:
         """One call into the runtime."""

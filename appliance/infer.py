@@ -290,8 +290,14 @@ class Infer:
                 seen.append(self._look(one))
             except PartError as err:
                 self._say_failed(one, err)
-        if not seen:
-            return
+        # One that fell out may leave more calls than one: each is watched and answered by itself.
+        while seen:
+            count = seen[0].camera.engine.at_once(len(seen))
+            now, seen = seen[:count], seen[count:]
+            self._ask(now)
+
+    def _ask(self, seen: list[_Seen]) -> None:
+        """One call of the engine, and what it says."""
         self._counters["batched"] += len(seen) if len(seen) > 1 else 0
         entered = time.monotonic_ns()
         answers = self._run(seen)

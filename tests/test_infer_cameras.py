@@ -1,5 +1,7 @@
 """Frames of several cameras in one infer process: together, in order, each answered once."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,32 @@ def test_what_is_wrong_with_one_frame_is_said_of_that_one(line: Rig) -> None:
         assert answers[parts[0]].classification == 7
         expect_failure(answers[parts[1]], parts[1], Reason.INFERENCE_ERROR, "(64, 96, 1), got")
         expect_failure(answers[parts[2]], parts[2], Reason.WRONG_RECIPE, line.setup_hash[:12])
+
+
+def test_what_is_left_of_a_call_is_asked_and_answered_call_by_call() -> None:
+    """One of four falls out: of three a call takes two, and they do not wait for the third."""
+    line = Rig(("left", "right", "top", "under"), kind="null", null_delay_ms=BUSY_MS)
+    try:
+        recipe = line.recipe(write_null_bundle(line.config.bundles_dir / "n", "n", 64, 96))
+        line.start()
+        line.use(recipe)
+        assert line.health is not None and line.health.gauges["engine_batch"] == 4
+
+        def is_looked_at_together() -> bool:
+            """A frame that keeps the engine busy, then four: the last is of another set-up."""
+            line.came.clear()
+            hashes = [recipe[1]] * 4 + ["f" * 64]
+            for camera, setup_hash in zip(("left", *line.frames), hashes, strict=True):
+                line.show(grey(7), setup_hash, camera)
+            line.until("answers", lambda: len(line.came) == len(hashes))
+            scored = [one for one in line.came if isinstance(one, Scored)]
+            calls = Counter(one.stages_ns["engine"] for one in scored)
+            assert max(calls.values()) <= 2
+            return line.came[1].camera == "under" and max(calls.values()) == 2
+
+        line.until("four that met", is_looked_at_together)
+    finally:
+        line.close()
 
 
 def test_a_network_measures_what_it_gains_and_answers_either_way() -> None:
