@@ -126,7 +126,8 @@ def _set_trigger(nodes: Nodes, camera: Camera, mode: Mode, wrong: Wrong) -> bool
                 nodes.try_write("TriggerMode", "Off")
         nodes.write("TriggerSelector", wanted, wrong)
         count = _PICTURES.get(wanted, "")
-        if mode != "free" and nodes.has(count):
+        # Where it is 1 already, or is none in this mode, many devices let nobody write it.
+        if mode != "free" and nodes.try_read(count) not in (None, 1):
             nodes.write(count, 1, wrong)
     if mode == "hardware":
         _set_line(nodes, camera, wrong)

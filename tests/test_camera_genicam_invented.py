@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("harvesters")
 
-from genicam import gentl
+from genicam import genapi, gentl
 
 from appliance.camera_genicam_nodes import Nodes, is_same
 from appliance.config_camera import Strobe, TriggerLine
@@ -177,6 +177,18 @@ def test_one_trigger_gives_one_picture(mode, selector, count):
     pictures = Node(3)
     invented(mode, **triggered(TriggerSelector=Node("x", (selector,)), **{count: pictures}))
     assert pictures.value == 1
+
+
+def test_a_count_of_pictures_that_nobody_may_write_refuses_no_camera_that_gives_one():
+    class Locked(Node):
+        value = property(lambda self: 1, lambda self, value: refuse())
+
+    def refuse():
+        raise genapi.AccessException("Node is not writable.")
+
+    nodes = triggered(TriggerSelector=Node("x", ("AcquisitionStart",)))
+    source, _ = invented("plc", AcquisitionFrameCount=Locked(1), **nodes)
+    assert not source.is_streaming
 
 
 @pytest.mark.parametrize(
