@@ -180,14 +180,17 @@ def test_one_trigger_gives_one_picture(mode, selector, count):
 
 
 def test_a_count_of_pictures_that_nobody_may_write_refuses_no_camera_that_gives_one():
-    class Locked(Node):
-        value = property(lambda self: 1, lambda self, value: refuse())
+    class Locked:
+        @property
+        def value(self):
+            return 1
 
-    def refuse():
-        raise genapi.AccessException("Node is not writable.")
+        @value.setter
+        def value(self, value):
+            raise genapi.AccessException("Node is not writable.")
 
     nodes = triggered(TriggerSelector=Node("x", ("AcquisitionStart",)))
-    source, _ = invented("plc", AcquisitionFrameCount=Locked(1), **nodes)
+    source, _ = invented("plc", AcquisitionFrameCount=Locked(), **nodes)
     assert not source.is_streaming
 
 
