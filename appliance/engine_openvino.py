@@ -106,6 +106,8 @@ class OpenVinoEngine(Engine):
         try:
             # OpenVINO takes no read-only memory, and the ring's slots are just that: one copy.
             np.stack(frames, out=room)
+            for name in ("map", "score"):
+                request.get_tensor(name).data.fill(np.nan)
             request.infer()
             maps, scores = (request.get_tensor(name).data for name in ("map", "score"))
         except (RuntimeError, ValueError) as err:

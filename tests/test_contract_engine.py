@@ -524,6 +524,25 @@ def test_openvino_reports_to_nobody(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_openvino
+def test_a_run_of_openvino_that_writes_nothing_does_not_leave_the_part_before():
+    engine = openvino()
+    engine.infer(frame(), room())
+
+    class Idle:
+        """OpenVINO's request, which comes back without having computed."""
+
+        get_tensor = engine._compiled[1].request.get_tensor
+
+        def infer(self) -> None: ...
+
+    engine._compiled[1] = engine._compiled[1]._replace(request=Idle())
+    out = room()
+    with pytest.raises(PartError, match="not finite"):
+        engine.infer(frame(1), out)
+    assert np.isnan(out).all()
+
+
 # ---- from a bundle -------------------------------------------------------------------------
 
 
