@@ -28,15 +28,20 @@ class Waiting(msgspec.Struct):
     stages_ns: dict[str, int] = {}
 
 
-def due_ns(frame: FrameReady, now_ns: int, deadline_ns: int) -> int:
+def due_ns(frame: FrameReady, now_ns: int, deadline_ns: int, delay_ns: int = 0) -> int:
     """When decide closes the part of a frame that has just come, by the deadline of the config.
+
+    delay_ns: its camera's `arrival_delay_ms`, which is in its age and in the time since its
+    trigger, too.
 
     A PLC may have asked for less, and a frame from another box was longer on its way: decide alone
     knows, and judges. This orders frames and keeps calls short.
     """
     is_of_this_clock = frame.pixels.ring != INLINE and frame.copied_at_ns
     sent_ns = frame.copied_at_ns if is_of_this_clock else now_ns
-    return sent_ns - frame.age_ns - frame.trigger_to_frame_ns + deadline_ns
+    triggered_ns = frame.trigger_to_frame_ns
+    since_arrival_ns = frame.age_ns - (delay_ns if triggered_ns else 0)
+    return sent_ns - since_arrival_ns - triggered_ns + deadline_ns
 
 
 def in_order(waiting: Iterable[Waiting]) -> list[Waiting]:

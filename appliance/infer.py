@@ -85,6 +85,7 @@ class Infer:
         self._orders = wiring.receiver("prepare", self._label)
         self._scored = wiring.sender("scored")
         self._health = wiring.sender("health", self._label)
+        self._delays_ns = {each.name: int(each.arrival_delay_ms * 1e6) for each in config.camera}
         self._rings = RingReader(config.rings_dir)
         self._is_map_sent_along = wiring.leaves_box("scored")
         self._maps: RingWriter | None = None
@@ -275,7 +276,8 @@ class Infer:
 
     def _noted(self, frame: FrameReady, inline: bytes | None) -> Waiting:
         deadline_ns = self._config.deadline_ms * 1_000_000
-        return Waiting(frame, inline, due_ns(frame, self._service.clock(), deadline_ns))
+        delay_ns = self._delays_ns.get(frame.camera, 0)
+        return Waiting(frame, inline, due_ns(frame, self._service.clock(), deadline_ns, delay_ns))
 
     def _engine_of(self, camera: str) -> Engine | None:
         setup = None if self._current is None else self._current.cameras.get(camera)

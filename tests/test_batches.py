@@ -44,6 +44,17 @@ def test_a_part_ends_its_deadline_after_the_trigger_or_the_exposure() -> None:
     assert due_ns(frame, 1000, 10_000) == 900 - 100 - 50 + 10_000
 
 
+@pytest.mark.parametrize(("trigger_to_frame_ns", "since_ns"), [(0, 100 + 30), (50, 100 + 50)])
+def test_the_way_from_exposure_to_arrival_counts_once(
+    trigger_to_frame_ns: int, since_ns: int
+) -> None:
+    """Without a trigger the part begins with the exposure, with one at the trigger."""
+    delay_ns = 30
+    told = {"age_ns": 100 + delay_ns, "trigger_to_frame_ns": trigger_to_frame_ns}
+    frame = ready(copied_at_ns=900, **told)
+    assert due_ns(frame, 1000, 10_000, delay_ns) == 900 - since_ns + 10_000
+
+
 @pytest.mark.parametrize("ring", [INLINE, "frame-a.1.ring"])
 def test_where_no_time_of_this_clock_is_told_it_counts_from_now(ring: str) -> None:
     frame = ready(ring=ring, age_ns=100, copied_at_ns=77 if ring == INLINE else 0)
