@@ -50,8 +50,7 @@ def test_the_way_from_exposure_to_arrival_counts_once(
 ) -> None:
     """Without a trigger the part begins with the exposure, with one at the trigger."""
     delay_ns = 30
-    told = {"age_ns": 100 + delay_ns, "trigger_to_frame_ns": trigger_to_frame_ns}
-    frame = ready(copied_at_ns=900, **told)
+    frame = ready(copied_at_ns=900, age_ns=100 + delay_ns, trigger_to_frame_ns=trigger_to_frame_ns)
     assert due_ns(frame, 1000, 10_000, delay_ns) == 900 - since_ns + 10_000
 
 

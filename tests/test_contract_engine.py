@@ -526,7 +526,9 @@ def test_openvino_reports_to_nobody(tmp_path):
 
 @needs_openvino
 def test_a_run_of_openvino_that_writes_nothing_does_not_leave_the_part_before():
-    engine = openvino()
+    from appliance.engine_openvino import OpenVinoEngine
+
+    engine = OpenVinoEngine(SPEC, graph(), "fp32", 1)
     engine.infer(frame(), room())
 
     class Idle:
