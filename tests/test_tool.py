@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import re
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from calibration.limits import outcome, parts_of
 from calibration.page_audit import changed
 from calibration.people import People, Role
 from calibration.proposals import lines
+from calibration.publish import newest, publish, use
 from tests.guest import Enter, Guest, ask, driven, needs_chromium
 from tests.processes import has_tool
 from tests.rig import Rig, free_port
@@ -242,20 +244,26 @@ def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
 @needs_chromium
 @pytest.mark.browser
 def test_the_way_back_is_one_step_and_says_what_the_line_answered(shop: Shop, guest: Enter) -> None:
-    if len(list((shop.config.recipes_dir / "plate").glob("*.toml"))) < 2:
-        pytest.skip("needs the version that the test before made")
+    current = newest(shop.config, "plate")
+    assert current is not None
+    last = publish(
+        shop.config, AuditJournal(shop.config), current.recipe, (T1, 1.2), who="max",
+        reason="fewer parts to look at",
+    )  # fmt: skip
+    use(shop.config, current.name, last.name)
+    made = last.recipe.version + 1
     shop.answer = CommandError.TIMED_OUT
     eva = guest("eva")
     page = eva.go("recipes")
-    expect(page.get_by_text("Changes against version 1")).to_be_visible()
+    expect(page.get_by_text(f"Changes against version {current.recipe.version}")).to_be_visible()
     expect(page.locator(".diff").first).to_contain_text("limits.t2")
     page.locator("summary", has_text="plate/1").click()
     old = page.locator("details", has_text="first proposal").last
     old.get_by_label("Reason").fill("escapes at the customer")
     old.get_by_role("button", name="Use these limits again").click()
     eva.told("has not taken it: a detail")
-    assert (shop.limits(3).t1, shop.limits(3).t2) == (T1, T2)
-    assert load_products(shop.config) == {1: "plate/3"}
+    assert (shop.limits(made).t1, shop.limits(made).t2) == (T1, T2)
+    assert load_products(shop.config) == {1: f"plate/{made}"}
     shop.answer = CommandError.DONE
     assert eva.problems == []
 
@@ -326,11 +334,12 @@ def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(
 def test_a_session_that_ended_leads_to_the_door_and_changes_nothing(
     shop: Shop, guest: Enter
 ) -> None:
-    shop.people.add("gone", Role.ENGINEER, SECRET, "root@shell")
-    one = guest("gone")
+    name = f"gone.{time.monotonic_ns()}"
+    shop.people.add(name, Role.ENGINEER, SECRET, "root@shell")
+    one = guest(name)
     page = one.go("calibrate")
     page.locator(".calibrate-right .panel:nth-child(2)").get_by_label("Reason").fill("too late now")
-    shop.people.change("gone", "ada", is_enabled=False)
+    shop.people.change(name, "ada", is_enabled=False)
     before = len(shop.opinions.proposals())
     one.press("Propose these limits")
     expect(page.get_by_text("Your session has ended")).to_be_visible()
