@@ -18,7 +18,7 @@ from appliance.engine import passport_of
 from appliance.errors import ArtefactError, ConfigError
 from appliance.recipe import LoadedRecipe, load_recipe, setup_hash
 from appliance.recording import Recording
-from appliance.replay import Player, WhatIf
+from appliance.replay import Player, WhatIf, recorded_recipe
 from appliance.replay_infer import Engines
 from appliance.replay_pictures import has_pictures, play_pictures
 from appliance.replay_report import Report
@@ -152,11 +152,11 @@ def play_one(
     what_if = _what_if(options, config, recording)
     report = Report(is_what_if=what_if is not None, is_golden=options.is_golden)
     player = Player(recording, config, engines, what_if, options.is_real_time)
-    tolerances: dict[tuple[str, str], float] = {}
+    tolerances: dict[str, float] = {}
     begun = shown = time.monotonic()
     for played in player.play():
         pair = played.pair if isinstance(played, Told) else played
-        tolerance = _tolerance(pair, tolerances, recording, config)
+        tolerance = tolerance_of(pair, tolerances, recording, config)
         if isinstance(played, Told):
             report.take_words(played, tolerance)
         else:
@@ -190,24 +190,29 @@ def _on_bundle(loaded: LoadedRecipe, config: Config, name: str) -> LoadedRecipe:
     return msgspec.structs.replace(loaded, recipe=recipe, setup_hash=setup_hash(recipe))
 
 
-def _tolerance(
-    pair: Pair,
-    known: dict[tuple[str, str], float],
-    recording: Recording,
-    config: Config,
+def tolerance_of(
+    pair: Pair, known: dict[str, float], recording: Recording, config: Config
 ) -> float:
-    """0 on the passport that recorded the part, else what both precisions may move a logit by."""
-    new, old = pair.replayed, pair.recorded
-    if new is None or new.passport == old.passport or not old.passport or not new.passport:
+    """0 on the passports that recorded the part, else what both precisions may move a logit by: of
+    several views, that of the bundle that allows most.
+
+    known: by passport, filled here. Raises ArtefactError.
+    """
+    if pair.replayed is None:
         return 0.0
-    key = old.passport, new.bundle
-    if key not in known:
-        facts = recording.notes.get(f"recipe:{old.recipe}", {})
-        folder = config.bundles_dir / facts.get("bundle_dir", "")
-        tolerances = load_bundle(folder, old.bundle).manifest.tolerances
-        precisions = recording.about.get("precision", "fp32"), config.engine.precision
-        known[key] = sum(tolerances.get(precision, 0.0) for precision in precisions)
-    return known[key]
+    views = zip(pair.recorded.by_view(), pair.replayed.by_view(), strict=False)
+    moved = [old for old, new in views if old.passport and new.passport not in ("", old.passport)]
+    for old in moved:
+        if old.passport not in known:
+            facts = recording.notes.get(f"recipe:{old.recipe}")
+            recipe = (
+                recorded_recipe(old.recipe, facts) if facts else load_recipe(config, old.recipe)
+            )
+            folder = config.bundles_dir / recipe.recipe.terms(old.camera).bundle_dir
+            tolerances = load_bundle(folder, old.bundle).manifest.tolerances
+            precisions = recording.about.get("precision", "fp32"), config.engine.precision
+            known[old.passport] = sum(tolerances.get(precision, 0.0) for precision in precisions)
+    return max((known[old.passport] for old in moved), default=0.0)
 
 
 def read_labels(path: Path) -> dict[int, bool]:
