@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from appliance.errors import AddressInUse
-from appliance.journal_draft import Draft, allocated, write
+from appliance.journal_draft import Draft, allocated, room, write
 from appliance.journal_records import (
     END,
     Begun,
@@ -41,8 +41,6 @@ _SKIPPED_IDS = 1 << 20
 _TRY_AGAIN = 100
 """A full journal that cannot be written anew tries again after so many lost records."""
 _SIZE = 16 << 20
-_FOR_IDS = 16
-"""One part in so many of a file that is full takes reservations alone: of millions of ids."""
 _UNSTORED_MAX = 5_000
 _UNCOUNTED_MAX = 4_000
 """Many more than a second holds, after which counters are written anyway."""
@@ -215,9 +213,7 @@ class Journal:
 
     def _write_down(self, record: Record) -> None:
         frame = framed(record, self._generation)
-        # The last of the room is for ids alone: details may be lost, an id must not repeat.
-        room = self._size - (0 if isinstance(record, Reserved) else self._size // _FOR_IDS)
-        if self._offset + len(frame) + len(END) > room:
+        if self._offset + len(frame) + len(END) > room(record, self._size):
             if self._draft is not None or (self._is_stuck and self.lost % _TRY_AGAIN):
                 raise OSError("the journal is full")
             self._is_stuck = True
@@ -264,6 +260,7 @@ class Journal:
             draft.write()
         except OSError:
             draft.abandon()
+            draft.close()
             raise
         self._use(draft)
 
@@ -277,11 +274,15 @@ class Journal:
             pass  # the file that counts goes on; the next look tries again
         finally:
             with self._lock:
-                self._draft = None
-                if is_written and not draft.is_broken:
+                is_used = is_written and not draft.is_broken
+                if is_used:
                     self._use(draft)
-                else:
-                    draft.abandon()
+                    self._draft = None
+            if not is_used:
+                draft.abandon()
+                with self._lock:
+                    draft.close()
+                    self._draft = None
                     self.lost += 1
 
     def _drafted(self) -> Draft:

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from appliance.journal_records import END, Begun, Closed, Record, framed
+from appliance.journal_records import END, Begun, Closed, Record, Reserved, framed
 from appliance.messages import Verdict
+
+_FOR_IDS = 16
+"""One part in so many of a file takes reservations alone: of millions of ids."""
 
 
 class Draft:
@@ -42,7 +45,7 @@ class Draft:
     @property
     def mirror(self) -> int:
         """Handle of the file, from when on records are written to it at once; else -1."""
-        return self.handle if self._waiting is None and not self.is_broken else -1
+        return self.handle if self._waiting is None else -1
 
     def write(self, lock: AbstractContextManager[object] | None = None) -> None:
         """All of it onto the disk. lock: held while `take` may be called. Raises OSError."""
@@ -71,27 +74,35 @@ class Draft:
             os.close(folder)
 
     def take(self, record: Record) -> None:
-        """A record that was appended to the journal meanwhile. With the lock held."""
+        """A record that was appended to the journal meanwhile. With the lock held.
+
+        Into a file that lacks something, too: until it is abandoned a start may find it, and ids
+        that it does not know of would come again.
+        """
         if self._waiting is not None:
             self._waiting.append(record)
-        elif not self.is_broken:
-            try:
-                self._append(record)
-            except OSError:
-                self.is_broken = True
+            return
+        try:
+            self._append(record)
+        except OSError:
+            self.is_broken = True
 
     def abandon(self) -> None:
         """It shall not count, now or at a start; the journal goes on in the file that counts."""
-        self.is_broken = True
         if self.handle >= 0:
             with contextlib.suppress(OSError):
                 write(self.handle, bytes(len(framed(self.begun, 0))), 0)
+                os.fdatasync(self.handle)
+
+    def close(self) -> None:
+        """After `abandon`, when nobody calls `take` any more."""
+        if self.handle >= 0:
             os.close(self.handle)
             self.handle = -1
 
     def _append(self, record: Record) -> None:
         frame = framed(record, self.begun.generation)
-        if self.offset + len(frame) + len(END) > self._size:
+        if self.offset + len(frame) + len(END) > room(record, self._size):
             raise OSError("the journal is full")
         write(self.handle, frame + END, self.offset)
         self.offset += len(frame)
@@ -110,6 +121,12 @@ class Draft:
                 break
             newest.append(frame)
         return b"".join((*before, *reversed(newest), *after))
+
+
+def room(record: Record, size: int) -> int:
+    """How far a file of this size may be filled by this record. The last of it is for ids alone:
+    details may be lost, and counted; an id must not repeat."""
+    return size if isinstance(record, Reserved) else size - size // _FOR_IDS
 
 
 def write(handle: int, data: bytes, offset: int) -> None:
