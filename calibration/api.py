@@ -129,7 +129,9 @@ def _expected(message: str) -> str:
     if message == "Extra inputs are not permitted":
         return "a known name"
     text = message[:1].lower() + message[1:]
-    return text.removeprefix("input should be ").removeprefix("value error, ")
+    for prefix in ("input should be ", "string should have ", "value error, "):
+        text = text.removeprefix(prefix)
+    return text
 
 
 class _Routes:

@@ -14,6 +14,7 @@ from appliance.messages import ViewResult
 from appliance.recipe import LoadedRecipe
 from appliance.rows import PartRow
 from calibration.opinions import Asked, Label
+from calibration.reason import LEAST, MOST
 
 WordName = Literal["OK", "NG", "UNCERTAIN", "ERROR"]
 LARGEST_ID = (1 << 63) - 1
@@ -72,7 +73,7 @@ class ProposalSent(Sent):
     """The version in force that was looked at: another one meanwhile is a refusal (409)."""
     t1: Annotated[float, Field(allow_inf_nan=False)]
     t2: Annotated[float, Field(allow_inf_nan=False)]
-    reason: Annotated[str, Field(min_length=8, max_length=2000)]
+    reason: Annotated[str, Field(min_length=LEAST, max_length=MOST)]
     defect_rate: Annotated[float, Field(gt=0, lt=1)] = 0.005
     """Share of bad parts before inspection, for escapes per million."""
 

@@ -19,6 +19,7 @@ from appliance.recipe import LoadedRecipe
 from appliance.rows import PartRow
 from calibration.drift import Level, Rates
 from calibration.people import People, Role, User, metadata
+from calibration.reason import checked
 
 WINDOW = 500
 """Production parts of a baseline, and of each window that is compared with it."""
@@ -132,15 +133,14 @@ class Baselines:
         """
         if by.role < Role.ENGINEER:
             raise ConfigError("role", "engineer or above", by.role.name.lower())
-        if len(reason.strip()) < 8:
-            raise ConfigError("reason", "at least 8 letters", repr(reason[:80]))
+        reason = checked(reason)
         if len(rows) < WINDOW:
             raise ConfigError("baseline", f"{WINDOW} parts of this bundle", str(len(rows)))
         figures = figures_of(rows, columns)
         first, last = rows[-1].verdict.part_id, rows[0].verdict.part_id
         self._people.journal.append(
             by.name, "baseline.approved", subject=recipe.name, new={"parts": [first, last]},
-            reason=reason.strip(), role=by.role.name, source="page",
+            reason=reason, role=by.role.name, source="page",
         )  # fmt: skip
         told = {
             name: [float(x) if np.isfinite(x) else None for x in values]
@@ -151,7 +151,7 @@ class Baselines:
                 sa.insert(_baselines).values(
                     recipe=recipe.recipe.id, bundle=recipe.recipe.bundle,
                     decides=recipe.recipe.decides, last_part_id=last, figures=told,
-                    rates=asdict(rates_of(rows)), by=by.name, reason=reason.strip(),
+                    rates=asdict(rates_of(rows)), by=by.name, reason=reason,
                     utc_ns=self._clock(), level=int(Level.CALM), looked_part_id=last, findings=[],
                 )
             )  # fmt: skip

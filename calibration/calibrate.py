@@ -26,6 +26,7 @@ from calibration.bounds import Share, figure, percent
 from calibration.evidence import Evidence, gather
 from calibration.limits import Outcome, Target, outcome, propose, separate, summary, told
 from calibration.publish import newest, publish
+from calibration.reason import checked
 from calibration.tradeoff import false_alarms_at
 from models import progress
 from models.dataset import open_dataset
@@ -89,6 +90,8 @@ def main(
         raise ConfigError("--confidence", "0.5 to below 1", str(confidence))
     if recipe and not (by and reason):
         raise ConfigError("--recipe", "--by and --reason with it", "neither or one")
+    if recipe:
+        checked(reason)  # before minutes of scoring
     loaded = load_bundle(bundle)
     score = _score(loaded, decides)
     target = Target(max_escape, max_overkill, confidence, per_type)

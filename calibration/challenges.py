@@ -116,12 +116,15 @@ class Challenges:
             raise ConfigError("challenge part", "a new name", f"{name!r}, which is there already")
         if not 1 <= days <= 3660:
             raise ConfigError("challenge part", "1 to 3660 days", str(days))
+        note = note.strip()
+        if len(note) > 200:
+            raise ConfigError("challenge part", "a note of at most 200 letters", f"{len(note)}")
         self._journal(by, "challenge.part_added", name, new={"expected": expected.name})
         until_ns = self._clock() + days * 86_400_000_000_000
         with self._people.transaction() as connection:
             connection.execute(
                 sa.insert(_parts).values(
-                    name=name, expected=expected.name, note=note.strip()[:200],
+                    name=name, expected=expected.name, note=note,
                     use_by_utc_ns=until_ns, by=by.name, removed_by="",
                 )
             )  # fmt: skip

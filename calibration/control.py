@@ -12,7 +12,7 @@ from appliance.errors import ConfigError, DeviceError
 from calibration import texts
 from calibration.desk import Desk
 from calibration.people import Role, User
-from calibration.publish import LEAST_REASON
+from calibration.reason import checked
 
 LOOK_S = 1.0
 
@@ -36,8 +36,7 @@ async def _hand_over(desk: Desk, name: str, what: str, by: User, reason: str) ->
 def check(by: User, reason: str) -> None:
     """Raises ConfigError where this person may not, or gives no reason."""
     check_role(by)
-    if len(reason.strip()) < LEAST_REASON:
-        raise ConfigError("reason", f"at least {LEAST_REASON} letters", repr(reason[:80]))
+    checked(reason)
 
 
 def check_role(by: User) -> None:

@@ -13,12 +13,11 @@ from appliance.errors import ConfigError, DeviceError
 from calibration import control, texts
 from calibration.desk import Desk
 from calibration.people import Role, User
+from calibration.reason import MOST
 from calibration.sessions import COOKIE
 
 _LOOK_S = 10.0
 """How often a page looks whether its session has ended."""
-_LONGEST = 500
-"""Letters of a reason, a name or a note."""
 READ_S = 4.0
 """To read what a page says before it shows the new state of things."""
 PAGES: tuple[tuple[str, str, Role], ...] = (
@@ -251,7 +250,7 @@ def button(text: str, call: Callable[[], Any], tone: str = "") -> ui.element:
 def field(name: str, value: str = "") -> ui.input:
     """One line of text that takes the room there is."""
     made = ui.input(placeholder=name, value=value)
-    made.props(f'dense outlined maxlength={_LONGEST} aria-label="{name}"').classes("grow")
+    made.props(f'dense outlined maxlength={MOST} aria-label="{name}"').classes("grow")
     return made.style(f"min-width: max(160px, {6.5 * len(name) + 26:.0f}px)")  # all of it is read
 
 

@@ -16,6 +16,7 @@ from appliance.errors import ConfigError
 from appliance.scores import Decides
 from calibration.limits import GOOD
 from calibration.people import People, Role, User, metadata
+from calibration.reason import checked
 
 State = Literal["open", "approved", "rejected"]
 
@@ -172,7 +173,7 @@ class Opinions:
 
         Raises ConfigError: role, reason, limits, one that is still open."""
         _may(by, Role.ENGINEER)
-        _check_reason(reason)
+        reason = checked(reason)
         if not -3.4e38 <= limits[0] <= limits[1] <= 3.4e38:
             raise ConfigError("limits", "finite T1 <= T2", f"{limits[0]}, {limits[1]}")
         if any(one.state == "open" for one in self.proposals(recipe)):
@@ -191,7 +192,7 @@ class Opinions:
             identity = connection.execute(
                 sa.insert(_proposals).values(
                     recipe=recipe, base_version=base_version, t1=limits[0], t2=limits[1],
-                    by=by.name, reason=reason.strip(), utc_ns=self._clock(), evidence=evidence,
+                    by=by.name, reason=reason, utc_ns=self._clock(), evidence=evidence,
                     verified=None, state="open", decided_by="", decided_reason="",
                     decided_utc_ns=0, bundle=None if bundle is None else bundle._asdict(),
                 )
@@ -243,7 +244,7 @@ class Opinions:
         already decided; and an approval by whoever had its bundle made."""
         asked = self._open(identity)
         _may(by, Role.ENGINEER)
-        _check_reason(reason)
+        checked(reason)
         if by.name == asked.by or (state == "approved" and by.name == asked.made_by):
             others = " or ".join(dict.fromkeys(filter(None, (asked.by, asked.made_by))))
             raise ConfigError("approval", f"another person than {others}", by.name)
@@ -256,11 +257,11 @@ class Opinions:
             asked = self.proposal(identity)
             what = "limits.rejected" if asked.bundle is None else "bundle.rejected"
             self._people.journal.append(
-                by.name, what, subject=f"proposal {identity}", reason=reason,
+                by.name, what, subject=f"proposal {identity}", reason=checked(reason),
                 role=by.role.name, source="page",
             )  # fmt: skip
         self._set(
-            identity, state=state, decided_by=by.name, decided_reason=reason.strip(),
+            identity, state=state, decided_by=by.name, decided_reason=checked(reason),
             decided_utc_ns=self._clock(),
         )  # fmt: skip
         return self.proposal(identity)
@@ -280,8 +281,3 @@ class Opinions:
 def _may(user: User, least: Role) -> None:
     if user.role < least:
         raise ConfigError("role", f"{least.name.lower()} or above", user.role.name.lower())
-
-
-def _check_reason(reason: str) -> None:
-    if len(reason.strip()) < 8:
-        raise ConfigError("reason", "at least 8 letters", repr(reason[:80]))

@@ -23,8 +23,8 @@ from appliance.messages import Command, CommandResult
 from appliance.product_table import load_products
 from appliance.recipe import Limits, LoadedRecipe, Recipe, load_recipe, write_recipe
 from appliance.wire import AsyncReceiver
+from calibration.reason import checked
 
-LEAST_REASON = 8
 _ANSWER_S = 65.0
 """A change that moves camera or engine may take 60 s."""
 
@@ -76,8 +76,7 @@ def publish(
     one is 1. Raises ConfigError on limits or a reason that
     cannot be, OSError where the journal or the file cannot be written.
     """
-    if len(reason.strip()) < LEAST_REASON:
-        raise ConfigError("reason", f"at least {LEAST_REASON} letters", repr(reason))
+    reason = checked(reason)
     if not who.strip():
         raise ConfigError("by", "a name", "nothing")
     base = newest(config, recipe.id)
@@ -86,7 +85,7 @@ def publish(
         recipe,
         version=version,
         limits=Limits(
-            t1=limits[0], t2=limits[1], set_by=who, reason=reason.strip(),
+            t1=limits[0], t2=limits[1], set_by=who, reason=reason,
             settings=recipe.limits.settings,
         ),
     )  # fmt: skip
@@ -99,7 +98,7 @@ def publish(
             subject=loaded.name,
             old=_told(base.recipe) | {"hash": base.hash} if base else None,
             new=_told(new) | {"hash": loaded.hash, "evidence": dict(evidence or {})},
-            reason=reason.strip(),
+            reason=reason,
             role=role,
             source=source,
         )

@@ -277,6 +277,17 @@ def test_what_cannot_be_is_refused_in_words(
 
 
 @pytest.mark.parametrize(
+    ("reason", "expected"), [("short", "at least 8 characters"), ("x" * 501, "at most 500 char")]
+)
+def test_a_reason_is_neither_a_word_nor_a_book(eva: Client, reason: str, expected: str) -> None:
+    wish = {"recipe": "plate", "base_version": 1, "t1": 1.0, "t2": 2.0, "reason": reason}
+    answer = eva("/proposals", wish)
+    assert answer.status == 422 and answer.error.startswith(f"body.reason: expected {expected}")
+    spaces = wish | {"reason": 9 * " "}
+    assert eva("/proposals", spaces).error.startswith("reason: expected at least 8 letters")
+
+
+@pytest.mark.parametrize(
     "limits", [{"t1": 2.0, "t2": 1.0}, {"t1": 1e300, "t2": 1e301}, {"t1": "1", "t2": 2.0}]
 )
 def test_limits_that_are_none_are_refused(eva: Client, limits: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def test_what_is_provable_is_proved_and_told(root: Path) -> None:
 
 def test_what_is_not_provable_gives_no_limit_and_exit_1(root: Path) -> None:
     code, answer, _ = calibrate(
-        root, "--max-escape", "0.01", "--recipe", "none", "--by", "ann", "--reason", "because"
+        root, "--max-escape", "0.01", "--recipe", "none", "--by", "ann", "--reason", "because of it"
     )
     assert code == 1 and not answer["is_proved"]
     assert answer["t1"] is None and answer["recipe"] is None

@@ -90,6 +90,8 @@ def test_a_challenge_part_is_for_a_day_at_least(tmp_path: Path) -> None:
     for days in (-1, 0, 3661):
         with pytest.raises(ConfigError, match=f"expected 1 to 3660 days, got {days}"):
             challenges.add("red", NG, days, "", world.eva)
+    with pytest.raises(ConfigError, match="a note of at most 200 letters, got 201"):
+        challenges.add("red", NG, 1, "x" * 201, world.eva)
     challenges.add("red", NG, 1, "", world.eva)
     assert [part.use_by_utc_ns for part in challenges.parts()] == [86_400_000_000_001]
     world.people.close()

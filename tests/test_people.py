@@ -206,6 +206,8 @@ def test_a_proposal_is_verified_once_and_approved_by_somebody_else(world: World)
         world.opinions.decide(asked.id, "approved", "looks fine", world.ole)
     with pytest.raises(ConfigError, match="at least 8 letters"):
         world.opinions.decide(asked.id, "approved", "ok", world.max)
+    with pytest.raises(ConfigError, match="at most 500 letters, got 501 of them"):
+        world.opinions.decide(asked.id, "approved", "x" * 501, world.max)
     done = world.opinions.decide(asked.id, "approved", "looks fine", world.max)
     assert (done.state, done.decided_by) == ("approved", "max")
     with pytest.raises(ConfigError, match="one that was approved"):
