@@ -203,6 +203,13 @@ class Desk:
                 found[loaded.recipe.id] = loaded
         return found
 
+    def check_in_force(self, base: LoadedRecipe) -> None:
+        """Raises ConfigError where somebody published another version since a page was made."""
+        current = self.in_force().get(base.recipe.id)
+        if current is None or current.name != base.name:
+            expected = f"{base.name} still in force"
+            raise ConfigError(base.recipe.id, expected, "another version: look again")
+
     async def put_in_force(
         self,
         base: LoadedRecipe,
@@ -211,29 +218,34 @@ class Desk:
         reason: str,
         what: str,
         evidence: dict[str, object],
+        *,
+        check: Callable[[], object] = lambda: None,
+        close: Callable[[], object] = lambda: None,
     ) -> tuple[LoadedRecipe, str]:
         """Write the next version, point products.toml to it, tell the line; and what it answered.
 
         base: the version in force that is replaced; recipe: what the new one says, its limits
-        included. Raises ConfigError where somebody published another version meanwhile.
+        included. check, close: of the proposal that asked for it, before and after; nobody decides
+        otherwise in between. Raises ConfigError where somebody published another version meanwhile.
         """
-        async with self._ordering:
-            current = self.in_force().get(base.recipe.id)
-            if current is None or current.name != base.name:
-                expected = f"{base.name} still in force"
-                raise ConfigError(base.recipe.id, expected, "another version: look again")
+
+        def written() -> LoadedRecipe:
+            self.check_in_force(base)
+            check()
             if recipe.bundle != base.recipe.bundle:
                 # A version whose bundle the line refuses would stop it.
-                folder = self.config.bundles_dir / recipe.bundle_dir
-                await self.run(lambda: load_bundle(folder, recipe.bundle))
+                load_bundle(self.config.bundles_dir / recipe.bundle_dir, recipe.bundle)
             limits = recipe.limits.t1, recipe.limits.t2
-            new = await self.run(
-                lambda: publish(
-                    self.config, self.journal, recipe, limits, who=by.name, reason=reason,
-                    what=what, evidence=evidence, role=by.role.name, source="page",
-                )
+            new = publish(
+                self.config, self.journal, recipe, limits, who=by.name, reason=reason,
+                what=what, evidence=evidence, role=by.role.name, source="page",
             )  # fmt: skip
-            await self.run(lambda: use(self.config, base.name, new.name))
+            use(self.config, base.name, new.name)
+            close()
+            return new
+
+        async with self._ordering:
+            new = await self.run(written)
             answer = await order(self._commands, "reload_products", by.name)
         if answer.code == CommandError.DONE:
             return new, texts.TAKEN

@@ -93,7 +93,7 @@ class JobPanel:
 
     def _show_result(self, folder: JobFolder) -> None:
         result, job = folder.result(), folder.job
-        ui.label(texts.NEW_BUNDLE.format(bundle_dir=result.bundle_dir)).classes("title")
+        ui.label(texts.NEW_BUNDLE.format(bundle_dir=result.bundle_dir, by=job.by)).classes("title")
         told = texts.GATE_HELPS if result.helps else texts.GATE_REFUSES
         ui.label(told.format(decides=result.decides)).classes(
             "said" if result.helps else "note is-warn"
@@ -130,13 +130,16 @@ class JobPanel:
             "figures": result.evidence, "counts": result.counts, "regions": list(job.segments),
             "ignored": job.ignored,
         }  # fmt: skip
-        await self._desk.run(
-            lambda: self._desk.opinions.propose(
+
+        def ask() -> None:
+            self._desk.check_in_force(self._recipe)
+            self._desk.opinions.propose(
                 recipe.id, recipe.version, (result.t1, result.t2), reason, evidence, user,
                 bundle=bundle,
-            )
-        )  # fmt: skip
-        await self._desk.run(folder.mark_proposed)
+            )  # fmt: skip
+            folder.mark_proposed()
+
+        await self._desk.run(ask)
         ui.notify(texts.PROPOSED, type="positive")
         self._show(folder, State(state="done"))
         self._proposed()

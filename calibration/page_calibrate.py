@@ -267,11 +267,12 @@ class _Calibrate:
         evidence = summary(outcome(self._material.calibrate, *limits, CONFIDENCE), self._rate())
         recipe = self._recipe.recipe
         reason = self._reason.value or ""
-        await self._desk.run(
-            lambda: self._desk.opinions.propose(
-                recipe.id, recipe.version, limits, reason, evidence, user
-            )
-        )
+
+        def ask() -> None:
+            self._desk.check_in_force(self._recipe)
+            self._desk.opinions.propose(recipe.id, recipe.version, limits, reason, evidence, user)
+
+        await self._desk.run(ask)
         ui.notify(texts.PROPOSED, type="positive")
         self._proposals.show()
 

@@ -6,6 +6,7 @@ from functools import partial
 from nicegui import ui
 
 from appliance.codes import Word
+from appliance.errors import ConfigError
 from appliance.hmi_elements import Viewer
 from appliance.hmi_screen import Picture
 from appliance.hmi_view import PartView, part_view
@@ -116,6 +117,7 @@ class _Parts:
             if images := await self._desk.images(verdict.part_id, camera):
                 pictures[camera] = images.picture
         view = part_view(verdict, pictures)
+        self._labels |= await self._desk.run(lambda: self._desk.opinions.labels([verdict.part_id]))
         label = self._labels.get(verdict.part_id)
         kinds = await self._desk.run(self._desk.opinions.kinds)
         self._show_list()
@@ -155,11 +157,24 @@ class _Parts:
             ui.label(texts.LABELS_NOTE).classes("note")
 
     async def _say(self, row: PartRow, kind: str) -> None:
-        """Keep the verdict and go on to the next part that nobody has judged."""
+        """Keep the verdict and go on to the next part that nobody has judged. Raises ConfigError
+        where somebody else judged it otherwise since it was opened: that is read first."""
         user, part_id = self._visit.user(), row.verdict.part_id
-        self._labels[part_id] = await self._desk.run(
-            lambda: self._desk.opinions.label(part_id, kind, user)
-        )
+        opinions, seen = self._desk.opinions, self._labels.get(part_id)
+        ids = [part_id, *(one.verdict.part_id for one in self._rows)]
+
+        def keep() -> dict[int, Label]:
+            known = opinions.labels(ids)
+            if known.get(part_id) == seen:
+                known[part_id] = opinions.label(part_id, kind, user)
+            return known
+
+        self._labels |= await self._desk.run(keep)
+        said = self._labels[part_id]
+        if said.kind != kind.strip().lower():
+            await self._open(row)
+            got = texts.LABELLED.format(kind=said.kind, by=said.by)
+            raise ConfigError(f"part {part_id}", "no other verdict meanwhile", f"{got}: look again")
         following = self._unjudged(part_id)
         if not following and len(self._rows) == _ROWS:
             await self._older()

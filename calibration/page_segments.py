@@ -71,6 +71,7 @@ class _Segments:
     def __init__(self, desk: Desk, visit: Visit, recipe: LoadedRecipe, bundle: Bundle) -> None:
         self._desk, self._visit, self._recipe, self._bundle = desk, visit, recipe, bundle
         self._old = coloured(bundle.segment_map(), bundle.manifest.segments)
+        self._last = self._desk.workers.jobs.newest("regions", self._recipe.recipe.id)
         self._made = self._fitted_last()
         self._parts: list[tuple[int, str]] = []
         self._maps: npt.NDArray[np.float32] | None = None
@@ -106,7 +107,7 @@ class _Segments:
 
     def _fitted_last(self) -> RegionMap:
         """What was painted last over this bundle, else its own map."""
-        folder = self._desk.workers.jobs.newest("regions", self._recipe.recipe.id)
+        folder = self._last
         if folder is None or folder.job.bundle != self._bundle.id:
             return self._old
         return painted(folder.path)
@@ -215,6 +216,7 @@ class _Segments:
         made.check_painted()
         if made.equals(old):
             raise ConfigError("map", texts.NOTHING_PAINTED, "the same")
+        self._check_last()
         lesson = await self._desk.run(self._lesson)
         await self._desk.run(
             lambda: self._desk.journal.append(
@@ -225,11 +227,20 @@ class _Segments:
                 role=user.role.name, source="page",
             )
         )  # fmt: skip
-        self._desk.workers.start(
+        self._last = self._desk.workers.start(
             "regions", self._recipe, user.name, lesson.parts, made.names, made.files(),
             ignored=(old.ignored, made.ignored),
         )  # fmt: skip
         await self._fitting.look()
+
+    def _check_last(self) -> None:
+        """Raises ConfigError once where somebody else fitted another map since this page was
+        loaded: the next one to open it would see one of them alone."""
+        last = self._desk.workers.jobs.newest("regions", self._recipe.recipe.id)
+        if last is None or (self._last is not None and last.path == self._last.path):
+            return
+        self._last = last
+        raise ConfigError("map", texts.FITTED_LAST, texts.FITTED_MEANWHILE.format(by=last.job.by))
 
     async def _fitted(self, state: State) -> None:
         await self._warn()

@@ -104,8 +104,8 @@ class Proposals:
         }
 
     async def _approve(self, one: Asked, why: ui.input) -> None:
-        user, reason = self._visit.user(), why.value or ""
-        asked = self._desk.opinions.check_decision(one.id, reason, user)
+        user, reason, opinions = self._visit.user(), why.value or "", self._desk.opinions
+        asked = opinions.check_decision(one.id, reason, user)
         if asked.verified is None:
             raise ConfigError("approval", texts.NEEDS_VERIFY, "none")
         recipe, what = self._recipe.recipe, "limits.approved"
@@ -124,8 +124,9 @@ class Proposals:
             self._recipe, wanted, user, reason, what,
             {"proposed_by": asked.by, "why": asked.reason, "estimate": asked.evidence,
              "verified": asked.verified},
+            check=partial(opinions.check_decision, one.id, reason, user),
+            close=partial(opinions.decide, one.id, "approved", reason, user),
         )  # fmt: skip
-        await self._desk.run(lambda: self._desk.opinions.decide(one.id, "approved", reason, user))
         text = texts.APPROVED.format(recipe=new.name, answer=answer)
         ui.notify(text, type="positive", multi_line=True, timeout=8000)
         ui.timer(READ_S, ui.navigate.reload, once=True)

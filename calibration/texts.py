@@ -204,7 +204,7 @@ GATE_LIMITS = (
 GATE_ROW = "{score}: AUROC {auroc:.3f} ({low:.3f} to {high:.3f})"
 PROPOSE_BUNDLE = "Propose this bundle"
 MADE_FOR = "Made from {made}, but {recipe} is in force now: ask for it again."
-NEW_BUNDLE = "New bundle {bundle_dir}"
+NEW_BUNDLE = "New bundle {bundle_dir}, asked for by {by}"
 
 # ---- segments
 SEGMENTS = "Segments"
@@ -228,6 +228,10 @@ PREVIEW_APART = "Good from bad, AUROC"
 PREVIEW_HIDDEN = "Parts whose highest place is where nothing looks any more, {count}: {parts}"
 REFIT = "Fit the forest to this map"
 NOTHING_PAINTED = "another map than the one in force"
+FITTED_LAST = "nobody else to have fitted one since this page was loaded"
+FITTED_MEANWHILE = (
+    "one by {by}: load the page again to see it, or press once more to fit yours in its place"
+)
 NULL_BUNDLE = "The bundle of {recipe} has no network: there is nothing to paint over."
 
 # ---- teach

@@ -94,6 +94,8 @@ class Shop:
         self.process: subprocess.Popen[str] | None = None
         self.orders: list[Command] = []
         self.answer = CommandError.DONE
+        self.holds = threading.Event()
+        """Decide takes orders and leaves them without an answer while it is set."""
         self.owner = ""
         self.said: dict[str, Any] = {}
         """Fields of the Words that decide says ten times a second; "is_silent": it says nothing."""
@@ -261,6 +263,8 @@ class Shop:
                         if self.answer is CommandError.DONE:
                             self._obey(message)
                         answer = CommandResult(id=message.id, code=self.answer, detail="a detail")
+                        while self.holds.is_set() and not self._stopping.is_set():
+                            await asyncio.sleep(0.05)
                         await commands.send(answer, route)
 
         asyncio.run(play())
