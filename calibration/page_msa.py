@@ -1,16 +1,19 @@
 """MSA: does the same part get the same answer? A study of parts that went past again and again."""
 
+from typing import Any
+
 from nicegui import ui
 
 from appliance.codes import Word
 from appliance.errors import ConfigError
 from calibration import texts
-from calibration.bounds import percent
+from calibration.bounds import Share, percent
 from calibration.desk import Desk
 from calibration.frame import Visit, button, table, whole
 from calibration.limits import GOOD
 from calibration.people import Role
 from calibration.quarantine import name_of, when
+from calibration.repeatability import Agreement
 from calibration.studies import MOST, Study, make_study
 from calibration.study_log import Kept
 
@@ -97,17 +100,15 @@ def _show(kept: Kept) -> None:
         for note in told["notes"]:
             ui.label(note).classes("note is-warn")
         if told["agreement"]:
-            table(texts.AGREEMENT_COLUMNS, [_agreement(*one) for one in told["agreement"].items()])
+            rows = [_row(*one) for one in told["agreement"].items()]
+            table(texts.AGREEMENT_COLUMNS, rows, "agreement")
+            ui.label(texts.AGREEMENT_NOTE).classes("note")
         else:
             ui.label(texts.NO_TRUTH).classes("note")
 
 
-def _agreement(name: str, one: dict[str, dict[str, float]]) -> tuple[str, ...]:
-    is_effect = name == "effectiveness"
-    bound = one["parts"]["lower" if is_effect else "upper"]
-    sign = "≥" if is_effect else "≤"
-    decisions = one["decisions"]
-    share = decisions["cases"] / decisions["total"] if decisions["total"] else None
-    seen = "–" if share is None else percent(share)
-    counted = texts.SHARE.format(cases=int(decisions["cases"]), total=int(decisions["total"]))
-    return name, counted, seen, f"{sign} {percent(bound)}", str(one["rating"])
+def _row(name: str, kept: dict[str, Any]) -> tuple[str, ...]:
+    one = Agreement(name, Share(**kept["decisions"]), Share(**kept["parts"]), kept["rating"])
+    seen = one.decisions.estimate
+    counted = texts.SHARE.format(cases=one.decisions.cases, total=one.decisions.total)
+    return name, counted, "–" if seen is None else percent(seen), one.rating, one.proof

@@ -16,7 +16,7 @@ from scipy import stats
 
 from appliance.codes import Word
 from appliance.errors import ConfigError
-from calibration.bounds import Share, share
+from calibration.bounds import CONFIDENCE, Share, parts_needed, percent, share
 
 GUARD_SIGMAS = 6.0
 ADVISED_REPEATS = 10
@@ -29,7 +29,9 @@ AIAG: Mapping[str, tuple[float, float]] = {
     "miss": (0.02, 0.05),
     "false alarm": (0.05, 0.10),
 }
-"""Acceptable and marginal: effectiveness at least, the others at most."""
+"""Acceptable and marginal, of the share of decisions that was seen: effectiveness at least, the
+others at most. AIAG asks for no bound: what the parts prove is another question."""
+_COUNTED = {"effectiveness": "parts", "miss": "bad parts", "false alarm": "good parts"}
 
 
 class Presentation(NamedTuple):
@@ -93,6 +95,29 @@ class Agreement(NamedTuple):
     """Parts with at least one wrong decision (effectiveness: with none), for the bound: decisions
     about the same part are not independent."""
     rating: Rating
+    """By the share of decisions alone."""
+
+    @property
+    def sign(self) -> str:
+        """Of what is good."""
+        return "≥" if self.name == "effectiveness" else "≤"
+
+    @property
+    def proof(self) -> str:
+        """In words: what these parts prove, and how many it takes to prove AIAG's figure."""
+        asked, wrong = AIAG[self.name][0], self.parts.cases
+        bound, rate, what = self.parts.upper, asked, _COUNTED[self.name]
+        is_proved = bound <= asked
+        if self.name == "effectiveness":
+            bound, rate, wrong = self.parts.lower, 1 - asked, self.parts.total - wrong
+            is_proved = bound >= asked
+        told = f"{self.sign} {percent(bound)}"
+        if is_proved:
+            return f"{told}, and so {self.sign} {percent(asked)}"
+        needed = f"{parts_needed(rate, wrong, CONFIDENCE)} {what}"
+        if wrong:
+            needed += f", at most {wrong} of them wrong"
+        return f"{told}; {self.sign} {percent(asked)} takes {needed}"
 
 
 def study(presentations: Iterable[Presentation], limits: tuple[float, float]) -> Repeatability:
@@ -151,9 +176,7 @@ def study(presentations: Iterable[Presentation], limits: tuple[float, float]) ->
     )
 
 
-def agreement(
-    parts: Sequence[PartStudy], is_bad: Mapping[str, bool], confidence: float = 0.95
-) -> tuple[Agreement, ...]:
+def agreement(parts: Sequence[PartStudy], is_bad: Mapping[str, bool]) -> tuple[Agreement, ...]:
     """Effectiveness, miss and false alarm against the known truth of each part.
 
     UNCERTAIN and ERROR are no correct decision, but neither a miss (a bad part given OK) nor a
@@ -169,12 +192,12 @@ def agreement(
         is_right = name == "effectiveness"
         hits = [sum(w is wrong[is_bad[part.part]] for w in part.words) for part in chosen]
         total = sum(len(part.words) for part in chosen)
-        decisions = share(sum(hits), total, confidence)
+        decisions = share(sum(hits), total, CONFIDENCE)
         whole = [
             n == len(p.words) if is_right else n > 0 for n, p in zip(hits, chosen, strict=True)
         ]
         return Agreement(
-            name, decisions, share(sum(whole), len(chosen), confidence),
+            name, decisions, share(sum(whole), len(chosen), CONFIDENCE),
             rating(name, decisions.estimate),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ Enters: what the command line says. Leaves: what `studies.py` makes of it, on pa
 import csv
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -14,9 +14,8 @@ import typer
 from appliance.atomic import write_atomically
 from appliance.config import load_config
 from appliance.errors import ConfigError
-from calibration.bounds import percent
 from calibration.limits import GOOD
-from calibration.studies import make_study
+from calibration.studies import Study, make_study
 
 
 def main(
@@ -43,7 +42,7 @@ def main(
     if json:
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     else:
-        _print(answer, out)
+        _print(made, out)
     raise typer.Exit(0 if answer["is_acceptable"] else 1)
 
 
@@ -62,8 +61,8 @@ def read_truth(path: Path) -> dict[str, bool]:
     return truth
 
 
-def _print(answer: dict[str, Any], out: Path) -> None:
-    write = sys.stdout.write
+def _print(made: Study, out: Path) -> None:
+    write, answer = sys.stdout.write, made.told
     if answer["is_simulated"]:
         write("SIMULATED PICTURES: this study proves nothing about a camera\n")
     write(f"{answer['parts']} parts, {answer['presentations']} presentations\n")
@@ -74,12 +73,8 @@ def _print(answer: dict[str, Any], out: Path) -> None:
     write(f"flips       {', '.join(answer['flips']) or 'none'}\n")
     for note in answer["notes"]:
         write(f"note        {note}\n")
-    for name, one in answer["agreement"].items():
-        bound = one["parts"]["lower" if name == "effectiveness" else "upper"]
-        sign = "at least" if name == "effectiveness" else "at most"
-        decisions = one["decisions"]
-        write(
-            f"{name:11} {decisions['cases']} of {decisions['total']} decisions, by parts {sign} "
-            f"{percent(bound)}: {one['rating']}\n"
-        )
+    for one in made.agreements:
+        seen = one.decisions
+        write(f"{one.name:13} {seen.cases} of {seen.total} decisions: {one.rating} (AIAG)\n")
+        write(f"{'':13} the parts prove with 95 %: {one.proof}\n")
     write(f"report      {out}\n")

@@ -6,6 +6,7 @@ Enters: what `repeatability.py` found. Leaves: text. Every name goes through `es
 from collections.abc import Sequence
 from html import escape
 
+from calibration import texts
 from calibration.bounds import percent
 from calibration.repeatability import AIAG, Agreement, PartStudy, Repeatability
 from calibration.report_page import page
@@ -97,21 +98,20 @@ def _agreement(agreements: Sequence[Agreement]) -> str:
         return "<h2>Attribute agreement</h2><p>No truth was given for the parts.</p>"
     rows = ""
     for one in agreements:
-        is_effect = one.name == "effectiveness"
-        sign, (good, fair) = "≥" if is_effect else "≤", AIAG[one.name]
-        bound = one.parts.lower if is_effect else one.parts.upper
+        good, fair = AIAG[one.name]
         seen = one.decisions.estimate
         rows += (
             f"<tr><td>{escape(one.name)}</td>"
             f'<td class="n">{one.decisions.cases} of {one.decisions.total}</td>'
             f'<td class="n">{"–" if seen is None else percent(seen)}</td>'
-            f'<td class="n">{one.parts.cases} of {one.parts.total} parts: {sign} {percent(bound)}'
-            f"</td><td>{sign} {percent(good)} (marginal {percent(fair)})</td>"
-            f"<td><b>{one.rating}</b></td></tr>"
+            f"<td>{one.sign} {percent(good)} (marginal {percent(fair)})</td>"
+            f"<td><b>{one.rating}</b></td>"
+            f"<td>{one.parts.cases} of {one.parts.total} parts: {one.proof}</td></tr>"
         )
     return (
         "<h2>Attribute agreement (AIAG MSA, 4th edition)</h2>"
-        '<table><tr><th></th><th class="n">Decisions</th><th class="n">Share</th>'
-        '<th class="n">95 % bound, by parts</th><th>Acceptable</th><th>Rating</th></tr>'
-        f"{rows}</table>"
+        '<table><tr><th></th><th class="n">Decisions</th><th class="n">Share seen</th>'
+        "<th>Acceptable</th><th>Rating of this share</th>"
+        f"<th>What the parts prove, with 95 %</th></tr>{rows}</table>"
+        f"<p>{escape(texts.AGREEMENT_NOTE)}</p>"
     )

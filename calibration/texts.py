@@ -160,7 +160,13 @@ WIDE_ENOUGH, TOO_NARROW = "wide enough", "TOO NARROW"
 FLIPPED = "Not always the same verdict: {names}"
 NONE = "none"
 NO_TRUTH = "No attribute agreement: nobody said of every part whether it is good or bad."
-AGREEMENT_COLUMNS = ("", "Decisions", "Share", "95 % bound, by parts", "Rating (AIAG)")
+AGREEMENT_COLUMNS = (
+    "", "Decisions", "Share seen", "AIAG says of this share", "What the parts prove, with 95 %",
+)  # fmt: skip
+AGREEMENT_NOTE = (
+    'AIAG\'s limits judge the share of decisions that was seen: "acceptable" is no proof. What is '
+    "proved counts parts, for ten decisions about one part are right or wrong together."
+)
 
 # ---- recipes
 VERSION, LIMITS, DECIDES, BUNDLE, SET_BY, WHY = (

@@ -295,6 +295,9 @@ def test_a_study_is_made_kept_and_prints_and_a_picture_shown_twice_is_none(
     expect(page.get_by_text(f"Parts {ids[0]} to {ids[-1]}, tim")).to_be_visible()
     expect(page.get_by_text("wide enough").first).to_be_visible()
     expect(page.locator(".rows tbody tr", has_text="miss").first).to_contain_text("acceptable")
+    expect(page.locator(".agreement tr", has_text="miss").first).to_contain_text(
+        "≤ 95 %; ≤ 2 % takes 149 bad parts"
+    )
     cookie = "; ".join(f"{c['name']}={c['value']}" for c in tim.context.cookies())  # pyright: ignore
     study = StudyLog(shop.people).studies(1)[0].id
     status, text = ask(shop, f"/msa/{study}.html", Cookie=cookie)

@@ -16,6 +16,7 @@ from appliance.errors import ConfigError
 from appliance.messages import Verdict
 from appliance.store import Store
 from calibration.repeatability import (
+    Agreement,
     PartStudy,
     Presentation,
     agreement,
@@ -100,6 +101,29 @@ def test_agreement_counts_as_aiag_does_and_bounds_by_parts() -> None:
     assert (effect.rating, miss.rating, alarm.rating) == ("unacceptable",) * 3
     with pytest.raises(ConfigError, match="part b1: expected a known truth"):
         agreement(parts, {})
+
+
+def test_an_acceptable_share_is_no_proof_and_it_is_said_how_many_parts_are() -> None:
+    bad = {f"b{number}": True for number in range(150)}
+    parts = [judged(name, Word.NG, Word.NG) for name in bad]
+    good = judged("g", Word.OK, Word.OK)
+
+    def of(name: str, *parts: PartStudy) -> Agreement:
+        found = agreement(parts, bad | {"g": False})
+        return next(one for one in found if one.name == name)
+
+    few = of("miss", *parts[:2], good)
+    assert few.rating == "acceptable"
+    assert few.proof == "≤ 77.6 %; ≤ 2 % takes 149 bad parts"
+    assert of("miss", *parts, good).proof == "≤ 1.98 %, and so ≤ 2 %"
+    assert of("false alarm", good).proof == "≤ 95 %; ≤ 5 % takes 59 good parts"
+    late = judged("b0", Word.NG, Word.OK)
+    once = of("effectiveness", late, *parts[1:20], good)
+    assert once.rating == "acceptable"
+    assert once.proof == "≥ 79.3 %; ≥ 90 % takes 46 parts, at most 1 of them wrong"
+    assert of("effectiveness", *parts, good).proof == "≥ 98 %, and so ≥ 90 %"
+    assert of("miss", good)[1:] == ((0, 0, 0.0, 1.0), (0, 0, 0.0, 1.0), "unacceptable")
+    assert of("miss", good).proof == "≤ 100 %; ≤ 2 % takes 149 bad parts"
 
 
 @pytest.mark.parametrize(
