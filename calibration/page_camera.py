@@ -27,7 +27,7 @@ from calibration.approve import (
     to_approve,
 )
 from calibration.desk import Desk
-from calibration.frame import READ_S, Visit, button, table
+from calibration.frame import READ_S, Visit, button, field, table
 from calibration.people import Role, User
 
 _PREVIEW_PX = 960
@@ -61,9 +61,8 @@ class _Device:
                 ui.label(f"{texts.CAMERA} {name}").classes("title")
                 ui.label(texts.RUNS if is_running else texts.LINE_STOPPED).classes("note")
                 with ui.element("div").classes("bar"):
-                    self._find = ui.input(placeholder=texts.FIND)
+                    self._find = field(texts.FIND)
                     self._find.on_value_change(self._visit.tried(self._show))
-                    self._find.props(f'dense outlined aria-label="{texts.FIND}"')
                     if self._is_open:
                         button(texts.LOOK, self._visit.tried(self._look))
                 if self._is_open and self._visit.user().role >= Role.ENGINEER:
@@ -86,10 +85,7 @@ class _Device:
 
     def _setting(self) -> None:
         with ui.element("div").classes("bar"):
-            self._name = ui.input(placeholder=texts.FEATURE)
-            self._name.props(f'dense outlined aria-label="{texts.FEATURE}"')
-            self._value = ui.input(placeholder=texts.VALUE)
-            self._value.props(f'dense outlined aria-label="{texts.VALUE}"')
+            self._name, self._value = field(texts.FEATURE), field(texts.VALUE)
             button(texts.SET, self._visit.tried(self._set), "is-main")
         ui.label(texts.SET_NOTE).classes("note")
 
@@ -214,8 +210,7 @@ class _Device:
         if is_same or self._visit.user().role < Role.ENGINEER:
             return
         with ui.element("div").classes("bar"):
-            why = ui.input(placeholder=texts.REASON)
-            why.props(f'dense outlined aria-label="{texts.REASON}"').classes("grow")
+            why = field(texts.REASON)
             button(
                 texts.APPROVE_SETTINGS, self._visit.tried(lambda: self._approve(why.value or ""))
             )

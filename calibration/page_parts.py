@@ -13,7 +13,7 @@ from appliance.hmi_view import PartView, part_view
 from appliance.rows import PartRow
 from calibration import texts
 from calibration.desk import Desk
-from calibration.frame import Visit, button
+from calibration.frame import Visit, button, field
 from calibration.limits import GOOD
 from calibration.opinions import Label
 
@@ -38,9 +38,7 @@ class _Parts:
         with ui.element("div").classes("parts"):
             with ui.element("section").classes("panel parts-left"):
                 with ui.element("div").classes("bar"):
-                    self._search = ui.input(placeholder=texts.SEARCH).props(
-                        f'dense outlined clearable debounce=300 aria-label="{texts.SEARCH}"'
-                    )
+                    self._search = field(texts.SEARCH).props("clearable debounce=300")
                     self._search.on_value_change(visit.tried(self.load))
                 with ui.element("div").classes("bar"):
                     self._tabs = {
@@ -150,9 +148,7 @@ class _Parts:
                     name = texts.GOOD if kind == GOOD else kind
                     tone = "is-good" if kind == GOOD else "is-bad"
                     button(name, self._visit.tried(partial(self._say, row, kind)), tone)
-                other = ui.input(placeholder=texts.OTHER_DEFECT).props(
-                    f'dense outlined aria-label="{texts.OTHER_DEFECT}"'
-                )
+                other = field(texts.OTHER_DEFECT)
                 button(texts.SAVE, self._visit.tried(lambda: self._say(row, other.value or "")))
             ui.label(texts.LABELS_NOTE).classes("note")
 
