@@ -40,6 +40,8 @@ ROUNDS = 6
 """Pairs of a round with clients and one without."""
 _PARTS_PER_S = 10.0
 _FEWEST_S = 10.0
+_SETTLE_S = 2.0
+"""After clients came or went."""
 PARTS = 100_000
 _ASKED = 5
 """Times that every page is asked for; the slowest answer counts."""
@@ -64,10 +66,12 @@ def page(seconds: float) -> list[Row]:
             ear.await_parts(20)
             with _Watchers(line, f"http://127.0.0.1:{port}") as watchers:
                 for number in range(ROUNDS):
+                    lasts_s = 2 * (ROUNDS - number) * (round_s + _SETTLE_S)
+                    sys.stderr.write(f"inspectd: page: {lasts_s:.0f} s to go\n")
                     p99s: dict[bool, float] = {}
                     for is_on in (True, False) if number % 2 else (False, True):
                         watchers.open(CLIENTS if is_on else 0)
-                        ear.sleep(2.0)
+                        ear.sleep(_SETTLE_S)
                         begun, cpu = ear.figure("verdicts"), cpu_seconds(line.pids()["hmi"])
                         ear.sleep(round_s)
                         count = ear.figure("verdicts") - begun
