@@ -12,13 +12,14 @@ from appliance.codes import Word
 from appliance.jobs import JobPart
 from appliance.store import Kept, Store
 from calibration import texts
+from calibration.bounds import confidence_of, parts_needed
 from calibration.limits import GOOD
 from calibration.opinions import Opinions, is_fresh
 
 FOREST = 5
 """Bad parts (and good ones) that a forest needs; with fewer the map maximum decides."""
-VERIFY = 59
-"""Bad verify parts that can prove at most 5 % escapes with 95 %."""
+VERIFY = parts_needed(0.05, 0, confidence_of(1))
+"""Bad verify parts that can prove at most 5 % escapes when they are opened for the first time."""
 LOOKED_AT = 24
 _CHUNK = 500
 

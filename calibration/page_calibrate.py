@@ -115,7 +115,8 @@ class _Calibrate:
                 with ui.element("div").classes("bar"):
                     self._reason = field(texts.REASON)
                     button(texts.PROPOSE, visit.tried(self._propose), "is-main")
-            self._proposals = Proposals(desk, visit, recipe, self._rate)
+            bad = len(material.fresh.bad)
+            self._proposals = Proposals(desk, visit, recipe, self._rate, bad)
             self._way_back()
         self._show_estimates()
         self._show_flips()

@@ -13,7 +13,7 @@ from nicegui import ui
 from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe
 from calibration import texts
-from calibration.bounds import confidence_of, figure, percent
+from calibration.bounds import confidence_of, figure, percent, upper_bound
 from calibration.desk import Desk
 from calibration.frame import READ_S, Visit, button, field
 from calibration.limits import Outcome, outcome, parts_of, summary
@@ -26,12 +26,19 @@ DEFECT_RATE = 0.005
 
 
 class Proposals:
-    """The panel. rate: the defect rate that the person at the page has in mind, 0 to 1."""
+    """The panel. rate: the defect rate that the person at the page has in mind, 0 to 1; bad: how
+    many verify parts are bad, where the page knows it. To count them opens nothing."""
 
     def __init__(
-        self, desk: Desk, visit: Visit, recipe: LoadedRecipe, rate: Callable[[], float]
+        self,
+        desk: Desk,
+        visit: Visit,
+        recipe: LoadedRecipe,
+        rate: Callable[[], float],
+        bad: int | None = None,
     ) -> None:
         self._desk, self._visit, self._recipe, self._rate = desk, visit, recipe, rate
+        self._bad = bad
         with ui.element("section").classes("panel"):
             ui.label(texts.PROPOSALS).classes("title")
             self._body = ui.element("div")
@@ -61,9 +68,13 @@ class Proposals:
                 return
             if one.verified is None:
                 look = self._desk.opinions.looks(self._recipe.recipe.id) + 1
-                ui.label(
-                    texts.VERIFY_NOTE.format(look=look, confidence=100 * confidence_of(look))
-                ).classes("note")
+                holds = confidence_of(look)
+                note = texts.VERIFY_NOTE.format(look=look, confidence=100 * holds)
+                ui.label(note).classes("note")
+                if self._bad is not None and one.bundle is None:
+                    bound = percent(upper_bound(0, self._bad, holds))
+                    count = texts.VERIFY_COUNT.format(bad=self._bad, bound=bound)
+                    ui.label(count).classes("note")
                 button(texts.OPEN_VERIFY, self._visit.tried(partial(self._verify, one)))
             why = field(texts.REASON)
             with ui.element("div").classes("bar"):

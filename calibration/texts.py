@@ -94,6 +94,10 @@ VERIFY_NOTE = (
     "Once per proposal. Every further opening asks more of the same parts: this is number {look}, "
     "its bounds hold with {confidence:.2f} %."
 )
+VERIFY_COUNT = (
+    "{bad} of them are bad: if the limits miss none, that proves at most {bound} escapes, all types "
+    "together."
+)
 VERIFIED = "Verify parts, opening number {look}"
 APPROVE, REJECT = "Approve", "Reject"
 APPROVED = "{recipe} is written. The line: {answer}"
@@ -199,7 +203,9 @@ WITHOUT_PICTURE = (
     'Of {count} labelled parts no picture is kept: [record] images = "all" keeps those of good '
     "parts, too."
 )
-FEW_TO_VERIFY = "{bad} bad verify parts: {needed} could prove at most 5 % escapes."
+FEW_TO_VERIFY = (
+    "{bad} bad verify parts: {needed} could prove at most 5 % escapes at the first opening."
+)
 RARE_KINDS = "Fewer than {needed} parts of: {kinds}."
 JOB_COUNTS = "Used: {counts}"
 GATE_HELPS = "Regions help: the gate gives the forest a say, and {decides} decides."

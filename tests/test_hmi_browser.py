@@ -183,6 +183,27 @@ def test_a_page_that_hears_nothing_covers_itself(
 
 @pytest.mark.browser
 @needs_chromium
+def test_a_page_outlives_a_restart_of_its_process(box: Box, watch: Callable[..., Watched]) -> None:
+    """It must not go on showing the last OK, and comes back without a hand at the panel."""
+    box.start()
+    seen = watch(box)
+    box.verdict(box.next_part(), Word.OK, frame(90), blob())
+    seen.until(".word", "OK")
+    box.stop()
+    seen.page.wait_for_selector(".deaf", state="visible")
+    box.start()
+    seen.page.wait_for_selector(".deaf", state="hidden", timeout=60_000)
+
+    def shows_the_next() -> bool:
+        box.verdict(box.next_part(), Word.NG, frame(60), blob())
+        return seen.text(".word") == "NG"
+
+    wait(shows_the_next)
+    assert seen.page.locator(".deaf").is_hidden()
+
+
+@pytest.mark.browser
+@needs_chromium
 def test_markup_in_what_comes_is_shown_as_text(running: Box, watch: Callable[..., Watched]) -> None:
     seen = watch(running)
     evil = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"

@@ -223,6 +223,8 @@ def test_limits_are_dragged_proposed_verified_and_approved_by_somebody_else(
     page.locator(".proposal").get_by_label("Reason").first.fill("agreed in the meeting")
     max_.press("Approve")
     max_.told("the verify parts opened first")
+    expect(page.get_by_text("its bounds hold with 97.50 %")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^\d+ of them are bad: .* proves at most"))).to_be_visible()
     max_.press("Open the verify parts")
     expect(page.get_by_text("Verify parts, opening number 1")).to_be_visible()
     expect(page.get_by_role("button", name="Open the verify parts")).to_have_count(0)

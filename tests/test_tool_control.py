@@ -3,14 +3,17 @@
 import urllib.request
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
 from appliance.audit import AuditJournal
-from appliance.codes import CommandError
+from appliance.codes import CommandError, Word
+from calibration.challenges import Challenges
 from calibration.people import Role
-from calibration.publish import newest, publish, use, versions
+from calibration.publish import versions
 from calibration.sessions import COOKIE
+from calibration.study_log import StudyLog
 from tests.guest import Enter, needs_chromium
 from tests.tool_world import SECRET, Shop
 from tests.waiting import until
@@ -107,27 +110,15 @@ def test_control_ends_with_the_session(shop: Shop, guest: Enter, how: str) -> No
     assert told == []
 
 
-def published(shop: Shop, t2: float) -> str:
-    """The next version, by somebody else; its name."""
-    current = newest(shop.config, "plate")
-    assert current is not None
-    new = publish(
-        shop.config, AuditJournal(shop.config), current.recipe, (-1.0, t2), who="max",
-        reason="meanwhile, by somebody else",
-    )  # fmt: skip
-    use(shop.config, current.name, new.name)
-    return new.name
-
-
 def test_the_older_of_two_pages_cannot_undo_the_newer(shop: Shop, guest: Enter) -> None:
     eva = guest("eva")
-    seen = published(shop, 1.6)
+    seen = shop.publishes(1.6)
     page = eva.go("recipes")
     page.locator("summary", has_text="plate/1").click()
     first = page.locator("details", has_text="first proposal").last
     first.get_by_label("Reason").fill("back to the first")
     count = len(versions(shop.config, "plate"))
-    published(shop, 1.7)
+    shop.publishes(1.7)
     first.get_by_role("button", name="Use these limits again").click()
     eva.told(f"expected {seen} still in force, got another version: look again")
     assert len(versions(shop.config, "plate")) == count + 1
@@ -144,6 +135,73 @@ def test_a_lost_connection_is_said_and_mended(shop: Shop, guest: Enter) -> None:
     expect(page.locator("input[name=password]")).to_be_visible(timeout=60_000)
     ole.log_in("ole")
     expect(page.locator(".part-row").first).to_be_visible()
+
+
+def test_what_is_too_long_for_a_page_is_refused_and_harms_nobody(shop: Shop, guest: Enter) -> None:
+    """A field keeps to its length; what a browser sends past it is not to be trusted."""
+    eva, ole = guest("eva"), guest("ole")
+    page = eva.go("calibrate")
+    reason = page.locator(".calibrate-right .panel:nth-child(2)").get_by_label("Reason")
+    reason.fill("x" * 600)
+    expect(reason).to_have_value("x" * 500)
+    reason.evaluate(SENDS, 600)
+    eva.press("Propose these limits")
+    eva.told("reason: expected at most 500 letters, got 600 of them")
+    reason.evaluate(SENDS, 20_000_000)  # more than a connection takes: it is cut, and comes back
+    expect(page.locator("#popup")).to_be_visible()
+    expect(page.locator("#popup")).to_be_hidden()
+    assert ole.go("parts").locator(".part-row").count() > 0
+    reason.fill("")
+    eva.press("Propose these limits")
+    eva.told("reason: expected at least 8 letters")
+    assert shop.process is not None and shop.process.poll() is None
+    assert shop.opinions.proposals() == () and ole.problems == []
+
+
+SENDS = """(field, count) => {
+    field.removeAttribute("maxlength");
+    field.value = "x".repeat(count);
+    field.dispatchEvent(new Event("input", {bubbles: true}));
+}"""
+
+
+EVIL = "<img src=x onerror=\"document.title='taken'\">"
+
+
+def test_markup_in_names_and_reasons_is_shown_as_text_on_every_page(
+    shop: Shop, guest: Enter
+) -> None:
+    rng = np.random.default_rng(7)
+    ids = [
+        shop.passes(EVIL, word, picture=rng.integers(0, 255, (16, 16), np.uint8))
+        for word in (Word.NG, Word.OK)
+    ]
+    delivered = shop.passes(EVIL, Word.OK, is_challenge=False)
+    Challenges(shop.people).add(EVIL, Word.NG, 30, EVIL, shop.user("tim"))
+    asked = shop.opinions.propose("plate", 1, (-1.0, 2.0), EVIL, {}, shop.user("eva"))
+    shop.opinions.decide(asked.id, "rejected", EVIL, shop.user("max"))
+    shop.publishes(1.8, EVIL)
+    ada = guest("ada")
+    page = ada.page
+    page.get_by_label("Part, tag, text, lot or recipe").fill(EVIL)
+    expect(page.locator(".part-row")).to_have_count(3)
+    page.locator(".part-row").first.click()
+    expect(page.locator(".facts-grid")).to_contain_text(EVIL)
+    page = ada.go("msa")
+    page.get_by_label("First part").fill(str(ids[0]))
+    page.get_by_label("Last part").fill(str(ids[1]))
+    ada.press("Make the study")
+    expect(page.get_by_text("Not always the same verdict")).to_contain_text(EVIL)
+    for address, place in (
+        ("calibrate", ".proposal"), ("recipes", ".version[open]"), ("audit", ".rows.audit"),
+        ("challenge", ".person"), ("challenge/quarantine.html", "table"),
+    ):  # fmt: skip
+        expect(ada.go(address).locator(place).first).to_contain_text(EVIL)
+        assert page.title() != "taken" and page.locator("img[src=x]").count() == 0, address
+    expect(page.locator("td", has_text=str(delivered))).to_be_visible()
+    study = StudyLog(shop.people).studies(1)[0].id
+    expect(ada.go(f"msa/{study}.html").locator("table").nth(1)).to_contain_text(EVIL)
+    assert page.title() != "taken" and ada.problems == []
 
 
 def test_a_session_of_the_past_meets_the_door(shop: Shop, browser: Browser) -> None:

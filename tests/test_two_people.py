@@ -11,13 +11,12 @@ import msgspec
 import pytest
 from playwright.sync_api import Browser, expect
 
-from appliance.audit import AuditJournal
 from appliance.errors import ConfigError
 from appliance.jobs import Job, Jobs, State, new_id
 from appliance.recipe import load_recipe
 from appliance.wire import Wiring
 from calibration.desk import Desk
-from calibration.publish import newest, publish, use, versions
+from calibration.publish import newest, versions
 from calibration.region_map import coloured
 from tests.guest import Enter, Guest, needs_chromium
 from tests.lesson_world import School
@@ -36,18 +35,6 @@ def shop() -> Iterator[Shop]:
         yield shop
     finally:
         shop.close()
-
-
-def meanwhile(shop: Shop, t2: float) -> str:
-    """The next version, by somebody else; its name."""
-    current = newest(shop.config, "plate")
-    assert current is not None
-    new = publish(
-        shop.config, AuditJournal(shop.config), current.recipe, (-1.0, t2), who="max",
-        reason="meanwhile, by somebody else",
-    )  # fmt: skip
-    use(shop.config, current.name, new.name)
-    return new.name
 
 
 # ---- a proposal ----------------------------------------------------------------------------
@@ -158,7 +145,7 @@ def test_limits_are_not_proposed_for_a_version_that_is_no_longer_in_force(
     seen = newest(shop.config, "plate")
     assert seen is not None
     expect(page.get_by_text(f"In force: {seen.name}")).to_be_visible()
-    meanwhile(shop, 1.7)
+    shop.publishes(1.7)
     before = len(shop.opinions.proposals())
     reason = page.locator(".calibrate-right .panel:nth-child(2)").get_by_label("Reason")
     reason.fill("fewer parts to look at")

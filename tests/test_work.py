@@ -113,7 +113,7 @@ def test_what_is_missing_is_said_before_anything_is_started(school: School) -> N
     few = Lesson(tuple(p for p in parts if p.kind == "good")[:20], 7)
     said = " ".join(warnings(few))
     assert "0 bad parts" in said and "Of 7 labelled parts no picture is kept" in said
-    assert "0 bad verify parts: 59 could prove" in said
+    assert "0 bad verify parts: 72 could prove" in said
 
 
 def test_training_beside_a_ready_line_on_few_cores_has_to_be_forced() -> None:

@@ -32,6 +32,7 @@ from appliance.store import Store
 from appliance.wire import Wiring
 from calibration.opinions import Opinions
 from calibration.people import People, Role, User
+from calibration.publish import newest, publish, use
 from tests.ports import free_port
 from tests.processes import has_tool, let_go, stopped
 from tests.waiting import PATIENCE_S, until
@@ -215,6 +216,17 @@ class Shop:
         """Label parts as what they are."""
         for part_id in range(first, last + 1):
             self.opinions.label(part_id, self.kinds[part_id], self.users[by])
+
+    def publishes(self, t2: float, reason: str = "meanwhile, by somebody else") -> str:
+        """The next version, by max, past every page; its name."""
+        current = newest(self.config, "plate")
+        assert current is not None
+        new = publish(
+            self.config, AuditJournal(self.config), current.recipe, (-1.0, t2), who="max",
+            reason=reason,
+        )  # fmt: skip
+        use(self.config, current.name, new.name)
+        return new.name
 
     def user(self, name: str) -> User:
         return self.users[name]
