@@ -95,8 +95,8 @@ VERIFY_NOTE = (
     "its bounds hold with {confidence:.2f} %."
 )
 VERIFY_COUNT = (
-    "{bad} of them are bad: if the limits miss none, that proves at most {bound} escapes, all types "
-    "together."
+    "{bad} of them are bad: if the limits miss none, that proves at most {bound} escapes, all "
+    "types together."
 )
 VERIFIED = "Verify parts, opening number {look}"
 APPROVE, REJECT = "Approve", "Reject"

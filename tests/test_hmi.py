@@ -1,11 +1,15 @@
 """The process of the live page, asked over HTTP."""
 
+import contextlib
+import http.client
+import re
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -138,3 +142,25 @@ def test_a_database_that_is_no_database_harms_nobody(box: Box) -> None:
     assert box.get("/")[0] == 200
     assert box.get("/part/3.jpg")[0] == 404
     assert process.poll() is None
+
+
+def peak_kb(process: "subprocess.Popen[str]") -> int:
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_huge_upload_takes_no_memory(box: Box) -> None:
+    process = box.start()
+    assert box.get("/")[0] == 200
+    before = peak_kb(process)
+    connection = http.client.HTTPConnection("127.0.0.1", box.port, timeout=60)
+    connection.putrequest("POST", "/")
+    connection.putheader("Content-Length", str(1 << 30))
+    connection.endheaders()
+    with contextlib.suppress(OSError):  # it may hang up
+        for _ in range(128):
+            connection.send(bytes(1 << 20))
+    connection.close()
+    assert box.get("/")[0] == 200 and process.poll() is None
+    assert peak_kb(process) - before < 32_000

@@ -17,6 +17,7 @@ from appliance.codes import CommandError, Word
 from appliance.product_table import load_products
 from appliance.shifts import shift_at
 from appliance.store import Store
+from calibration.frame import PAGES
 from calibration.limits import outcome, parts_of
 from calibration.page_audit import changed
 from calibration.people import People, Role
@@ -49,20 +50,7 @@ def form(**fields: str) -> bytes:
 # ---- the door ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/parts",
-        "/calibrate",
-        "/segments",
-        "/teach",
-        "/recipes",
-        "/health",
-        "/report",
-        "/users",
-        "/audit",
-    ],
-)
+@pytest.mark.parametrize("path", [address for address, _, _ in PAGES])
 def test_every_page_asks_who_is_there(shop: Shop, path: str) -> None:
     status, _ = ask(shop, path)
     assert status == 303
