@@ -45,10 +45,10 @@ class Gone(Exception):
 
 
 class Visit:
-    """One browser on one page."""
+    """One browser on one page. address: of that page; it comes back to it after the log-in."""
 
-    def __init__(self, desk: Desk, token: str) -> None:
-        self._desk, self._token = desk, token
+    def __init__(self, desk: Desk, token: str, address: str = "") -> None:
+        self._desk, self._token, self._address = desk, token, address
 
     def user(self) -> User:
         """Who acts, now. Raises Gone."""
@@ -115,7 +115,7 @@ class Visit:
                 await result
         except Gone:
             if leaves:
-                ui.navigate.to("/login?again=1")
+                ui.navigate.to(f"/login?again=1&next={self._address}")
         except (ConfigError, DeviceError, OSError) as err:
             if str(err) != said:
                 ui.notify(str(err), type="negative", multi_line=True, close_button=True, timeout=0)
@@ -133,7 +133,7 @@ def register(desk: Desk, address: str, build: Build) -> None:
         user = await asyncio.to_thread(desk.sessions.user, token)
         if user is None:
             return RedirectResponse(f"/login?next={address}", status_code=303)
-        visit = Visit(desk, token)
+        visit = Visit(desk, token, address)
         with ui.element("div").classes("desk"):
             ask = _top(desk, address, user)
             bar = ControlBar(desk, visit, user)

@@ -334,6 +334,10 @@ def test_a_session_that_ended_leads_to_the_door_and_changes_nothing(
     one.press("Propose these limits")
     expect(page.get_by_text("Your session has ended")).to_be_visible()
     assert len(shop.opinions.proposals()) == before
+    page.fill("input[name=name]", "eva")
+    page.fill("input[name=password]", SECRET)
+    page.click("button[type=submit]")
+    expect(page.get_by_text("What you need")).to_be_visible()  # the page that was left
 
 
 # ---- the line ------------------------------------------------------------------------------
