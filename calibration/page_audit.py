@@ -1,4 +1,4 @@
-"""Audit: whether the journal is whole, and its newest entries."""
+"""Audit: whether the journal is whole, and its newest entries, of one person or thing too."""
 
 import contextlib
 import time
@@ -12,7 +12,7 @@ from appliance.audit import Entry, Finding
 from appliance.errors import ConfigError
 from calibration import texts
 from calibration.desk import Desk
-from calibration.frame import Visit, table
+from calibration.frame import Visit, field, table
 
 _MOST = 100
 _LONGEST = 160
@@ -20,22 +20,43 @@ _LONGEST = 160
 
 async def build(desk: Desk, visit: Visit) -> None:
     """The finding, then the entries, newest first."""
-    finding, entries = await desk.run(lambda: _read(desk))
+    finding = await desk.run(lambda: _verified(desk))
     with ui.element("section").classes("panel wide"):
         for problem in finding.problems:
             ui.label(texts.AUDIT_BAD.format(problem=problem)).classes("note is-ng")
         if not finding.problems:
             head = finding.head
             ui.label(texts.AUDIT_GOOD.format(count=head.number, hash=head.hash)).classes("note")
-        table(texts.ENTRY_COLUMNS, [_row(entry) for entry in entries], "audit")
+        with ui.element("div").classes("bar"):
+            find = field(texts.FIND_ENTRY).props("clearable debounce=300")
+        body = ui.element("div")
+
+    async def show() -> None:
+        wanted = (find.value or "").strip().lower()
+        entries = await desk.run(lambda: _newest(desk, wanted))
+        body.clear()
+        with body:
+            table(texts.ENTRY_COLUMNS, [_row(entry) for entry in entries], "audit")
+
+    find.on_value_change(visit.tried(show))
+    await show()
 
 
-def _read(desk: Desk) -> tuple[Finding, list[Entry]]:
+def _verified(desk: Desk) -> Finding:
     try:
-        finding = desk.journal.verify()
+        return desk.journal.verify()
     except OSError as err:
         raise ConfigError(desk.journal.path, "a readable journal", str(err)) from err
-    return finding, list(deque(_readable(desk), maxlen=_MOST))[::-1]
+
+
+def _newest(desk: Desk, wanted: str) -> list[Entry]:
+    """Newest first; wanted: a piece of who, what, subject or reason."""
+    found = (
+        entry
+        for entry in _readable(desk)
+        if wanted in f"{entry.who} {entry.what} {entry.subject} {entry.reason}".lower()
+    )
+    return list(deque(found, maxlen=_MOST))[::-1]
 
 
 def _readable(desk: Desk) -> Iterator[Entry]:

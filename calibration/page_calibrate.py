@@ -125,6 +125,7 @@ class _Calibrate:
 
     def _target(self) -> None:
         ui.label(texts.TARGET).classes("title")
+        ui.label(texts.TARGET_NOTE).classes("note")
         with ui.element("div").classes("target"):
             self._max_escape = _number(texts.MAX_ESCAPE, 5.0)
             self._max_overkill = _number(texts.MAX_OVERKILL, 5.0)

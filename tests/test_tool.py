@@ -278,6 +278,11 @@ def test_an_admin_sees_health_users_and_the_journal(shop: Shop, guest: Enter) ->
     page = ada.go("audit")
     expect(page.get_by_text("the chain is whole")).to_be_visible()
     expect(page.locator(".rows.audit")).to_contain_text("user.added")
+    page.get_by_label("Who, what, subject or reason").fill("new.person")
+    expect(page.locator(".rows.audit tbody tr")).to_have_count(1)
+    expect(page.locator(".rows.audit")).to_contain_text("user.added")
+    page.get_by_label("Who, what, subject or reason").fill("limits.approved ")
+    expect(page.locator(".rows.audit tbody")).not_to_contain_text("user.added")
     assert ada.problems == []
 
 
