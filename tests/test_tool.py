@@ -326,6 +326,43 @@ def test_an_operator_reads_the_report_of_a_shift_and_takes_it_along(
 
 @needs_chromium
 @pytest.mark.browser
+def test_at_the_size_of_a_panel_nothing_is_cut(shop: Shop, guest: Enter) -> None:
+    """1280 × 800, as a browser measures it; of a placeholder every letter."""
+    ada = guest("ada")
+    cut: dict[str, list[str]] = {}
+    for address, name, _ in PAGES:
+        page = ada.go(address.strip("/"))
+        expect(page.locator(".nav-link.is-here")).to_have_text(name)
+        page.get_by_role("button", name="Control", exact=True).click()
+        expect(page.locator(".control-form")).to_be_visible()
+        if found := page.evaluate(CUT):
+            cut[address] = found
+    assert cut == {} and ada.problems == []
+
+
+CUT = """() => {
+    const found = [];
+    const pen = document.createElement("canvas").getContext("2d");
+    for (const one of document.querySelectorAll(".desk *")) {
+        const style = getComputedStyle(one), box = one.getBoundingClientRect();
+        if (!box.width || style.visibility === "hidden") continue;
+        const said = one.placeholder || one.textContent.trim().slice(0, 60);
+        if (box.right > innerWidth + 1) found.push(`outside: ${said}`);
+        if (one.placeholder) {
+            pen.font = style.font;
+            const wide = pen.measureText(said).width;
+            if (wide > one.clientWidth + 1) found.push(`field: ${said}`);
+        } else if (!one.children.length && style.overflowX !== "visible"
+                   && one.scrollWidth > one.clientWidth + 1) {
+            found.push(`cut: ${said}`);
+        }
+    }
+    return found;
+}"""
+
+
+@needs_chromium
+@pytest.mark.browser
 def test_a_session_that_ended_leads_to_the_door_and_changes_nothing(
     shop: Shop, guest: Enter
 ) -> None:
