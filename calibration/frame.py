@@ -118,9 +118,14 @@ class Visit:
                 ui.navigate.to(f"/login?again=1&next={self._address}")
         except (ConfigError, DeviceError, OSError) as err:
             if str(err) != said:
-                ui.notify(str(err), type="negative", multi_line=True, close_button=True, timeout=0)
+                refused(err)
             return str(err)
         return ""
+
+
+def refused(err: Exception) -> None:
+    """Say it on the page that acted; before anything there that acted is made anew."""
+    ui.notify(str(err), type="negative", multi_line=True, close_button=True, timeout=0)
 
 
 def register(desk: Desk, address: str, build: Build) -> None:

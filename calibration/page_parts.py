@@ -13,7 +13,7 @@ from appliance.hmi_view import PartView, part_view
 from appliance.rows import PartRow
 from calibration import texts
 from calibration.desk import Desk
-from calibration.frame import Visit, button, field
+from calibration.frame import Visit, button, field, refused
 from calibration.limits import GOOD
 from calibration.opinions import Label
 
@@ -153,8 +153,8 @@ class _Parts:
             ui.label(texts.LABELS_NOTE).classes("note")
 
     async def _say(self, row: PartRow, kind: str) -> None:
-        """Keep the verdict and go on to the next part that nobody has judged. Raises ConfigError
-        where somebody else judged it otherwise since it was opened: that is read first."""
+        """Keep the verdict and go on to the next part that nobody has judged; where somebody else
+        judged it otherwise since it was opened, that is read first."""
         user, part_id = self._visit.user(), row.verdict.part_id
         opinions, seen = self._desk.opinions, self._labels.get(part_id)
         ids = [part_id, *(one.verdict.part_id for one in self._rows)]
@@ -168,9 +168,10 @@ class _Parts:
         self._labels |= await self._desk.run(keep)
         said = self._labels[part_id]
         if said.kind != kind.strip().lower():
+            got = f"{texts.LABELLED.format(kind=said.kind, by=said.by)}: look again"
+            refused(ConfigError(f"part {part_id}", "no other verdict meanwhile", got))
             await self._open(row)
-            got = texts.LABELLED.format(kind=said.kind, by=said.by)
-            raise ConfigError(f"part {part_id}", "no other verdict meanwhile", f"{got}: look again")
+            return
         following = self._unjudged(part_id)
         if not following and len(self._rows) == _ROWS:
             await self._older()
