@@ -345,8 +345,8 @@ CUT = """() => {
     const pen = document.createElement("canvas").getContext("2d");
     for (const one of document.querySelectorAll(".desk *")) {
         const style = getComputedStyle(one), box = one.getBoundingClientRect();
-        if (!box.width || style.visibility === "hidden") continue;
         const said = one.placeholder || one.textContent.trim().slice(0, 60);
+        if (!said || !box.width || style.visibility === "hidden") continue;
         if (box.right > innerWidth + 1) found.push(`outside: ${said}`);
         if (one.placeholder) {
             pen.font = style.font;
