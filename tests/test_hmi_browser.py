@@ -198,7 +198,7 @@ def test_a_page_outlives_a_restart_of_its_process(box: Box, watch: Callable[...,
         box.verdict(box.next_part(), Word.NG, frame(60), blob())
         return seen.text(".word") == "NG"
 
-    wait(shows_the_next)
+    until("the next verdict", shows_the_next)
     assert seen.page.locator(".deaf").is_hidden()
 
 

@@ -21,7 +21,8 @@ from calibration.region_map import coloured
 from tests.guest import Enter, Guest, needs_chromium
 from tests.lesson_world import School
 from tests.rig import free_port
-from tests.tool_world import Shop, wait
+from tests.tool_world import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -192,7 +193,7 @@ def school(tmp_path: Path) -> Iterator[tuple[School, str]]:
     tool = subprocess.Popen([*command, str(tmp_path / "config.toml")])
     url = f"http://127.0.0.1:{port}"
     try:
-        wait(lambda: _answers(url), what="the tool")
+        until("the tool", lambda: _answers(url))
         yield school, url
     finally:
         tool.terminate()
@@ -238,6 +239,6 @@ def test_a_map_that_somebody_fitted_meanwhile_is_not_covered_unseen(
     eva.told("nobody else to have fitted one since this page was loaded, got one by max")
     assert [one.job.by for one in jobs.all()] == ["max"]
     eva.press("Fit the forest to this map")  # knowing it
-    wait(lambda: [one.job.by for one in jobs.all()] == ["eva", "max"])
+    until("her job", lambda: [one.job.by for one in jobs.all()] == ["eva", "max"])
     assert eva.problems == []
     eva.context.close()
