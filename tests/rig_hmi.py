@@ -6,7 +6,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,12 @@ from appliance.wire import Inbox
 from tests.line_feed import Feed, remove_root, write_root
 from tests.ports import free_port
 from tests.processes import let_go, stopped
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import until
 
 
 def frame(grey: int) -> np.ndarray:
     """A picture whose mean tells which part it shows."""
     return np.full((240, 320), grey, np.uint8)
-
-
-def wait(holds: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
-    return until(what or "answer", holds, seconds)
 
 
 class Box:

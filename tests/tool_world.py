@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from calibration.people import People, Role, User
 from calibration.publish import newest, publish, use
 from tests.ports import free_port
 from tests.processes import has_tool, let_go, stopped
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import until
 from tools.draw_parts import DEFECTS, SIDE_PX, draw
 
 T1, T2 = -1.0, 1.5
@@ -50,10 +49,6 @@ REGIONS = tuple(
     for column in ("left", "centre", "right")
 )
 FIRST_NS = 1_790_000_000_000_000_000
-
-
-def wait(holds: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
-    return until(what or "answer", holds, seconds)
 
 
 class Shop:
