@@ -181,7 +181,7 @@ class Journal:
         for thread in (self._turn, self._thread):
             if thread is not None:
                 thread.join(timeout=2)
-        self._sync()
+        self.sync()
         with self._lock:
             ended = [self._file]
             if self._draft is None:
@@ -199,7 +199,7 @@ class Journal:
         self._reserved_to = max(self._reserved_to, self._reserved_ahead, self._next_id) + BLOCK
         self._reserved_ahead = 0
         self._append(Reserved(self._reserved_to))
-        self._sync()
+        self.sync()
 
     def _append(self, record: Record) -> None:
         with self._lock:
@@ -229,11 +229,12 @@ class Journal:
         while not self._stopping.is_set():
             self._dirty.wait()
             self._dirty.clear()
-            self._sync()
+            self.sync()
             self._hurry.wait(0.5)
             self._hurry.clear()
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """What was appended is on the disk, or `lost` counts it. In any thread; waits."""
         ahead = self._reserved_ahead
         handles: list[int] = []
         try:

@@ -477,7 +477,7 @@ def written(folder: Path) -> tuple[Path, int, int]:
     for _ in range(6):
         part_id = made.take_id()
         made.opened(opened(part_id))
-    made._sync()
+    made.sync()
     synced = made._offset
     for part_id in (1, 2, 3):
         made.closed(closed(part_id))
