@@ -21,11 +21,15 @@ def camera_label(name: str) -> str:
     return f"camera:{name}"
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What every message shares: its class name is its tag on the wire."""
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
+    """What every message shares: its class name is its tag on the wire.
+
+    Frozen, it holds nothing that could hold it, so the garbage collector need not look at it:
+    decide keeps some for every part of the last half minute.
+    """
 
 
-class PixelRef(msgspec.Struct, frozen=True, kw_only=True):
+class PixelRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where pixels lie: a slot of a ring, or the frame of bytes that travels behind the message."""
 
     ring: str

@@ -220,6 +220,8 @@ class RecipeInForce:
 
         def finished(code: CommandError, detail: str) -> None:
             if code == CommandError.DONE:
+                if not self.scorers:  # the first one, and no part before it: all is loaded now
+                    self._service.settle()
                 self.scorers = scorers
                 self._log.info("recipe in force", recipe=loaded.name, hash=loaded.hash[:12])
                 data = f"{loaded.name}\n{number}\n".encode()

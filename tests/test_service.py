@@ -55,3 +55,18 @@ def test_a_log_that_takes_no_line_stops_no_process(log) -> None:
     done = subprocess.run(program, stdout=subprocess.PIPE, stderr=stderr, text=True)
     os.close(stderr)
     assert done.stdout == "goes on\n"
+
+
+def test_what_is_there_when_a_process_serves_is_not_looked_through_again() -> None:
+    code = (
+        "import gc\n"
+        "from appliance.service import Service\n"
+        "service = Service('decide')\n"
+        "service.ready()\n"
+        "assert gc.get_freeze_count() == 0\n"  # somebody else's process: a test, a command
+        "service.has_process = True\n"
+        "service.ready()\n"
+        "assert gc.get_freeze_count() > 10_000\n"
+        "assert len(gc.get_objects()) < 1_000\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -22,6 +22,7 @@ from appliance.messages import (
     CommandResult,
     FrameReady,
     Health,
+    Message,
     NoFrame,
     PixelRef,
     Stored,
@@ -532,3 +533,11 @@ def test_another_box_cannot_send_more_than_a_channel_carries(boxes, wire, monkey
     send(sender, Trigger(part_id=3), bytes(9_000))
     until("pixels", lambda: receiver.receive() == Trigger(part_id=3))
     assert receiver.inline == bytes(9_000)
+
+
+def test_the_garbage_collector_looks_at_no_message():
+    kinds = [Message]
+    for kind in kinds:
+        assert not kind.__struct_config__.gc, kind
+        kinds += kind.__subclasses__()
+    assert len(kinds) > 20
