@@ -113,6 +113,7 @@ class Service:
         if address.startswith("@"):
             address = "\0" + address[1:]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.setblocking(False)
             # systemd gone or its queue full: its watchdog then decides, not we.
             with contextlib.suppress(OSError):
                 channel.sendto(text.encode(), address)

@@ -1,8 +1,10 @@
 """The shell around a process: what its surroundings may not do to it."""
 
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,27 @@ def test_nobody_waits_for_a_log_that_nobody_takes() -> None:
     assert done.stdout == "goes on\n"
     with os.fdopen(reading) as log:
         assert log.readline().startswith("level=warning process=decide event=said")
+
+
+def test_nobody_waits_for_a_supervisor_that_listens_no_more(tmp_path: Path) -> None:
+    """It may hang itself: in its own log, behind Ctrl-S."""
+    program = (
+        "from appliance.service import Service\n"
+        "service = Service('decide')\n"
+        "for _ in range(2000):\n"
+        "    service.ready()\n"
+        "print('goes on')\n"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.stdout == "goes on\n"
 
 
 def test_what_is_said_last_is_read_where_somebody_reads() -> None:
