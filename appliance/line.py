@@ -379,6 +379,10 @@ class Line:
         kept = (self.tally, self.challenge, self.product)
         self._journal.count({k: n for each in kept for k, n in each.persistent.items()})
 
+    def sync(self) -> None:
+        """What was kept is on the disk, however long that takes: in a thread of the caller's."""
+        self._journal.sync()
+
     def _show_counters(self) -> None:
         self.handshake.show_counters(self.tally.shift | {"unaccounted": self.ledger.unaccounted})
 

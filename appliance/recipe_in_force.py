@@ -225,9 +225,7 @@ class RecipeInForce:
                 self.scorers = scorers
                 self._log.info("recipe in force", recipe=loaded.name, hash=loaded.hash[:12])
                 data = f"{loaded.name}\n{number}\n".encode()
-                task = asyncio.get_running_loop().run_in_executor(
-                    None, write_atomically, self._last_recipe, data
-                )
+                task = asyncio.get_running_loop().run_in_executor(None, self._remember, data)
                 task.add_done_callback(self._remembered)
             else:
                 self.notes = (detail,)
@@ -245,6 +243,11 @@ class RecipeInForce:
             finished(CommandError.DONE, "")
         else:
             self._line.product.change(loaded, number, asked_ns, now_ns, finished)
+
+    def _remember(self, data: bytes) -> None:
+        """In a thread. The journal, which is asked first, must never be the older one."""
+        self._line.sync()
+        write_atomically(self._last_recipe, data)
 
     def _remembered(self, written: "asyncio.Future[None]") -> None:
         error = written.exception()

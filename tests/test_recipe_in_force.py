@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from appliance.codes import CommandError, OfflineReason
 from appliance.engine_null import write_null_bundle
+from appliance.journal import Journal
 from appliance.recipe import Limits, LoadedRecipe, Recipe, RecipeError, View, write_recipe
 from appliance.recipe_in_force import RecipeInForce, product_at_start
 from appliance.scoring import Scorer
@@ -109,6 +111,15 @@ class Desk(RecipeInForce):
         await asyncio.to_thread(self.reads.wait, 20)
         meanwhile()
         self.may_read.set()
+        while not answer.done():
+            await asyncio.sleep(0.005)
+            self.world_turn()
+        return answer.result()
+
+    async def load(self, number: int) -> CommandError:
+        self.may_read.set()
+        answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
+        self.load_by_number(number, lambda code, detail: answer.set_result(code))
         while not answer.done():
             await asyncio.sleep(0.005)
             self.world_turn()
@@ -260,17 +271,7 @@ def test_a_full_disk_does_not_bring_the_product_before_back(
     """`last_recipe` cannot be written, decide dies; the next one goes on with what was loaded."""
     desk = desk_of(world)
     monkeypatch.setattr("appliance.recipe_in_force.write_atomically", full)
-    desk.may_read.set()
-
-    async def load() -> CommandError:
-        answer: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
-        desk.load_by_number(2, lambda code, detail: answer.set_result(code))
-        while not answer.done():
-            await asyncio.sleep(0.005)
-            desk.world_turn()
-        return answer.result()
-
-    assert asyncio.run(load()) == CommandError.DONE
+    assert asyncio.run(desk.load(2)) == CommandError.DONE
     world.kill_decide(adopts=False)
     desk.serve(world.line)
     assert not desk._last_recipe.exists()
@@ -282,6 +283,35 @@ def test_a_full_disk_does_not_bring_the_product_before_back(
 
     asyncio.run(start())
     assert in_force(world) == (2, "other/1")
+
+
+def test_power_that_fails_between_journal_and_file_does_not_bring_the_product_before_back(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is asked first, so it has the product on the disk when the file has it."""
+    desk, journal = desk_of(world), world.journal
+    journal._stopping.set()  # its own thread may be half a second late
+    journal._dirty.set()
+    journal._hurry.set()
+    journal._thread.join()
+    sync, after_cut = os.fdatasync, tmp_path / "state"
+    known: list[int] = []
+
+    def keep(handle: int) -> None:
+        sync(handle)
+        shutil.copytree(world.root / "state", after_cut, dirs_exist_ok=True)
+
+    def write(path: Path, data: bytes, mode: int = 0o644) -> None:
+        monkeypatch.setattr(os, "fdatasync", sync)
+        again = Journal(after_cut)
+        again.close()
+        known.append(again.counters.get("recipe.product", 0))
+
+    monkeypatch.setattr(os, "fdatasync", keep)
+    monkeypatch.setattr("appliance.recipe_in_force.write_atomically", write)
+    journal.sync()
+    assert asyncio.run(desk.load(2)) == CommandError.DONE
+    assert known == [2]
 
 
 def full(path: Path, data: bytes, mode: int = 0o644) -> None:
