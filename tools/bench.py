@@ -21,6 +21,7 @@ from rich.table import Table
 from appliance.atomic import write_atomically
 from appliance.errors import ConfigError
 from appliance.passport import cpu_name
+from appliance.service import start_logging
 from tools.bench_plot import svg
 from tools.bench_row import Bench, NotMeasuredError, Row
 
@@ -80,6 +81,7 @@ def main(
     for name in only or []:
         if name not in BENCHES:
             raise typer.BadParameter(f"--only: expected one of {', '.join(BENCHES)}, got {name!r}")
+    start_logging()
     names = only or [name for name in BENCHES if name not in _ASKED_FOR]
     names += ["peers"] if peers and "peers" not in names else []
     machine = describe_machine()
