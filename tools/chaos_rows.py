@@ -57,7 +57,8 @@ def _killed_rows() -> Iterator[tuple[str, Row]]:
     }
     reasons = {
         "camera": {Reason.NO_IMAGE, Reason.LATE},
-        "infer": {Reason.LATE, Reason.QUEUE_FULL},
+        # The next infer may get a picture of the one before, and has no recipe yet.
+        "infer": {Reason.LATE, Reason.QUEUE_FULL, Reason.WRONG_RECIPE},
     }
     for process, is_shown in shown.items():
         for how, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
