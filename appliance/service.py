@@ -92,14 +92,17 @@ class Service:
             self.log.warning(event, now=now or "no more")
 
     def on_stop(self, call: Callable[[], object]) -> None:
-        """Call this, in the signal handler, when the process shall stop."""
+        """Call this, in the signal handler and once, when the process shall stop."""
         self._on_stop.append(call)
+        if self.is_stopping:
+            self.stop()
 
     def stop(self, *_: object) -> None:
         """Finish the turn in hand, then end."""
         self.is_stopping = True
-        for call in self._on_stop:
-            call()
+        # A second signal may come when the loop that they wake is closed already.
+        while self._on_stop:
+            self._on_stop.pop()()
 
     def take_signals(self) -> None:
         """SIGTERM and SIGINT mean stop. Call again after an SDK took them (harvesters does)."""

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
+
+from appliance.service import Service
 
 TALKS = """
 import structlog
@@ -93,3 +96,25 @@ def test_what_is_there_when_a_process_serves_is_not_looked_through_again() -> No
         "assert len(gc.get_objects()) < 1_000\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_stop_is_told_once_and_to_whoever_asks_too_late() -> None:
+    service, told = Service("hmi"), list[str]()
+    service.on_stop(lambda: told.append("loop"))
+    service.stop()
+    service.stop()  # Ctrl-C twice, or the supervisor and the kernel: the loop is closed by now
+    assert told == ["loop"]
+    service.on_stop(lambda: told.append("late"))
+    assert told == ["loop", "late"]
+
+
+def test_a_state_is_logged_when_it_changes_and_when_it_ends() -> None:
+    looks = ["", "Processor at step 1", "Processor at step 1", "Processor at step 2", "", ""]
+    with capture_logs() as logged:
+        service = Service("decide")
+        for before, now in zip(["", *looks], looks, strict=False):
+            service.changed("throttled", before, now)
+    assert [line["event"] for line in logged] == ["throttled"] * 3
+    assert [line["now"] for line in logged] == [
+        "Processor at step 1", "Processor at step 2", "no more",
+    ]  # fmt: skip
