@@ -6,6 +6,7 @@ name under which the public weights are stored. Never trained, never downloaded 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,15 +27,15 @@ class Taps(NamedTuple):
     """(N, C3, ceil(H/16), ceil(W/16)) float32."""
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Shape of every feature extractor: normalised RGB (N, 3, H, W) → `Taps`."""
 
     channels: tuple[int, int]
     """Channels of the fine and of the coarse tap."""
 
+    @abstractmethod
     def forward(self, images: Tensor) -> Taps:
         """Images: (N, 3, H, W) float32, ImageNet-normalised RGB."""
-        raise NotImplementedError
 
 
 class SameConv2d(nn.Conv2d):
