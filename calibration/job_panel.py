@@ -7,6 +7,7 @@ from typing import Any, get_args
 from nicegui import ui
 
 from appliance.errors import ConfigError
+from appliance.hmi_texts import DECIDES
 from appliance.jobs import JobFolder, Kind, Result, State
 from appliance.recipe import LoadedRecipe
 from appliance.scores import Decides
@@ -95,13 +96,14 @@ class JobPanel:
         result, job = folder.result(), folder.job
         ui.label(texts.NEW_BUNDLE.format(bundle_dir=result.bundle_dir, by=job.by)).classes("title")
         told = texts.GATE_HELPS if result.helps else texts.GATE_REFUSES
-        ui.label(told.format(decides=result.decides)).classes(
+        ui.label(told.format(decides=DECIDES[result.decides])).classes(
             "said" if result.helps else "note is-warn"
         )
+        row = texts.GATE_ROW
         for score in get_args(Decides):
             if (auroc := result.evidence.get(f"{score}_auroc")) is not None:
                 low, high = (result.evidence[f"{score}_auroc_{end}"] for end in ("low", "high"))
-                ui.label(texts.GATE_ROW.format(score=score, auroc=auroc, low=low, high=high))
+                ui.label(row.format(score=DECIDES[score], auroc=auroc, low=low, high=high))
         ui.label(texts.GATE_LIMITS.format(t1=result.t1, t2=result.t2)).classes("note")
         counts = ", ".join(f"{name} {count}" for name, count in result.counts.items())
         ui.label(texts.JOB_COUNTS.format(counts=counts)).classes("note")

@@ -209,8 +209,8 @@ FEW_TO_VERIFY = (
 )
 RARE_KINDS = "Fewer than {needed} parts of: {kinds}."
 JOB_COUNTS = "Used: {counts}"
-GATE_HELPS = "Regions help: the gate gives the forest a say, and {decides} decides."
-GATE_REFUSES = "The gate gives the forest no say: {decides} is the better score, and decides."
+GATE_HELPS = "Regions help: the gate gives the forest a say. What decides: {decides}."
+GATE_REFUSES = "The gate gives the forest no say. What decides, because it is better: {decides}."
 GATE_LIMITS = (
     "OK below {t1:.3f}, NG from {t2:.3f}: an estimate from the calibrate parts, not a proof."
 )
