@@ -1,10 +1,10 @@
 """Which of the frames that wait come first, and which go through the network together. Pure.
 
 Nothing is ever waited for: what is put together has come already. The oldest deadline comes first,
-and no call takes so many that it would be missed.
+and no call takes so many that it would be missed, or that of a frame which waits for the next call.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -52,7 +52,7 @@ def in_order(waiting: Iterable[Waiting]) -> list[Waiting]:
 def next_batch(
     waiting: list[Waiting], engine_of: Callable[[str], Engine | None], now_ns: int
 ) -> tuple[list[Waiting], list[Waiting]]:
-    """The first frame with all that its engine answers in the same call, and the rest.
+    """The first frame with as many as its engine shall answer in the same call, and the rest.
 
     waiting: in order, at least one. engine_of: by camera. At most one frame of each camera: a
     camera's frames are looked at one after another.
@@ -64,11 +64,23 @@ def next_batch(
         if engine is not None and engine_of(other.frame.camera) is engine:
             alike.setdefault(other.frame.camera, other)
     sizes = {1: 0} if engine is None else engine.batch_ns
-    left_ns = first.due_ns - now_ns
+    others = _without(waiting, alike.values())
+    ends_ns = [one.due_ns - _alone_ns(engine_of(one.frame.camera)) for one in others]
+    left_ns = min([first.due_ns, *ends_ns]) - now_ns
     count = max(
         size
         for size, ns in sizes.items()
         if size == 1 or (size <= len(alike) and ns + size * BESIDE_NS <= left_ns)
     )
     batch = list(alike.values())[:count]
-    return batch, [one for one in waiting if not any(one is taken for taken in batch)]
+    return batch, _without(waiting, batch)
+
+
+def _without(waiting: list[Waiting], taken: Collection[Waiting]) -> list[Waiting]:
+    """By identity: two frames may be equal."""
+    return [one for one in waiting if not any(one is other for other in taken)]
+
+
+def _alone_ns(engine: Engine | None) -> int:
+    """What a frame needs that is answered by itself."""
+    return BESIDE_NS + (0 if engine is None else engine.batch_ns[1])

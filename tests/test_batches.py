@@ -110,6 +110,20 @@ def test_of_one_camera_one_frame_at_a_time_the_first_that_came() -> None:
     assert [w.frame.frame_id for w in rest] == [2]
 
 
+@pytest.mark.parametrize(
+    ("left_ms", "count"),
+    # 60 for two in one call, each 10 besides, and then 30 + 10 for the other engine's
+    [(60 + 20 + 40, 2), (60 + 20 + 39, 1), (5, 1)],
+)
+def test_no_call_takes_so_many_that_one_of_another_engine_is_late(left_ms: int, count: int) -> None:
+    engines = {"a": engine(n1=40, n2=60), "b": engine(n1=30)}
+    engines["c"] = engines["a"]
+    frames = [waiting("a", 1000), waiting("c", 5000), waiting("b", left_ms)]
+    batch, rest = next_batch(frames, engines.get, 0)
+    assert shown(batch) == ["a", "c"][:count]
+    assert len(batch) + len(rest) == 3
+
+
 def test_equal_frames_are_two_and_none_is_lost() -> None:
     frames = [waiting("a", 100), waiting("a", 100)]
     batch, rest = next_batch(frames, lambda _: engine(n1=5, n2=6), 0)
