@@ -136,11 +136,11 @@ class CudaPython:
     def register(self, memory: Bytes) -> bool:
         """As `Gpu.register`. Drivers without read-only registration refuse a ring of ours."""
         flag = self._cuda.cudaHostRegisterReadOnly
-        status = self._cuda.cudaHostRegister(memory.ctypes.data, memory.nbytes, flag)[0]
-        if status == self._cuda.cudaError_t.cudaSuccess:
-            return True
-        self._cuda.cudaGetLastError()  # else the next call would be taken for the failed one
-        return False
+        try:
+            self._call("cudaHostRegister", memory.ctypes.data, memory.nbytes, flag)
+        except DeviceError:
+            return False
+        return True
 
     def unregister(self, memory: Bytes) -> None:
         """As `Gpu.unregister`."""
@@ -202,9 +202,15 @@ class CudaPython:
         return number
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """One CUDA call: its result. Raises DeviceError where its status is no success."""
+        """One CUDA call: its result. Raises DeviceError where its status is no success.
+
+        CUDA keeps the last error of a thread until it is asked for it, and who asks next takes it
+        for his own: TensorRT after a launch, for one. Some failures are tolerated, so each is taken
+        off here. What has spoilt the context cannot be taken off and comes again with every call.
+        """
         status, *results = getattr(self._cuda, name)(*arguments)
         if status != self._cuda.cudaError_t.cudaSuccess:
+            self._cuda.cudaGetLastError()
             words = self._cuda.cudaGetErrorString(status)[1].decode()
             raise DeviceError(f"{name}: {words} ({int(status)})")
         return results[0] if results else None

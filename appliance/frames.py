@@ -165,9 +165,11 @@ class RingReader:
         offset = 2 * _PAGE + ref.slot * ring.slot_bytes
         return np.frombuffer(ring.map, dtype, count, offset).reshape(ref.shape)
 
-    def memory(self, ref: PixelRef) -> npt.NDArray[np.uint8]:
-        """All of the ring file in which the pixels lie, not writable."""
-        return self._ring(ref).memory
+    def slot(self, ref: PixelRef) -> npt.NDArray[np.uint8]:
+        """All of the slot in which the pixels lie, whole pages, not writable."""
+        ring = self._ring(ref)
+        begin = 2 * _PAGE + ref.slot * ring.slot_bytes
+        return ring.memory[begin : begin + ring.slot_bytes]
 
     def check(self, ref: PixelRef) -> None:
         """Raises FrameOverwritten where the slot changed hands since `view`."""

@@ -75,19 +75,25 @@ def test_the_device_fetches_a_frame_from_where_its_camera_put_it(gpu: Gpu, tmp_p
     try:
         frames = [noise(SIZE, seed).reshape(2000, 2500) for seed in range(3)]
         refs = [writer.put(frame) for frame in frames]
-        memory = reader.memory(refs[0])
-        assert not memory.flags.writeable
-        is_pinned = gpu.register(memory)
+        slots = [reader.slot(ref) for ref in refs]
+        assert not slots[0].flags.writeable
+        is_pinned = all(gpu.register(slot) for slot in slots)
         if is_pinned:
             for frame, ref in zip(frames, refs, strict=True):
                 came = there_and_back(gpu, reader.view(ref).reshape(-1))
                 np.testing.assert_array_equal(came, frame.reshape(-1))
+            for _ in range(3):  # around the ring, into the slots that are pinned
+                writer.put(frames[0])
             later = noise(SIZE, 9).reshape(2000, 2500)  # written after it was pinned
-            seen = reader.view(writer.put(later)).reshape(-1)
-            np.testing.assert_array_equal(there_and_back(gpu, seen), later.reshape(-1))
-            gpu.unregister(memory)
-            assert gpu.register(memory)  # of the same memory again: a restarted engine
-            gpu.unregister(memory)
+            seen = reader.view(writer.put(later))
+            assert np.shares_memory(seen, slots[0])
+            np.testing.assert_array_equal(there_and_back(gpu, seen.reshape(-1)), later.reshape(-1))
+            for _ in range(2):  # of the same memory again: a restarted engine
+                for slot in slots:
+                    gpu.unregister(slot)
+                assert all(gpu.register(slot) for slot in slots)
+            for slot in slots:
+                gpu.unregister(slot)
         else:
             pixels = gpu.pinned(SIZE)
             np.copyto(pixels, frames[0].reshape(-1))
