@@ -3,6 +3,7 @@ installed instead of `onnxruntime`. The only importer of onnxruntime.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,12 +134,22 @@ class OnnxCudaEngine(OnnxEngine):
     uses_threads = False
     sums = "float"  # its product of bytes would run on the CPU
     providers = (
-        # TensorFloat-32 is not float32: limits would not travel from box to box.
-        ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "0"}),
+        # TensorFloat-32 is not float32: limits would not travel from box to box. EXHAUSTIVE, the
+        # default, may choose cuDNN's algorithms by measuring them: two starts then add in another
+        # order. HEURISTIC asks cuDNN's tables, which say the same on the same device, and measures
+        # nothing; DEFAULT is one fixed algorithm, or cuDNN's fallback, and slow.
+        # https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+        (
+            "CUDAExecutionProvider",
+            {"use_tf32": "0", "device_id": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+        ),
         ("CPUExecutionProvider", {}),
     )
 
     def _load(self, model: bytes) -> None:
+        # Where cuDNN has no plan in float32, the provider tries again with TensorFloat-32, whatever
+        # `use_tf32` says; this holds for NVIDIA's libraries below it.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
         # CUDA's libraries may lie in packages of their own, where no loader looks. What is missing
         # is printed; whether it is needed, the session says.
         with contextlib.redirect_stdout(sys.stderr):
