@@ -1,4 +1,4 @@
-"""What an engine is: a uint8 frame in, raw logits out; and the one way to open one.
+"""What an engine is: a uint8 frame in, raw logits out. `engine_opening.py` opens one.
 
 Every engine passes the same contract suite. An engine never answers without an answer: the output
 is filled with NaN before each call and checked after it, so a call that wrote nothing, or not all,
@@ -8,28 +8,18 @@ Several frames may go through the runtime in one call, where the warm-up found t
 and changes no bit: what a part is given must not depend on who waits beside it.
 """
 
-import contextlib
-import hashlib
-import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnx
-from google.protobuf.message import DecodeError
 
-from appliance import config
-from appliance.atomic import write_atomically
-from appliance.bundle import Bundle
-from appliance.codes import OfflineReason, Reason
+from appliance.codes import Reason
 from appliance.errors import ArtefactError, DeviceError, PartError
-from appliance.head import Sums, head_model, merged_network
-from appliance.passport import Passport, cpu_name, read_record
+from appliance.head import Sums
+from appliance.passport import cpu_name
 from appliance.toml_file import Section
 
 Frame = npt.NDArray[np.uint8]
@@ -40,8 +30,6 @@ Answer = float | PartError
 _WARM_UP_RUNS = (5, 30)
 _WARM_UP_NS = 500_000_000
 _BATCH_RUNS = 3
-_GRAPHS = ("network.onnx", "network.plain.onnx")
-"""Of one network: the exact one, and the published one where export wrote it, too."""
 
 
 def is_worth_it(count: int, cost: float, best: float) -> bool:
@@ -83,6 +71,8 @@ class Engine(ABC):
     sums: ClassVar[Sums] = "integer"
     """How the pre-processing head adds pixels here; see `head.head_model`."""
     is_simulated: bool = False
+    plan: str = ""
+    """SHA-256 of what was built for this device and is loaded; "" = the network itself runs."""
     uses_threads: ClassVar[bool] = True
     """Computes on the processor: the number of threads is part of who it is."""
 
@@ -95,7 +85,9 @@ class Engine(ABC):
         self.calls = 0
         """Frames that the runtime was asked about."""
         self.failures = 0
-        """Calls that failed, and results that are no numbers."""
+        """Calls that failed: the runtime said so, or a result that it gave is no number. One call
+        is one failure, however many frames went through it: three cameras that look at the same
+        broken part are no three failures of the engine. Counted in `_call` and nowhere else."""
         self.last_ns = 0
         """Of the last call, of one frame or several."""
         self.batch_ns: dict[int, int] = {1: 0}
@@ -151,7 +143,7 @@ class Engine(ABC):
         return max(size for size in self.batch_ns if size <= count)
 
     def _call(self, frames: Sequence[Frame], outs: Sequence[Map]) -> list[Answer]:
-        """One call into the runtime."""
+        """One call into the runtime, with an answer for each frame."""
         self.calls += len(frames)
         for out in outs:
             out.fill(np.nan)
@@ -161,22 +153,22 @@ class Engine(ABC):
         except PartError as err:
             self.failures += 1
             return [err] * len(frames)
-        answers: list[Answer] = []
-        for score, out in zip(scores, outs, strict=True):
-            if np.isfinite(score) and np.isfinite(out).all():
-                answers.append(score)
-            else:
-                self.failures += 1
-                no_number = "the network's output is not finite"
-                answers.append(PartError(Reason.INVALID_NUMBER, no_number))
+        answers: list[Answer] = [
+            score
+            if np.isfinite(score) and np.isfinite(out).all()
+            else PartError(Reason.INVALID_NUMBER, "the network's output is not finite")
+            for score, out in zip(scores, outs, strict=True)
+        ]
+        self.failures += any(isinstance(answer, PartError) for answer in answers)
         self.last_ns = time.monotonic_ns() - begun
         return answers
 
-    def reads_from(self, ring: str, memory: npt.NDArray[np.uint8]) -> None:  # noqa: B027
-        """Frames will lie in this memory, the whole of a ring file; told before each of them.
+    def reads_from(self, ring: str, slot: npt.NDArray[np.uint8]) -> None:  # noqa: B027
+        """The next frame of this ring lies in this slot; told before each of them.
 
-        ring: "WRITER.EPOCH.ring"; another epoch replaces the one before. For engines that can fetch
-        pixels from where they lie.
+        ring: "WRITER.EPOCH.ring"; another epoch replaces the one before. slot: all of its memory,
+        at the same address whenever it is told. For engines that can fetch pixels from where they
+        lie.
         """
 
     @classmethod
@@ -258,7 +250,10 @@ class Engine(ABC):
             self._release()
 
     def health(self) -> dict[str, float]:
-        """Figures for people: frames, failures, time of the last call in ms, and `traits`."""
+        """Figures for people: frames, failed calls, time of the last call in ms, and `traits`.
+
+        Of several engines `figures_of` makes one; what a new figure does there is said there.
+        """
         return {
             "engine_calls": self.calls,
             "engine_failures": self.failures,
@@ -272,203 +267,21 @@ class Engine(ABC):
         return {"engine_batch": max(self.batch_ns), "engine_batch_cost": self._batch_cost}
 
 
-def thread_count(settings: config.Engine) -> int:
-    """Threads for one network: as configured, else its share of one less than there are cores."""
-    return settings.threads or max(1, (len(os.sched_getaffinity(0)) - 1) // settings.workers)
+_ADD_UP = frozenset({"engine_calls", "engine_failures", "engine_pinned_rings"})
+_LEAST = frozenset({"engine_batch", "engine_cuda_graph"})
 
 
-def passport_of(settings: config.Engine, bundle: Bundle, cache: Path) -> Passport:
-    """Who this bundle runs as on this box. Raises ArtefactError where no such engine is there.
+def figures_of(engines: Iterable[Engine]) -> dict[str, float]:
+    """`Engine.health` of several engines as one, so that none hides another's trouble.
 
-    Of two graphs the one that `inspectd engine` found to be the faster here, else the exact one.
-    cache: `config.engines_dir`.
+    What is counted adds up; of everything else the worst is told: of `engine_batch` and
+    `engine_cuda_graph` the least, of times and costs the largest.
     """
-    exact, *others = passports_of(settings, bundle)
-    for other in others:
-        folder = other.folder(cache)
-        if (folder / "passport.json").exists() and read_record(folder, other).is_faster:
-            return other
-    return exact
-
-
-def passports_of(settings: config.Engine, bundle: Bundle) -> tuple[Passport, ...]:
-    """The same of each graph that the bundle has for this precision, the exact one first."""
-    adapter = _adapter(settings)
-    device, driver = adapter.device()
-    # Other precisions are made by the runtime; int8 needs a network that was calibrated.
-    files = ("network.int8.onnx",) if settings.precision == "int8" else _GRAPHS
-    hashes = [bundle.manifest.files[name] for name in files if name in bundle.manifest.files]
-    return tuple(
-        Passport(
-            bundle=bundle.id,
-            network=network,
-            kind=adapter.kind,
-            runtime=adapter.runtime,
-            precision=settings.precision,
-            threads=thread_count(settings) if adapter.uses_threads else 0,
-            device=device,
-            driver=driver,
-        )
-        for network in hashes or [""]
-    )
-
-
-def open_engine(
-    settings: config.Engine,
-    bundle: Bundle,
-    height_px: int,
-    width_px: int,
-    channels: int,
-    cache: Path,
-    passport: Passport | None = None,
-) -> Engine:
-    """An engine for frames of this size. Raises ArtefactError: what was expected, what came.
-
-    cache: `config.engines_dir`; the graph with its head for this size is kept there. passport: None
-    = what `passport_of` says.
-    """
-    manifest = bundle.manifest
-    if (settings.kind == "null") != (manifest.kind == "null"):
-        raise ArtefactError(
-            bundle.path("manifest.json"),
-            f"a bundle for the engine kind {settings.kind}",
-            f"kind {manifest.kind}",
-        )
-    spec = spec_for(bundle, height_px, width_px, channels)
-    engine = _opened(settings, bundle, spec, cache, passport)
-    grid = manifest.input.grid(height_px, width_px)
-    if grid is None:
-        return engine
-    from appliance.engine_tiled import TiledEngine
-
-    whole = msgspec.structs.replace(
-        spec,
-        height_px=height_px,
-        width_px=width_px,
-        map_shape=(len(manifest.detectors), *manifest.input.map_size),
-    )
-    try:
-        return TiledEngine(engine, whole, grid)
-    except ArtefactError:
-        engine.close()
-        raise
-
-
-def _opened(
-    settings: config.Engine, bundle: Bundle, spec: Spec, cache: Path, passport: Passport | None
-) -> Engine:
-    """What calls the runtime: for whole frames, or for one tile of them."""
-    if settings.kind == "null":
-        from appliance.engine_null import NullEngine
-
-        return NullEngine(spec, settings.null_delay_ms, settings.faults)
-    adapter = _adapter(settings)
-    passport = passport or passport_of(settings, bundle, cache)
-    if settings.kind == "tensorrt":
-        return adapter(spec, read_plan(passport, spec, cache), settings.precision, 0)
-    model = _merged(bundle, network_file(bundle, passport), spec, adapter.sums, cache)
-    return adapter(spec, model, settings.precision, thread_count(settings))
-
-
-def spec_for(bundle: Bundle, height_px: int, width_px: int, channels: int) -> Spec:
-    """What the runtime takes and gives for frames of this size: of one tile, where they are cut."""
-    manifest = bundle.manifest
-    tiles = manifest.input.tiles
-    if tiles is not None:
-        height_px, width_px = tiles.height_px, tiles.width_px
-    return Spec(
-        height_px=height_px,
-        width_px=width_px,
-        channels=channels,
-        map_shape=(len(manifest.detectors), *manifest.input.network_size),
-    )
-
-
-def plan_name(spec: Spec) -> str:
-    """File of the plan for frames of this size, beside its passport."""
-    return f"{spec.height_px}x{spec.width_px}.plan"
-
-
-def read_plan(passport: Passport, spec: Spec, cache: Path) -> bytes:
-    """The engine that was built here under this passport. Raises ArtefactError.
-
-    A line builds none: an hour of building is no way to start, and what was never proved is no
-    engine.
-    """
-    folder = passport.folder(cache)
-    path = folder / plan_name(spec)
-    if not path.exists():
-        command = f"inspectd engine --precision {passport.precision}"
-        expected = f"an engine for {spec.frame_shape}, built here by `{command}`"
-        raise ArtefactError(path, expected, "none")
-    built = read_record(folder, passport).engines.get(path.name)
-    if built is None:
-        raise ArtefactError(folder / "passport.json", f"an entry for {path.name}", "none")
-    try:
-        data = path.read_bytes()
-    except OSError as err:
-        raise ArtefactError(path, "a readable engine", err.strerror or str(err)) from err
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != built.sha256:
-        raise ArtefactError(
-            path, f"SHA-256 {built.sha256[:12]}…", f"{digest[:12]}…", OfflineReason.PASSPORT
-        )
-    return data
-
-
-def _adapter(settings: config.Engine) -> type[Engine]:
-    """The adapter, imported on first use: each drags in its SDK."""
-    try:
-        if settings.kind == "onnx":
-            from appliance.engine_onnx import OnnxEngine as Adapter
-        elif settings.kind == "onnx-cuda":
-            from appliance.engine_onnx import OnnxCudaEngine as Adapter
-        elif settings.kind == "openvino":
-            from appliance.engine_openvino import OpenVinoEngine as Adapter
-        elif settings.kind == "tensorrt":
-            from appliance.engine_tensorrt_sdk import InstalledTensorRt as Adapter
-        else:
-            from appliance.engine_null import NullEngine as Adapter
-    except ImportError as err:
-        raise ArtefactError(
-            "engine.kind", f"the extra `{settings.kind}` installed", str(err)
-        ) from err
-    return Adapter
-
-
-def network_file(bundle: Bundle, passport: Passport) -> str:
-    """The graph that runs under this passport. Raises ArtefactError where the bundle has none."""
-    files = bundle.manifest.files
-    names = ("network.int8.onnx",) if passport.precision == "int8" else _GRAPHS
-    for name in names:
-        if files.get(name, "") == passport.network != "":
-            return name
-    raise ArtefactError(bundle.path(names[0]), f"{names[0]} in the bundle", "none")
-
-
-def _merged(bundle: Bundle, file: str, spec: Spec, sums: Sums, cache: Path) -> bytes:
-    """The network with its head for this frame size, from the cache or built and kept there.
-
-    The key covers all that goes into the graph; the file is used only while it has the hash that
-    was noted beside it. A cache that cannot be written costs time at the next start, nothing else.
-    """
-    path = bundle.path(file)
-    contract = bundle.manifest.input
-    head = head_model(contract, *spec.frame_shape, sums).SerializeToString(deterministic=True)
-    key = hashlib.sha256(bundle.manifest.files[file].encode() + head).hexdigest()[:16]
-    kept = cache / bundle.id / f"{key}.onnx"
-    noted = kept.with_suffix(".sha256")
-    with contextlib.suppress(OSError):
-        data = kept.read_bytes()
-        if hashlib.sha256(data).hexdigest() == noted.read_text():
-            return data
-    try:
-        network = onnx.load(str(path))
-    except (OSError, ValueError, DecodeError) as err:
-        raise ArtefactError(path, "an ONNX network", str(err)) from err
-    merged = merged_network(network, contract, *spec.frame_shape, sums)
-    data = merged.SerializeToString()
-    with contextlib.suppress(OSError):
-        write_atomically(kept, data)
-        write_atomically(noted, hashlib.sha256(data).hexdigest().encode())
-    return data
+    told: dict[str, list[float]] = {}
+    for engine in engines:
+        for name, value in engine.health().items():
+            told.setdefault(name, []).append(value)
+    return {
+        name: (sum if name in _ADD_UP else min if name in _LEAST else max)(values)
+        for name, values in told.items()
+    }

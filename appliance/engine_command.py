@@ -25,9 +25,8 @@ from appliance import config as settings_of
 from appliance.atomic import write_atomically
 from appliance.bundle import Bundle, load_bundle
 from appliance.config import load_config
-from appliance.engine import (
-    Engine,
-    Spec,
+from appliance.engine import Engine, Spec
+from appliance.engine_opening import (
     network_file,
     open_engine,
     passport_of,
@@ -71,8 +70,9 @@ def build_plan(
     batch: int,
     cache: Path,
     tools: Toolchain,
-) -> dict[str, float]:
-    """Build, prove and keep the plan for frames of this size; returns what was measured.
+) -> dict[str, Any]:
+    """Build, prove and keep the plan for frames of this size; returns the id of the passport that
+    its scores will bear, and what was measured.
 
     cache: `config.engines_dir`. Raises ArtefactError; then nothing was written.
     """
@@ -87,8 +87,10 @@ def build_plan(
     finally:
         engine.close()
     folder = passport.folder(cache)
+    sha256 = hashlib.sha256(plan.data).hexdigest()
     built = Built(
-        sha256=hashlib.sha256(plan.data).hexdigest(),
+        sha256=sha256,
+        passport=passport.with_plan(sha256).id,
         batch=batch,
         layers=plan.layers,
         built_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -101,7 +103,7 @@ def build_plan(
     write_atomically(folder / plan_name(spec), plan.data)
     engines = {**others, plan_name(spec): built}
     write_record(folder, Record(id=passport.id, passport=passport, engines=engines))
-    return measured
+    return {"passport": built.passport, **measured}
 
 
 def prove(engine: Engine, bundle: Bundle, precision: str, batch: int) -> dict[str, float]:
@@ -226,7 +228,8 @@ def main(
     passport = passport_of(engine, found, loaded.engines_dir)
     if json:
         graph = network_file(found, passport)
-        answer = {"bundle": found.id, "passport": passport.id, "graph": graph, "engines": rows}
+        chosen = next(row["passport"] for row in rows if row["graph"] == graph)
+        answer = {"bundle": found.id, "passport": chosen, "graph": graph, "engines": rows}
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         return
     sys.stdout.write(f"{bundle}: {passport.runtime}, {passport.precision}, {passport.device}\n")
@@ -283,13 +286,13 @@ def _one(
     size: tuple[int, int],
     batch: int,
     config: settings_of.Config,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     channels, cache = bundle.manifest.input.channels, config.engines_dir
     if engine.kind == "tensorrt":
         tools = tensorrt_tools(cache, _say)
         return build_plan(bundle, spec_for(bundle, *size, channels), passport, batch, cache, tools)
     opened = open_engine(engine, bundle, *size, channels, cache, passport)
     try:
-        return prove(opened, bundle, passport.precision, batch)
+        return {"passport": passport.id, **prove(opened, bundle, passport.precision, batch)}
     finally:
         opened.close()

@@ -3,15 +3,16 @@
 A plan is built by `inspectd engine` (`engine_tensorrt_build.py`), never here: a line that finds no
 engine, or one of another device, runtime or driver, is not Ready and says so. One stream, and one
 context for each number of frames that a call takes, as TensorRT asks of who captures graphs; pinned
-memory on the host, the frame rings themselves where the driver allows: then a whole frame is copied
+memory on the host, the slots of frame rings where the driver allows: then a whole frame is copied
 by its camera and by nobody else. After the warm-up network and download are one CUDA graph.
 `engine_tensorrt_sdk.py` is the facade of the installed TensorRT,
 `engine_tensorrt_memory.py` that of CUDA.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -75,6 +76,19 @@ class _Buffer(NamedTuple):
 
 
 @dataclass
+class _Ring:
+    """What is pinned of a camera's ring: the slots in which a frame came so far."""
+
+    name: str
+    slots: dict[int, Bytes] = field(default_factory=dict[int, Bytes])
+    """By address."""
+    latest: int = 0
+    """Address of the slot of the frame that comes next."""
+    is_refused: bool = False
+    """The driver pins nothing of it, and is not asked again."""
+
+
+@dataclass
 class _Lane:
     """What calls of one number of frames go through."""
 
@@ -95,8 +109,12 @@ class TensorRtEngine(Engine):
 
     def __init__(self, spec: Spec, model: bytes, precision: str, sdk: Sdk, gpu: Gpu) -> None:
         self._sdk, self._gpu = sdk, gpu
+        self.plan = hashlib.sha256(model).hexdigest()
         self._lanes: dict[int, _Lane] = {}
-        self._rings: dict[str, tuple[str, Bytes | None]] = {}
+        self._rings: dict[str, _Ring] = {}
+        """By camera."""
+        self._stale: list[Bytes] = []
+        """Slots of rings whose camera has made another one, still pinned."""
         super().__init__(spec, model, precision, 0)
 
     def _load(self, model: bytes) -> None:
@@ -159,12 +177,13 @@ class TensorRtEngine(Engine):
     def warm_up(self, together: int = 1) -> int:
         """As `Engine.warm_up`, first call by call, then as one graph where there are graphs.
 
-        Raises PartError where the graph answers otherwise than the calls that it was made of.
+        Of more frames than the plan was built for, as many as it takes are tried. Raises PartError
+        where the graph answers otherwise than the calls that it was made of.
         """
         if self._gpu.has_graphs:
             super().warm_up()
             self._capture(1)
-        return super().warm_up(together)
+        return super().warm_up(min(together, self._most))
 
     def _capture(self, count: int) -> None:
         """One graph for calls of so many frames. Raises PartError."""
@@ -186,8 +205,6 @@ class TensorRtEngine(Engine):
             raise PartError(Reason.INFERENCE_ERROR, "the CUDA graph answers otherwise")
 
     def _make_room(self, count: int) -> bool:
-        if count > self._most:
-            return False
         try:
             self._lanes[count] = self._lane(count)
             if self._gpu.has_graphs:
@@ -201,24 +218,41 @@ class TensorRtEngine(Engine):
     def _give_up_room(self, count: int) -> None:
         del self._lanes[count]
 
-    def reads_from(self, ring: str, memory: Bytes) -> None:
-        """As `Engine.reads_from`: pinned where the driver allows; else frames are copied."""
+    def reads_from(self, ring: str, slot: Bytes) -> None:
+        """As `Engine.reads_from`: pinned where the driver allows; else frames are copied.
+
+        Slot by slot, as frames come: a ring may be gigabytes, and to pin them all at once takes so
+        long that frames would miss their deadlines, or the call be taken for one that hangs. Of
+        rings that are gone two slots are let go for each frame, so that none piles up, the newest
+        ring first: each of its slots keeps the memory of the whole ring.
+        """
         writer = ring.partition(".")[0]
-        known, old = self._rings.get(writer, ("", None))
-        if known == ring:
-            return
-        if old is not None:
-            with contextlib.suppress(DeviceError):  # its camera is gone; nothing reads it any more
-                self._gpu.unregister(old)
-        self._rings[writer] = ring, memory if self._gpu.register(memory) else None
+        known = self._rings.get(writer)
+        if known is None or known.name != ring:
+            self._stale += [] if known is None else known.slots.values()
+            known = self._rings[writer] = _Ring(ring)
+        for _ in range(min(2, len(self._stale))):
+            self._let_go(self._stale.pop())
+        known.latest = slot.ctypes.data
+        if known.latest not in known.slots and not known.is_refused:
+            known.is_refused = not self._gpu.register(slot)
+            if not known.is_refused:
+                known.slots[known.latest] = slot
+
+    def _let_go(self, slot: Bytes) -> None:
+        with contextlib.suppress(DeviceError):  # its camera is gone; nothing reads it any more
+            self._gpu.unregister(slot)
 
     def _is_pinned(self, frame: Frame) -> bool:
         """Whether the device can fetch it from where it lies."""
         if not frame.flags.c_contiguous:
             return False
         at = frame.ctypes.data
-        rings = [memory for _, memory in self._rings.values() if memory is not None]
-        return any(0 <= at - m.ctypes.data <= m.nbytes - frame.nbytes for m in rings)
+        slots = ((ring.latest, ring.slots.get(ring.latest)) for ring in self._rings.values())
+        return any(
+            slot is not None and 0 <= at - begin <= slot.nbytes - frame.nbytes
+            for begin, slot in slots
+        )
 
     def _queue_network(self, lane: _Lane) -> None:
         """Run, download. Raises PartError, DeviceError."""
@@ -261,7 +295,7 @@ class TensorRtEngine(Engine):
 
     def traits(self) -> dict[str, float]:
         """As `Engine.traits`, and whether the CUDA graph is in use, and of how many rings."""
-        rings = sum(memory is not None for _, memory in self._rings.values())
+        rings = sum(bool(ring.slots) for ring in self._rings.values())
         graph = float(1 in self._lanes and bool(self._lanes[1].graph))
         return {**super().traits(), "engine_cuda_graph": graph, "engine_pinned_rings": rings}
 
@@ -274,11 +308,11 @@ class TensorRtEngine(Engine):
         self._give_back()
 
     def _give_back(self) -> None:
-        for _, memory in self._rings.values():
-            if memory is not None:
-                with contextlib.suppress(DeviceError):
-                    self._gpu.unregister(memory)
-        self._rings = {}
+        for ring in self._rings.values():
+            self._stale += ring.slots.values()
+        for slot in self._stale:
+            self._let_go(slot)
+        self._rings, self._stale = {}, []
         self._lanes = {}
         self._engine = None
         # At the end of an engine nobody can act on what a driver still has to say.

@@ -24,7 +24,7 @@ class TiledEngine(Engine):
             got = f"{whole.width_px}x{whole.height_px} pixels, with {grid.map_size}"
             raise ArtefactError("region of a tiled bundle", expected, got)
         self._inner, self._grid = inner, grid
-        self.is_simulated = inner.is_simulated
+        self.is_simulated, self.plan = inner.is_simulated, inner.plan
         super().__init__(whole, b"", inner.precision, inner.threads)
 
     def warm_up(self, together: int = 1) -> int:

@@ -15,7 +15,8 @@ import msgspec
 from appliance.bundle import Bundle, GateLimits, load_bundle
 from appliance.codes import OfflineReason, Reason
 from appliance.config import Config
-from appliance.engine import Engine, Frame, open_engine, passport_of
+from appliance.engine import Engine, Frame, figures_of
+from appliance.engine_opening import open_engine, passport_of
 from appliance.errors import ArtefactError, PartError
 from appliance.fixture import Finder, finder_of
 from appliance.gates import Gates, gates_of, judge
@@ -121,8 +122,12 @@ class Setup(msgspec.Struct, frozen=True):
 
     @property
     def passports(self) -> str:
-        """Ids, one for each bundle."""
+        """Ids: one for each bundle, or for each plan of it."""
         return " ".join(dict.fromkeys(camera.passport for camera in self.cameras.values()))
+
+    def figures(self) -> dict[str, float]:
+        """Of its engines, for health; see `figures_of`."""
+        return figures_of(dict.fromkeys(camera.engine for camera in self.cameras.values()))
 
     def score_of(
         self,
@@ -229,7 +234,8 @@ class _Prover:
         engine = self._engine((roi[3], roi[2]) if roi else self._source)
         self._cameras[engine] += 1
         limits = self._bundle.manifest.gates
-        return CameraSetup(engine, gates_of(self._bundle), roi, finder, limits, self._passport.id)
+        passport = self._passport.with_plan(engine.plan).id
+        return CameraSetup(engine, gates_of(self._bundle), roi, finder, limits, passport)
 
     @property
     def hang_limit_ns(self) -> int:
@@ -254,13 +260,16 @@ class _Prover:
         if is_null:
             return
         passport = self._passport
-        golden = GoldenFrames(self._engine(self._source), self._bundle, passport.precision)
+        engine = self._engine(self._source)
+        golden = GoldenFrames(engine, self._bundle, passport.precision)
         self.golden = golden
-        how_many = golden_due(passport.folder(self._config.engines_dir), setup_hash)
+        proved = passport.with_plan(engine.plan).id
+        how_many = golden_due(passport.folder(self._config.engines_dir), setup_hash, proved)
         deviation = golden.check(how_many, self._beat)
         if how_many == "all":
             proof = Proof(
                 setup_hash=setup_hash,
+                passport=proved,
                 boot=boot_id(),
                 at_s=round(seconds_since_boot(), 3),
                 checked_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -3,7 +3,11 @@
 `passport.json` names all that a map depends on: bundle, network, runtime, precision, device,
 driver, and the hash of every engine that was built. `proof.json` says when the golden frames were
 last reproduced. Neither is trusted: a passport must have the id that its content gives, and a
-proof from before this boot counts for nothing.
+proof from before this boot, or of another engine, counts for nothing.
+
+A builder chooses by measuring, so two plans of one network may add in another order: a score bears
+the passport with the plan that gave it. The folder is that of the passport without one, which is
+known before anything is built.
 """
 
 import contextlib
@@ -36,21 +40,30 @@ class Passport(Section, frozen=True, kw_only=True):
     device: str
     """Processor, or GPU with its compute capability."""
     driver: str = ""
+    plan: str | msgspec.UnsetType = msgspec.UNSET
+    """SHA-256 of what was built of the network, and runs. Unset, and no part of the id: nothing is
+    built, or it is not known yet."""
 
     @property
     def id(self) -> str:
         """Short hash of all fields."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
 
+    def with_plan(self, plan: str) -> "Passport":
+        """Of what is loaded. plan: as `Engine.plan`; "" = the network itself runs."""
+        return msgspec.structs.replace(self, plan=plan or msgspec.UNSET)
+
     def folder(self, cache: Path) -> Path:
-        """`engines/BUNDLE/PASSPORT`. cache: `config.engines_dir`."""
-        return cache / self.bundle / self.id
+        """`engines/BUNDLE/PASSPORT`, for all plans. cache: `config.engines_dir`."""
+        return cache / self.bundle / self.with_plan("").id
 
 
 class Built(Section, frozen=True, kw_only=True):
     """An engine that was built on this device."""
 
     sha256: str
+    passport: str = ""
+    """Id of the passport with this plan: what its scores bear."""
     batch: int
     layers: dict[str, int]
     """Precision → layers that the inspector found in it."""
@@ -72,6 +85,8 @@ class Proof(Section, frozen=True, kw_only=True):
     """`proof.json`: what was measured when a set-up was last proved with all golden frames."""
 
     setup_hash: str
+    passport: str
+    """Id of who reproduced them, its plan included."""
     boot: str
     """Identity of the boot; "" = unknown, which proves nothing to the next start."""
     at_s: float
@@ -136,17 +151,19 @@ def seconds_since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def golden_due(folder: Path, setup_hash: str) -> Literal["all", "two"]:
+def golden_due(folder: Path, setup_hash: str, passport: str) -> Literal["all", "two"]:
     """How many golden frames a start must reproduce.
 
-    Two where this very set-up was proved with all of them since this boot and less than a day ago:
-    the process crashed or was restarted, and nothing else changed. Otherwise all.
+    Two where this very set-up was proved with all of them since this boot and less than a day ago,
+    by the same engine: the process crashed or was restarted, and nothing else changed. Otherwise
+    all. passport: the id of the engine that is loaded.
     """
     with contextlib.suppress(OSError, msgspec.DecodeError):
         proof = msgspec.json.decode((folder / "proof.json").read_bytes(), type=Proof)
         age_s = seconds_since_boot() - proof.at_s
-        is_same = proof.setup_hash == setup_hash and proof.boot and proof.boot == boot_id()
-        if is_same and 0 <= age_s < DAY_NS / 1e9:
+        is_same = (proof.setup_hash, proof.passport) == (setup_hash, passport)
+        is_this_boot = proof.boot and proof.boot == boot_id()
+        if is_same and is_this_boot and 0 <= age_s < DAY_NS / 1e9:
             return "two"
     return "all"
 

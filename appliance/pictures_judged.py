@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from appliance import config
 from appliance.bundle import Bundle
-from appliance.engine import Frame, Map, open_engine
+from appliance.engine import Frame, Map
+from appliance.engine_opening import open_engine
 from appliance.fixture import finder_of
 from appliance.forest import Forest
 from appliance.gates import gates_of, judge

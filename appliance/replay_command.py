@@ -14,7 +14,7 @@ import typer
 
 from appliance.bundle import load_bundle
 from appliance.config import Config, load_config
-from appliance.engine import passport_of
+from appliance.engine_opening import passport_of
 from appliance.errors import ArtefactError, ConfigError
 from appliance.recipe import LoadedRecipe, load_recipe, setup_hash
 from appliance.recording import Recording

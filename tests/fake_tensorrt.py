@@ -62,6 +62,7 @@ class FakeGpu:
 
     def register(self, memory: np.ndarray) -> bool:
         self._call("register")
+        assert not any(np.shares_memory(memory, known) for known in self.registered), "pinned twice"
         if not self.refuses_rings:
             self.registered.append(memory)
         return not self.refuses_rings

@@ -1,5 +1,6 @@
 """What every engine does, on small graphs that are built here."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from onnx import TensorProto, helper
 from appliance import config
 from appliance.bundle import Bundle
 from appliance.codes import Reason
-from appliance.engine import Engine, Spec, is_worth_it, open_engine, passport_of
+from appliance.engine import Engine, Spec, is_worth_it
 from appliance.engine_null import NullEngine, write_null_bundle
 from appliance.engine_onnx import OnnxCudaEngine, OnnxEngine
+from appliance.engine_opening import open_engine, passport_of
 from appliance.engine_tensorrt import TensorRtEngine
 from appliance.errors import ArtefactError, DeviceError, PartError
 from appliance.passport import Passport
@@ -343,6 +345,11 @@ def test_no_number_in_one_of_several_answers_fails_that_part_alone(network, wort
     assert answers == pytest.approx([pixels[seed].mean() for seed in (0, 1, 3)], rel=1e-5)
     assert np.isfinite([outs[0], outs[1], outs[3]]).all()
     assert engine.failures == 1
+    for broken in pixels:
+        broken[0, 0] = 255
+    answers = engine.infer_many(pixels, outs)
+    assert {type(answer) for answer in answers} == {PartError}
+    assert engine.failures == 2, "one call more failed, not four"
     engine.close()
 
 
@@ -499,6 +506,25 @@ def test_without_cuda_its_engine_is_refused_and_never_runs_on_the_cpu(bundle, tm
     ):
         with pytest.raises(ArtefactError, match=r"engine\.kind: expected .*, got .*CPUExecution"):
             attempt()
+
+
+def test_on_cuda_nothing_is_chosen_by_measuring_and_float32_is_float32(monkeypatch):
+    """Two starts must compute the same; the device's own runtime is asked, so none is needed."""
+    asked: list[dict[str, dict[str, str]]] = []
+
+    def session(model, options, providers):
+        asked.append(dict(providers))
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(OnnxCudaEngine, "_require_provider", classmethod(lambda cls: None))
+    monkeypatch.setattr("appliance.engine_onnx.ort.InferenceSession", session)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(ArtefactError, match="got no device"):
+        OnnxCudaEngine(SPEC, graph(), "fp32", 1)
+    (providers,) = asked
+    told = providers["CUDAExecutionProvider"]
+    assert (told["cudnn_conv_algo_search"], told["use_tf32"]) == ("HEURISTIC", "0")
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
 @needs_openvino

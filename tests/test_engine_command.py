@@ -9,7 +9,7 @@ import pytest
 from appliance.__main__ import main
 from appliance.bundle import Bundle, load_bundle
 from appliance.config import load_config
-from appliance.engine import open_engine, passport_of
+from appliance.engine_opening import open_engine, passport_of
 from appliance.errors import ArtefactError
 from tests.networks import NET, network_model, write_network_bundle
 

@@ -1,25 +1,17 @@
 """TensorRT's runtime without a GPU: the order of its calls, and every way in which they fail."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnx
 import pytest
 
-from appliance import config
-from appliance.bundle import Bundle
-from appliance.codes import OfflineReason, Reason
-from appliance.engine import Engine, Spec, open_engine, plan_name, read_plan, spec_for
-from appliance.engine_command import Plan, Toolchain, build_plan
+from appliance.codes import Reason
 from appliance.engine_tensorrt import TensorRtEngine
 from appliance.engine_tensorrt_build import count_precisions, require_precision
 from appliance.errors import ArtefactError, PartError
 from appliance.frames import RingReader, RingWriter
-from appliance.passport import Passport, read_record
 from tests.fake_tensorrt import FakeGpu, FakeSdk
-from tests.networks import write_network_bundle
 from tests.test_contract_engine import SPEC, frame, graph, room
 
 
@@ -78,16 +70,52 @@ def test_a_whole_frame_is_fetched_from_the_ring_where_it_lies(ring) -> None:
     for _epoch in range(2):  # the camera starts again: the old ring is let go
         writer = again()
         gpu.calls.clear()
-        for seed in range(3):
+        for seed in range(10):  # the ring has 4 slots
             ref = writer.put(frame(seed))
-            engine.reads_from(ref.ring, reader.memory(ref))
+            engine.reads_from(ref.ring, reader.slot(ref))
             pixels = reader.view(ref)
             assert engine.infer(pixels, room()) == pytest.approx(frame(seed).mean(), rel=1e-5)
             assert np.shares_memory(gpu.uploaded[-1], pixels)
-        assert gpu.calls.count("register") == 1
-        assert len(gpu.registered) == engine.health()["engine_pinned_rings"] == 1
+        assert gpu.calls.count("register") == len(gpu.registered) == 4
+        assert engine.health()["engine_pinned_rings"] == 1
     engine.close()
     assert gpu.registered == []
+
+
+def test_no_frame_pays_for_more_than_its_own_slot(ring) -> None:
+    """To pin or to let go gigabytes at once would take longer than a call into an engine may."""
+    again, reader = ring
+    engine, gpu, _ = opened()
+
+    def show(writer: RingWriter) -> list[str]:
+        ref = writer.put(frame())
+        gpu.calls.clear()
+        engine.reads_from(ref.ring, reader.slot(ref))
+        assert all(slot.nbytes < 4 * frame().nbytes for slot in gpu.registered)
+        return gpu.calls.copy()
+
+    first = again()
+    assert [show(first) for _ in range(5)] == [["register"]] * 4 + [[]]
+    # A camera that comes and goes: its last ring is let go before older ones.
+    told = [(show(again()), len(gpu.registered)) for _ in range(4)]
+    two, one = ["unregister", "unregister", "register"], ["unregister", "register"]
+    assert told == [(two, 3), (two, 2), (two, 1), (one, 1)]
+    engine.close()
+    assert gpu.registered == []
+
+
+def test_a_driver_that_pins_no_ring_is_asked_once(ring) -> None:
+    again, reader = ring
+    engine, gpu, _ = opened()
+    gpu.refuses_rings = True
+    for _epoch in range(2):
+        writer = again()
+        gpu.calls.clear()
+        for _ in range(6):
+            ref = writer.put(frame())
+            engine.reads_from(ref.ring, reader.slot(ref))
+        assert gpu.calls == ["register"]
+    engine.close()
 
 
 def test_a_cut_frame_or_a_ring_that_cannot_be_pinned_is_copied(ring) -> None:
@@ -100,7 +128,7 @@ def test_a_cut_frame_or_a_ring_that_cannot_be_pinned_is_copied(ring) -> None:
         wide[1:-1, 2:] = frame(4)
         for picture, cut in ((frame(4), slice(None)), (wide, (slice(1, -1), slice(2, None)))):
             ref = writer.put(picture)
-            engine.reads_from(ref.ring, reader.memory(ref))
+            engine.reads_from(ref.ring, reader.slot(ref))
             pixels = reader.view(ref)[cut]
             assert engine.infer(pixels, room()) == pytest.approx(frame(4).mean(), rel=1e-5)
             is_direct = not refuses and picture is not wide
@@ -166,7 +194,7 @@ def test_each_of_several_is_fetched_from_its_own_ring(tmp_path: Path) -> None:
     reader = RingReader(tmp_path)
     refs = [writer.put(frame(seed)) for seed, writer in enumerate(writers)]
     for ref in refs:
-        engine.reads_from(ref.ring, reader.memory(ref))
+        engine.reads_from(ref.ring, reader.slot(ref))
     frames = [reader.view(ref) for ref in refs]
     answers = engine.infer_many(frames, [room(), room()])
     assert answers == pytest.approx([frame(0).mean(), frame(1).mean()], rel=1e-5)
@@ -181,6 +209,7 @@ def test_each_of_several_is_fetched_from_its_own_ring(tmp_path: Path) -> None:
 def test_a_plan_takes_as_many_as_it_was_built_for() -> None:
     assert list(together(most=1)[0].batch_ns) == [1]
     assert list(together(most=2)[0].batch_ns) == [1, 2]
+    assert list(together(most=3)[0].batch_ns) == [1, 2, 3], "of four cameras three together"
 
 
 @pytest.mark.usefixtures("worth_it")
@@ -308,106 +337,6 @@ def test_a_graph_that_answers_otherwise_is_no_engine() -> None:
     gpu.end_capture = forgetful  # type: ignore[method-assign]
     with pytest.raises(PartError, match="the CUDA graph answers otherwise"):
         engine.warm_up()
-
-
-# ---- plans, passports ----------------------------------------------------------------------
-
-
-def tools() -> Toolchain:
-    """A builder whose plans are the graphs themselves."""
-
-    def build(model: onnx.ModelProto, precision: str, batch: int) -> Plan:
-        del precision, batch
-        return Plan(model.SerializeToString(), {"fp32": 3})
-
-    def open_plan(spec: Spec, plan: bytes, precision: str) -> Engine:
-        gpu = FakeGpu()
-        return TensorRtEngine(spec, plan, precision, FakeSdk(gpu), gpu)
-
-    return Toolchain(build, open_plan)
-
-
-def passport_of(bundle: Bundle) -> Passport:
-    return Passport(
-        bundle=bundle.id, network=bundle.manifest.files["network.onnx"], kind="tensorrt",
-        runtime="tensorrt 10.3.0", precision="fp32", threads=0, device="Fake, 8.7", driver="12.6",
-    )  # fmt: skip
-
-
-def test_a_plan_is_built_proved_kept_and_read_back(tmp_path: Path) -> None:
-    bundle = write_network_bundle(tmp_path / "b")
-    passport, cache = passport_of(bundle), tmp_path / "engines"
-    small, large = spec_for(bundle, 64, 96, 1), spec_for(bundle, 80, 120, 1)
-    measured = build_plan(bundle, small, passport, 1, cache, tools())
-    assert measured["golden_frames"] == 2
-    assert measured["golden_deviation"] <= 1e-3
-    assert "golden_frames" not in build_plan(bundle, large, passport, 1, cache, tools())
-    record = read_record(passport.folder(cache), passport)
-    assert set(record.engines) == {"64x96.plan", "80x120.plan"}
-    gpu = FakeGpu()
-    engine = TensorRtEngine(large, read_plan(passport, large, cache), "fp32", FakeSdk(gpu), gpu)
-    out = np.empty(large.map_shape, np.float32)
-    assert engine.infer(np.full((80, 120), 50, np.uint8), out) == pytest.approx(50, rel=1e-5)
-    engine.close()
-
-
-def test_a_plan_that_does_not_reproduce_the_golden_frames_is_not_kept(tmp_path: Path) -> None:
-    bundle = write_network_bundle(tmp_path / "b")
-    other = write_network_bundle(tmp_path / "c", bias=1.0)
-    bundle.folder = other.folder  # its network with the first one's golden frames
-    for name in ("0.npz", "1.npz"):
-        (other.folder / "golden" / name).write_bytes((tmp_path / "b/golden" / name).read_bytes())
-    with pytest.raises(ArtefactError, match="expected the stored map"):
-        spec = spec_for(bundle, 64, 96, 1)
-        build_plan(bundle, spec, passport_of(bundle), 1, tmp_path / "engines", tools())
-    assert not (tmp_path / "engines").exists()
-
-
-@pytest.mark.parametrize("damage", ["byte", "missing", "no passport", "foreign", "no entry"])
-def test_an_engine_that_is_not_the_one_that_was_proved_is_refused_by_name(
-    tmp_path: Path, damage: str
-) -> None:
-    bundle = write_network_bundle(tmp_path / "b")
-    passport, cache = passport_of(bundle), tmp_path / "engines"
-    spec = spec_for(bundle, 64, 96, 1)
-    build_plan(bundle, spec, passport, 1, cache, tools())
-    folder = passport.folder(cache)
-    plan, note = folder / plan_name(spec), folder / "passport.json"
-    offline, name = OfflineReason.ENGINE, "passport.json"
-    if damage == "byte":
-        data = plan.read_bytes()
-        plan.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
-        offline, name = OfflineReason.PASSPORT, r"64x96\.plan: expected SHA-256"
-    elif damage == "missing":
-        plan.unlink()
-        name = r"64x96\.plan: expected an engine .*inspectd engine --precision fp32"
-    elif damage == "no passport":
-        note.unlink()
-    elif damage == "foreign":
-        note.write_bytes(note.read_bytes().replace(b"10.3.0", b"10.9.0"))
-    else:
-        note.write_bytes(note.read_bytes().replace(b"64x96.plan", b"65x96.plan"))
-    with pytest.raises(ArtefactError, match=name) as caught:
-        read_plan(passport, spec, cache)
-    assert caught.value.offline is offline
-
-
-def test_a_driver_update_asks_for_a_new_engine(tmp_path: Path) -> None:
-    bundle = write_network_bundle(tmp_path / "b")
-    passport, cache = passport_of(bundle), tmp_path / "engines"
-    spec = spec_for(bundle, 64, 96, 1)
-    build_plan(bundle, spec, passport, 1, cache, tools())
-    updated = msgspec.structs.replace(passport, driver="12.8")
-    with pytest.raises(ArtefactError, match="built here by `inspectd engine"):
-        read_plan(updated, spec, cache)
-
-
-@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed here")
-def test_without_tensorrt_a_bundle_is_refused_by_the_extra(tmp_path: Path) -> None:
-    bundle = write_network_bundle(tmp_path / "b")
-    settings = config.Engine(kind="tensorrt")
-    with pytest.raises(ArtefactError, match="the extra `tensorrt` installed"):
-        open_engine(settings, bundle, 64, 96, 1, tmp_path / "engines")
 
 
 # ---- what the inspector says ---------------------------------------------------------------

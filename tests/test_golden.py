@@ -13,7 +13,7 @@ from appliance import config
 from appliance.codes import OfflineReason
 from appliance.config import Config
 from appliance.config_camera import Camera
-from appliance.engine import open_engine
+from appliance.engine_opening import open_engine
 from appliance.errors import ArtefactError
 from appliance.golden import DailyProof, GoldenFrames
 from appliance.infer_setup import Setup, prepare

@@ -9,8 +9,9 @@ import pytest
 
 from appliance import config
 from appliance.bundle import Bundle
-from appliance.engine import Engine, open_engine, passports_of, spec_for
+from appliance.engine import Engine
 from appliance.engine_command import build_plan, tensorrt_tools
+from appliance.engine_opening import open_engine, passports_of, spec_for
 from appliance.errors import ArtefactError
 from tests.networks import trained_like_bundle
 

@@ -1,7 +1,9 @@
 """The infer process: one frame, image gates, regions, and how it ends."""
 
+import contextlib
 import os
 import signal
+import socket
 import time
 
 import cv2
@@ -292,6 +294,38 @@ def test_an_engine_that_never_returns_ends_the_process(rig):
     assert rig.use(recipe)
     rig.show(picture(1), recipe[1])
     assert isinstance(rig.answer(), Scored)
+
+
+@pytest.mark.parametrize(
+    ("rig", "is_slow"),
+    [({"kind": "null", "null_delay_ms": 200}, True), ({"kind": "null"}, False)],
+    indirect=["rig"],
+)
+def test_the_watchdog_waits_for_a_slow_engine_as_long_as_the_hang_guard(rig, is_slow, monkeypatch):
+    """Else systemd would kill an engine that takes longer than a turn may, frame by frame."""
+    recipe = rig.recipe(write_null_bundle(rig.config.bundles_dir / "n", "n", 64, 96))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(rig.root / "notify"))
+        told.setblocking(False)
+
+        def words() -> list[str]:
+            taken: list[str] = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    taken.append(told.recv(100).decode())
+            return taken
+
+        monkeypatch.setenv("NOTIFY_SOCKET", str(rig.root / "notify"))
+        rig.start()
+        rig.use(recipe)
+        words()
+        rig.show(np.full((64, 96), 9, np.uint8), recipe[1])
+        assert isinstance(rig.answer(), Scored)
+        patience = [w.partition("=")[2] for w in words() if w.startswith("EXTEND_TIMEOUT_USEC=")]
+        limit_us = rig.health.gauges["hang_limit_ms"] * 1000
+        assert (limit_us > 500_000) is is_slow
+        assert bool(patience) is is_slow
+        assert all(int(us) == pytest.approx(limit_us, abs=1) for us in patience)
 
 
 def test_a_killed_process_comes_back_and_serves_again(rig):

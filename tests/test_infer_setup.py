@@ -8,7 +8,7 @@ import pytest
 from appliance.bundle import GateLimits
 from appliance.config import Config, Engine
 from appliance.config_camera import Camera
-from appliance.errors import ArtefactError
+from appliance.errors import ArtefactError, PartError
 from appliance.infer_setup import Setup, prepare
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe
 from tests.networks import write_network_bundle
@@ -58,6 +58,29 @@ def test_each_camera_is_judged_by_its_own_bundle(config: Config) -> None:
     finally:
         setup.close()
     assert len(list(config.engines_dir.rglob("proof.json"))) == 2
+
+
+def test_no_engine_hides_the_figures_of_another(config: Config) -> None:
+    """Two bundles, two engines, one health."""
+    setup = ready(config)
+    try:
+        left, right, top = (setup.cameras[name].engine for name in CAMERAS)
+        calls = left.calls + right.calls
+        black = np.zeros((64, 96), np.uint8)  # to which the network gives no number
+        for _ in range(3):
+            with pytest.raises(PartError):
+                top.infer(black, np.empty(top.spec.map_shape, np.float32))
+        right.infer(np.full((32, 48), 9, np.uint8), np.empty(right.spec.map_shape, np.float32))
+        left.last_ns, right.last_ns = 7_000_000, 5_000_000
+        left.batch_ns, right.batch_ns = {1: 1, 2: 1}, {1: 1, 3: 1}
+        told = setup.figures()
+        assert told["engine_calls"] == calls + 4
+        assert told["engine_failures"] == 3
+        assert told["engine_ms"] == 7
+        assert told["engine_batch"] == 2
+        assert set(told) == set(left.health())
+    finally:
+        setup.close()
 
 
 def test_one_bundle_that_is_damaged_refuses_the_whole_recipe(config: Config) -> None:

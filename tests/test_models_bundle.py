@@ -11,7 +11,7 @@ import pytest
 
 from appliance import config
 from appliance.bundle import Suggested, golden_outputs, hash_file, load_bundle
-from appliance.engine import network_file, open_engine, passports_of
+from appliance.engine_opening import network_file, open_engine, passports_of
 from appliance.errors import ArtefactError, ConfigError
 from appliance.golden import GoldenFrames
 from appliance.segments import column_names

@@ -26,9 +26,9 @@ HERE = Passport(
 
 def proof(**change: object) -> Proof:
     made = Proof(
-        setup_hash="s", boot=passport.boot_id(), at_s=passport.seconds_since_boot() - 60,
-        checked_utc="", golden_frames=24, golden_deviation=0.0, tolerance=1e-3,
-        warm_up_p99_ms=1.0, hang_limit_ms=500.0,
+        setup_hash="s", passport=HERE.id, boot=passport.boot_id(),
+        at_s=passport.seconds_since_boot() - 60, checked_utc="", golden_frames=24,
+        golden_deviation=0.0, tolerance=1e-3, warm_up_p99_ms=1.0, hang_limit_ms=500.0,
     )  # fmt: skip
     return msgspec.structs.replace(made, **change)
 
@@ -39,6 +39,14 @@ def test_every_field_is_part_of_the_identity() -> None:
         for name in Passport.__struct_fields__
     ]
     assert len({made.id for made in (HERE, *others)}) == 1 + len(others)
+
+
+def test_two_plans_of_one_network_have_two_ids_and_one_folder(tmp_path: Path) -> None:
+    one, two = HERE.with_plan("1" * 64), HERE.with_plan("2" * 64)
+    assert len({HERE.id, one.id, two.id}) == 3
+    assert HERE.folder(tmp_path) == one.folder(tmp_path) == two.folder(tmp_path)
+    assert one.with_plan("") == HERE
+    assert HERE.id == "c6277c8b36a9c21f", "what boxes have built is found where it lies"
 
 
 def test_a_passport_is_read_back(tmp_path: Path) -> None:
@@ -70,17 +78,18 @@ def test_no_passport_or_a_damaged_one_is_refused(tmp_path: Path, data: bytes | N
 
 @pytest.mark.skipif(not passport.boot_id(), reason="this system has no boot id")
 def test_after_a_crash_two_frames_and_all_in_every_other_case(tmp_path: Path) -> None:
-    assert golden_due(tmp_path, "s") == "all"
+    assert golden_due(tmp_path, "s", HERE.id) == "all"
     write_proof(tmp_path, proof())
-    assert golden_due(tmp_path, "s") == "two"
+    assert golden_due(tmp_path, "s", HERE.id) == "two"
     for change in (
         {"setup_hash": "other"},
+        {"passport": HERE.with_plan("of a later build").id},
         {"boot": "another boot"},
         {"boot": ""},
         {"at_s": passport.seconds_since_boot() - DAY_NS / 1e9 - 1},
         {"at_s": passport.seconds_since_boot() + 60},
     ):
         write_proof(tmp_path, proof(**change))
-        assert golden_due(tmp_path, "s") == "all", change
+        assert golden_due(tmp_path, "s", HERE.id) == "all", change
     (tmp_path / "proof.json").write_bytes(b"damaged")
-    assert golden_due(tmp_path, "s") == "all"
+    assert golden_due(tmp_path, "s", HERE.id) == "all"

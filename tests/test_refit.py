@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from appliance import config
 from appliance.__main__ import app
 from appliance.bundle import Bundle, Suggested, golden_outputs, load_bundle
-from appliance.engine import open_engine
+from appliance.engine_opening import open_engine
 from appliance.errors import ArtefactError, ConfigError
 from appliance.scoring import Scorer as LineScorer
 from appliance.segments import CLASSIFICATION, column_names

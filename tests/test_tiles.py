@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from appliance.bundle import golden_outputs, load_bundle
 from appliance.config import Config, Engine
 from appliance.config_camera import Camera
-from appliance.engine import open_engine
+from appliance.engine_opening import open_engine
 from appliance.errors import ArtefactError, PartError
 from appliance.infer_setup import prove
 from appliance.recipe import Limits, Recipe, View, load_recipe, write_recipe

@@ -9,7 +9,8 @@ import numpy as np
 
 from appliance import config
 from appliance.bundle import InputContract
-from appliance.engine import Engine, Spec, thread_count
+from appliance.engine import Engine, Spec
+from appliance.engine_opening import thread_count
 from appliance.errors import ArtefactError
 from appliance.head import merged_network
 from tools.bench_row import NotMeasuredError, Row

@@ -9,7 +9,7 @@ import numpy as np
 
 from appliance.bundle import InputContract
 from appliance.config import Engine
-from appliance.engine import thread_count
+from appliance.engine_opening import thread_count
 from appliance.head import head_model
 from tools.bench_row import NotMeasuredError, Row, Value, figure, quantiles
 from tools.bench_runtimes import RUNTIMES, SHORTEST_S, caller, in_turn, ratio, told

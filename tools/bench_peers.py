@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from appliance.config import Engine
-from appliance.engine import thread_count
+from appliance.engine_opening import thread_count
 from tools import anomalib_environment
 from tools.bench_row import NotMeasuredError, Row, Value
 from tools.bench_runtimes import RUNTIMES, SHORTEST_S, Call, caller, in_turn, ratio, told

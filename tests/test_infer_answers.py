@@ -1,0 +1,118 @@
+"""Frames to answers, without sockets: what counts as a failure of the engine, and what does not."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appliance.batches import Waiting
+from appliance.codes import Reason
+from appliance.config import Config, EngineFaults
+from appliance.config_camera import Camera
+from appliance.engine import Map, Spec
+from appliance.engine_null import NullEngine
+from appliance.frames import inline_ref
+from appliance.infer_answers import Answers
+from appliance.infer_setup import CameraSetup, Setup
+from appliance.messages import FrameReady, InferFailed, Scored
+
+CAMERAS = ("left", "right", "top")
+SPEC = Spec(height_px=4, width_px=4, channels=1, map_shape=(1, 64, 64))
+MINUTE_NS = 60_000_000_000
+
+
+class Line:
+    """Three cameras, one engine that takes their frames in one call, and what was sent."""
+
+    def __init__(self, root: Path, faults: EngineFaults) -> None:
+        cameras = tuple(Camera(name=name, kind="files", folder="x") for name in CAMERAS)
+        self.now_ns = 0
+        self.sent: list[tuple[Scored | InferFailed, Map | None]] = []
+        self.answers = Answers(
+            Config(root=str(root), deadline_ms=200, camera=cameras),
+            "0",
+            nullcontext,
+            lambda message, amap: self.sent.append((message, amap)),
+            has_ring=False,
+            clock=lambda: self.now_ns,
+        )
+        self.faults = faults
+        self.setup = self.another_setup()
+
+    def another_setup(self) -> Setup:
+        engine = NullEngine(SPEC, delay_ms=0.01, faults=self.faults)
+        engine.warm_up()
+        engine.batch_ns = {1: 1, 3: 1}
+        cameras = {name: CameraSetup(engine, None, None) for name in CAMERAS}
+        made = Setup("s", cameras, (), 500_000_000, True)
+        self.answers.make_room(made)
+        self.answers.use(made)
+        return made
+
+    def show(self, *cameras: str) -> list[Scored | InferFailed]:
+        """A frame of each, in one call where they are three; what was said to them."""
+        self.sent.clear()
+        waiting: list[Waiting] = []
+        for number, camera in enumerate(cameras):
+            pixels = np.full((4, 4), 7 + number, np.uint8)
+            frame = FrameReady(
+                camera=camera, part_id=number, frame_id=number, setup_hash="s",
+                pixels=inline_ref(pixels, 1), age_ns=0,
+            )  # fmt: skip
+            waiting.append(Waiting(frame, pixels.tobytes(), 0))
+        self.answers.answer(waiting, 0)
+        assert sorted(said.part_id for said, _ in self.sent) == list(range(len(cameras)))
+        return [said for said, _ in self.sent]
+
+
+@pytest.fixture
+def line(tmp_path: Path, request: pytest.FixtureRequest) -> Line:
+    return Line(tmp_path, EngineFaults(**request.param))
+
+
+@pytest.mark.parametrize("line", [{}], indirect=True)
+def test_each_of_one_call_gets_its_own_score_and_map(line: Line) -> None:
+    said = line.show(*CAMERAS)
+    assert [isinstance(one, Scored) and one.classification for one in said] == [7, 8, 9]
+    assert [amap is not None and float(amap.max()) for _, amap in line.sent] == [7, 8, 9]
+    assert line.answers.counters == {"scored": 3, "failed": 0, "batched": 3}
+    assert not line.answers.is_engine_failing
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ({"nan_every": 1}, Reason.INVALID_NUMBER),
+        ({"fail_every": 1}, Reason.INFERENCE_ERROR),
+    ],
+    indirect=["line"],
+)
+def test_a_call_that_fails_is_one_failure_whatever_it_held(line: Line, reason: Reason) -> None:
+    for calls in (1, 2, 3):
+        said = line.show(*CAMERAS)
+        assert [isinstance(one, InferFailed) and one.reason for one in said] == [reason] * 3
+        assert line.setup.figures()["engine_failures"] == calls
+        assert line.answers.is_engine_failing is (calls == 3)
+        assert line.answers.counters[f"failed_{reason.name.lower()}"] == 3 * calls
+
+
+@pytest.mark.parametrize("line", [{"nan_every": 1}], indirect=True)
+def test_failures_that_lie_a_minute_apart_or_of_an_engine_that_is_gone_are_none(line: Line) -> None:
+    for _ in range(2):
+        line.show("left")
+    line.now_ns += MINUTE_NS + 1
+    line.show("left")
+    assert not line.answers.is_engine_failing
+    line.show("left")
+    line.another_setup()
+    line.show("left")
+    assert not line.answers.is_engine_failing
+
+
+@pytest.mark.parametrize("line", [{}], indirect=True)
+def test_without_a_set_up_in_force_nothing_is_scored(line: Line) -> None:
+    line.answers.use(None)
+    (failed,) = line.show("top")
+    assert isinstance(failed, InferFailed) and failed.reason is Reason.WRONG_RECIPE
+    assert line.answers.engine_of("top") is None
