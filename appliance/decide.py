@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from appliance.budgets import Budgets
 from appliance.clock import is_clock_synced
 from appliance.codes import CommandError, FaultCode, State
 from appliance.companions import Companions
@@ -77,6 +78,7 @@ class _Decide:
         self._shortage = Shortage(config.root_dir / config.procfs)
         self._turns = Turns(service.clock)
         self._companions = Companions(config.companions, service.clock())
+        self._budgets = Budgets((*config.peers, "record"))
         self._is_looking = False
 
     async def serve(self) -> None:
@@ -241,6 +243,7 @@ class _Decide:
             now_ns = self._service.clock()
             if not self._config.is_elsewhere(message.process):
                 self._shortage.heard(message, now_ns)
+            self._budgets.heard(message.process, message.start, now_ns)
             if not self._companions.heard(message, now_ns):
                 self._line.heard(message, now_ns)
 
@@ -309,10 +312,9 @@ class _Decide:
                 self._line.box.is_clock_synced = is_clock_synced()
                 self._look_at_heat()
                 self._look_around(now_ns)
-                self._line.box.spent_budgets = tuple(
-                    path.name.removeprefix("spent-")
-                    for path in self._config.runtime_dir.glob("spent-*")
-                )
+                named = self._config.runtime_dir.glob("spent-*")
+                labels = [path.name.removeprefix("spent-") for path in named]
+                self._line.box.spent_budgets = self._budgets.look(labels, now_ns)
             self._service.turn()
 
     def _look_around(self, now_ns: int) -> None:
