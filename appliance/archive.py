@@ -6,6 +6,9 @@ others lie beside it as `PART.CAMERA.png`, come and go with it, and are not coun
 A frame is copied out of the ring at once, because its slot will be given away; encoding and
 writing happen in one thread with a bounded queue. Whatever is not kept is counted, with the cause.
 A file is there whole or not at all. Keeps nothing while the disk is below its limit.
+
+What earlier runs left is looked through in a thread of its own: of a million pictures on a slow
+disk that takes minutes, in which rows and pictures go on.
 """
 
 import contextlib
@@ -15,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -68,7 +71,7 @@ class Archive:
     """The archive images below `folder`, on behalf of one loop; not for several threads.
 
     free_bytes: room left on the file system of a path; replaced in tests. cameras: of a line with
-    several.
+    several. patience_s: how long to wait for what earlier runs left (None = as long as it takes).
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Archive:
         clock: Callable[[], int],
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
         cameras: Sequence[str] = (),
+        patience_s: float | None = None,
     ) -> None:
         self._cameras = cameras if len(cameras) > 1 else ()
         self.folder, self.policy, self._rings = folder, policy, rings
@@ -108,7 +112,13 @@ class Archive:
         self._kept: OrderedDict[str, int] = OrderedDict()
         self._news: dict[int, str] = {}
         self._protected = 0
-        self._take_stock()
+        self._is_ending = False
+        self._touched: set[int] = set()
+        """Parts whose files this life makes: none of them is a leftover."""
+        stock = ThreadPoolExecutor(1, thread_name_prefix="stock")
+        self._stock: Future[_Stock] | None = stock.submit(self._take_stock)
+        stock.shutdown(wait=False)
+        self._know_stock(patience_s)
 
     def wants(self, verdict: Verdict) -> bool:
         """Whether an order or the policy keeps the picture of this part."""
@@ -127,7 +137,7 @@ class Archive:
         if verdict.pixels is None or not self.wants(verdict):
             return
         path = image_path(verdict.part_id, verdict.opened_utc_ns)
-        if path in self._kept or any(path == queued for _, queued, _, _ in self._queue):
+        if self._is_known(path):
             return
         self.counters["archive_requested"] += 1
         self.check_disk()
@@ -150,6 +160,8 @@ class Archive:
         except (PartError, ConfigError) as err:
             self._drop("overwritten", str(err))
             return
+        if self._stock is not None:
+            self._touched.add(verdict.part_id)
         nbytes = sum(pixels.nbytes for pixels in pictures.values())
         future = self._thread.submit(_write_all, pictures)
         self._queue.append((verdict.part_id, path, nbytes, future))
@@ -158,8 +170,9 @@ class Archive:
     def collect(self) -> dict[int, str]:
         """Part → path of its image, "" where it was removed: everything since the last call.
 
-        A bug in the writing thread is raised here.
+        A bug in a thread is raised here.
         """
+        self._know_stock(0)
         while self._queue and self._queue[0][3].done():
             part_id, path, nbytes, future = self._queue.popleft()
             self._queued_bytes -= nbytes
@@ -183,6 +196,11 @@ class Archive:
                 break
         news, self._news = self._news, {}
         return news
+
+    @property
+    def is_stocked(self) -> bool:
+        """What earlier runs left is known."""
+        return self._stock is None
 
     def kept(self) -> dict[str, int]:
         """Path below the data directory → part, the oldest first."""
@@ -217,6 +235,7 @@ class Archive:
 
     def close(self, timeout_s: float = 1.5) -> None:
         """Finish the queue within `timeout_s`; what is left is counted. Call `collect` after."""
+        self._is_ending = True
         self._thread.shutdown(wait=False)
         wait([future for *_, future in self._queue], timeout_s)
         for entry in [entry for entry in self._queue if entry[3].cancel()]:
@@ -243,25 +262,58 @@ class Archive:
             file.parent.rmdir()
         return True
 
-    def _take_stock(self) -> None:
-        """What earlier runs left: pictures by age, and half-written files, which go."""
+    def _is_known(self, path: str) -> bool:
+        if path in self._kept or any(path == queued for _, queued, _, _ in self._queue):
+            return True
+        return self._stock is not None and (self.folder / path).exists()
+
+    def _know_stock(self, patience_s: float | None) -> None:
+        if self._stock is None or not wait([self._stock], patience_s).done:
+            return
+        kept, note = self._stock.result()
+        self._stock = None
+        self._touched.clear()
+        self.note = note or self.note
+        for path, part_id in list(kept.items())[-_RECENT:]:
+            self._news.setdefault(part_id, path)
+        for path, part_id in self._kept.items():  # those of this life are the youngest
+            kept.pop(path, None)
+            kept[path] = part_id
+        self._kept = kept
+
+    def _take_stock(self) -> "_Stock":
+        """What earlier runs left: pictures by age; half-written files go. In a thread."""
         found: list[tuple[int, str, int]] = []
+        note = ""
         try:
             for file in (self.folder / "images").glob("*/*"):
-                if file.name.startswith("."):
-                    file.unlink(missing_ok=True)
-                elif file.suffix == ".png" and file.stem.isdecimal():
-                    path = file.relative_to(self.folder).as_posix()
-                    found.append((file.stat().st_mtime_ns, path, int(file.stem)))
-                elif not file.with_name(f"{file.name.partition('.')[0]}.png").exists():
-                    if len(file.suffixes) == 2 and file.suffix == ".png":
-                        file.unlink(missing_ok=True)  # a view whose part was not written any more
+                if self._is_ending:
+                    break
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                    if file.suffix == ".png" and file.stem.isdecimal():
+                        path = file.relative_to(self.folder).as_posix()
+                        found.append((file.stat().st_mtime_ns, path, int(file.stem)))
+                    elif self._is_leftover(file):
+                        file.unlink()
         except OSError as err:
-            self.note = str(err)
-        for _, path, part_id in sorted(found):
-            self._kept[path] = part_id
-        for path, part_id in list(self._kept.items())[-_RECENT:]:
-            self._news[part_id] = path
+            note = str(err)
+        return _Stock(OrderedDict((path, part_id) for _, path, part_id in sorted(found)), note)
+
+    def _is_leftover(self, file: Path) -> bool:
+        """Half a picture, or a view whose part was not written any more."""
+        part_id = file.name.removeprefix(".").partition(".")[0]
+        if part_id.isdecimal() and int(part_id) in self._touched:
+            return False
+        if file.name.startswith("."):
+            return True
+        is_view = len(file.suffixes) == 2 and file.suffix == ".png"
+        return is_view and not file.with_name(f"{part_id}.png").exists()
+
+
+class _Stock(NamedTuple):
+    kept: OrderedDict[str, int]
+    """Path → part, the oldest first."""
+    note: str
 
 
 def _write_all(pictures: Mapping[Path, npt.NDArray[Any]]) -> None:

@@ -40,10 +40,10 @@ SLOW_MS = 1_000.0
 _SLOW_SHOWN_NS = 10_000_000_000
 _HANG_MS = 60_000.0
 """A commit that takes longer than any disk: the loop completes no more turns, its watchdog acts."""
-_STOCK_S = 300.0
-"""For a look at all pictures that earlier runs left (a million on a slow disk), and the store."""
 _START_S = 20.0
-"""For the store to open, and at the end for all that waits."""
+"""For a torn recording to be repaired, and at the end for all that waits."""
+_OPEN_S = 2.0
+"""For the store to open; one that takes longer goes on beside the loop, and rows wait for it."""
 LOSSY_NS = 60_000_000_000
 """How long after a lost picture the archive calls itself lossy."""
 _REMEMBER = 10_000
@@ -62,9 +62,14 @@ def main(service: Service, config: Config, name: str) -> None:
         inbox = Inbox(verdicts, *_ears(config, wiring))
         health.send(Health(process="record", pid=os.getpid(), is_serving=False, note="starting"))
         service.ready()
-        service.extend(_STOCK_S)
+        service.extend(_START_S)
         archive = Archive(
-            config.data_dir, config.record, rings, service.clock, cameras=config.cameras
+            config.data_dir,
+            config.record,
+            rings,
+            service.clock,
+            cameras=config.cameras,
+            patience_s=_USUAL_S,
         )
         deck = Deck(config, rings, service.clock, lambda: archive.is_disk_low)
         recorder = Recorder(where(config), archive, service, deck, bool(config.record.central))
@@ -161,7 +166,7 @@ class Recorder:
             ),
             0,
         )
-        self.commit(_START_S)
+        self.commit(_OPEN_S)
 
     @property
     def is_writable(self) -> bool:

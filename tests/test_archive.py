@@ -42,7 +42,10 @@ def make(tmp_path: Path, rings: Path) -> Iterator[Callable[..., Archive]]:
     made: list[Archive] = []
 
     def build(
-        free_gb: list[float] | None = None, cameras: Sequence[str] = (), **policy: object
+        free_gb: list[float] | None = None,
+        cameras: Sequence[str] = (),
+        patience_s: float | None = None,
+        **policy: object,
     ) -> Archive:
         settings = {"min_free_gb": 0.0, **policy}
         archive = Archive(
@@ -52,6 +55,7 @@ def make(tmp_path: Path, rings: Path) -> Iterator[Callable[..., Archive]]:
             time.monotonic_ns,
             **({} if free_gb is None else {"free_bytes": lambda _: int(free_gb[0] * 1e9)}),
             cameras=cameras,
+            patience_s=patience_s,
         )
         made.append(archive)
         return archive
@@ -382,3 +386,42 @@ def test_a_view_whose_part_was_not_written_any_more_goes_at_the_next_start(
     lonely.write_bytes(b"")
     make(cameras=("left", "right"))
     assert not lonely.exists()
+
+
+def test_while_stock_is_taken_pictures_go_on_and_none_of_them_is_a_leftover(
+    make: Callable[..., Archive], ring: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million pictures on a slow disk: minutes. Files that are half written then are ours."""
+    day = (tmp_path / image_path(1, UTC_NS)).parent
+    first = make()
+    first.offer(part(1, pixels=ring.put(noise(8, 8))))
+    finish(first)
+    (day / ".7.png.k3j4h5").write_bytes(b"half of a p")
+    may_look, glob = threading.Event(), Path.glob
+
+    def slow(path: Path, pattern: str) -> Iterator[Path]:
+        assert may_look.wait(10)
+        return glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", slow)
+    archive = make(max_images=2, patience_s=0.01)
+    assert not archive.is_stocked
+    old = part(1, pixels=ring.put(noise(8, 8)))
+    archive.offer(old)  # sent again by decide: its picture is there
+    assert archive.queued == 0
+    for part_id in (2, 3):
+        archive.offer(part(part_id, pixels=ring.put(noise(8, 8))))
+    assert set(finish(archive)) == {2, 3}
+    half = day / ".3.left.png.aaaaaa"
+    half.write_bytes(b"")
+    may_look.set()
+    news: dict[int, str] = {}
+
+    def is_stocked() -> bool:
+        news.update(archive.collect())
+        return archive.is_stocked
+
+    until("the stock", is_stocked)
+    assert half.exists() and not (day / ".7.png.k3j4h5").exists()
+    assert list(archive.kept().values()) == [2, 3], "the oldest one went: two are the most"
+    assert news[1] == ""

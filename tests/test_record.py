@@ -217,7 +217,7 @@ def test_tables_that_take_long_to_be_brought_up_to_date_are_no_hang(
         assert may_end.wait(60)
         return Store(config.data_dir / "parts.db")
 
-    monkeypatch.setattr(record_module, "_START_S", 0.01)
+    monkeypatch.setattr(record_module, "_OPEN_S", 0.01)
     monkeypatch.setattr("appliance.commits.Store", slow)
     clock = Clock()
     archive = Archive(config.data_dir, config.record, RingReader(config.rings_dir), clock)
@@ -250,7 +250,7 @@ def test_ready_comes_before_the_disk_is_asked(
     monkeypatch.setattr(record_module, "Archive", asked)
     with pytest.raises(AskedError):
         record_module.main(service, config, "")
-    assert said == ["READY=1", "EXTEND_TIMEOUT_USEC=300000000"]
+    assert said == ["READY=1", "EXTEND_TIMEOUT_USEC=20000000"]
 
 
 def test_rows_of_a_long_commit_that_failed_are_held_with_what_came_meanwhile(
