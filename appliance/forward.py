@@ -35,12 +35,27 @@ class Forwarder:
         self._looked_to: int | None = None
         """Rows from this id up are there, or owed."""
         self.forwarded = 0
+        self.failed = 0
+        """How often a bug ended the thread; its traceback is in the log."""
         self.note = ""
         """Why nothing goes; "" while all is well."""
 
     def start(self) -> None:
         """Go on by itself until `close`."""
-        self._thread = threading.Thread(target=self._run, name="forward", daemon=True)
+        self._begin(0.0)
+
+    def look_after(self) -> None:
+        """Now and then: what a bug ended is told, counted and begun anew. No part waits for it."""
+        if self._thread is None or self._thread.is_alive() or self._stopping.is_set():
+            return
+        self.failed += 1
+        self.note = f"central database: a bug ended the forwarding, {self.failed} times so far"
+        self._let_go()
+        self._begin(AWAY_S)
+
+    def _begin(self, wait_s: float) -> None:
+        target = self._run
+        self._thread = threading.Thread(target=target, args=(wait_s,), name="forward", daemon=True)
         self._thread.start()
 
     def turn(self) -> int:
@@ -81,8 +96,8 @@ class Forwarder:
             self._thread.join(5)
         self._let_go()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
+    def _run(self, wait_s: float) -> None:
+        while not self._stopping.wait(wait_s):
             wait_s = 0.0
             try:
                 if not self.turn():
@@ -97,7 +112,6 @@ class Forwarder:
                 wait_s = AWAY_S
             if self.note:
                 self._let_go()
-            self._stopping.wait(wait_s)
 
     def _let_go(self) -> None:
         for store in (self._local, self._central):

@@ -90,6 +90,8 @@ def main(service: Service, config: Config, name: str) -> None:
                 reported_ns = now
                 archive.check_disk()
                 recorder.tidy()
+                if forwarder is not None:
+                    forwarder.look_after()
                 stored.send(recorder.stored(()))
                 health.send(recorder.health(verdicts.foreign))
             if not recorder.is_hanging:
@@ -115,6 +117,12 @@ def _forwarder(config: Config) -> Forwarder | None:
     )
     forwarder.start()
     return forwarder
+
+
+def _figures(forwarder: Forwarder | None) -> dict[str, int]:
+    if forwarder is None:
+        return {}
+    return {"forwarded": forwarder.forwarded, "forward_failed": forwarder.failed}
 
 
 def _ears(config: Config, wiring: Wiring) -> list[Receiver]:

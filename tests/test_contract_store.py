@@ -295,6 +295,44 @@ def test_rows_of_before_the_central_database_was_named_are_sent_once(
         again.close()
 
 
+class Buggy(Forwarder):
+    """One that meets a bug at first."""
+
+    bugs = 1
+
+    def turn(self) -> int:
+        """Raises what is in no taxonomy, then as ever."""
+        if self.bugs:
+            self.bugs -= 1
+            raise ZeroDivisionError
+        return super().turn()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_that_ends_the_forwarding_is_told_and_it_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "AWAY_S", 0.5)
+    local = Store(tmp_path / "parts.db", is_forwarding=True)
+    local.add([verdict(n, opened_utc_ns=n) for n in range(1, 11)])
+    forwarder = Buggy(tmp_path / "parts.db", tmp_path / "central.db", "box-1")
+    forwarder.start()
+    try:
+
+        def is_told() -> bool:
+            forwarder.look_after()
+            return forwarder.failed == 1
+
+        until("the bug", is_told)
+        assert "a bug ended the forwarding, 1 times" in forwarder.note
+        until("all rows", lambda: owed(local.where) == 0)
+        until("an end of the note", lambda: forwarder.note == "")
+        assert of_boxes(tmp_path / "central.db") == {"box-1": 10}
+    finally:
+        forwarder.close()
+        local.close()
+
+
 def test_a_row_that_the_central_database_refuses_is_noted_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
