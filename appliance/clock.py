@@ -1,4 +1,4 @@
-"""Whether somebody keeps this machine's wall clock: asked of the kernel, decides nothing."""
+"""Whether somebody keeps this machine's wall clock: asked of the kernel, decides no part."""
 
 import ctypes
 

@@ -333,7 +333,8 @@ class Recorder:
                 **archive.counters,
                 **(deck.figures() if deck else {}),
                 "retired": self._retention.removed,
-                **({"forwarded": self.forwarder.forwarded} if self.forwarder else {}),
+                "retire_waiting": self._retention.waiting,
+                **_figures(self.forwarder),
                 "rows_held": self._rows_held,
                 "images_queued": archive.queued,
                 "foreign": foreign,
@@ -346,6 +347,7 @@ class Recorder:
             note=self._failure
             or ("the disk is slow: a commit takes longer than 1 s" if self.is_slow else "")
             or archive.note
+            or self._retention.note
             or (deck.note if deck else "")
             or (self.forwarder.note if self.forwarder else ""),
         )

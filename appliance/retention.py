@@ -3,6 +3,10 @@
 Images and segments of recordings, the oldest of a grade first. What is protected never goes: a file
 `NAME.keep` beside it, or a file `keep` in its folder. Works in small steps between two turns of the
 recorder, so that rows and pictures go on while the line runs. Rows stay.
+
+A clock that leaps ahead makes everything old. Where nobody keeps it, nothing goes by age that was
+made before a hole of a week, until the clock has gone on for a week behind that hole: time for a
+person to see the note. Free space needs no clock, and goes on.
 """
 
 import time
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from appliance.archive import Archive, is_protected
+from appliance.clock import is_clock_synced
 from appliance.codes import Word
 from appliance.config_record import Record
 
@@ -25,6 +30,10 @@ _ROOM = 1.5
 """Deleting begins at so many times `min_free_gb`, where keeping would end."""
 _GRADES = ("ok", "uncertain", "error", "ng")
 _DAY_S = 86_400
+_HOLE_S = 7 * _DAY_S
+_LEAP_S = 3600
+_FRESH_NS = 3_600_000_000_000
+"""How long a list of files is evidence of what the clock did."""
 
 
 class _Item(NamedTuple):
@@ -49,14 +58,21 @@ class Retention:
         words: Callable[[Sequence[int]], Mapping[int, Word]],
         clock: Callable[[], int],
         wall_s: Callable[[], float] = time.time,
+        is_synced: Callable[[], bool] = is_clock_synced,
     ) -> None:
         self._folder, self._policy, self._archive = folder, policy, archive
-        self._words, self._clock, self._wall_s = words, clock, wall_s
+        self._words, self._clock, self._wall_s, self._is_synced = words, clock, wall_s, is_synced
         self._items: deque[_Item] = deque()
         self._looked_ns: int | None = None
         self._looking: Iterator[_Item] | None = None
         self._found: list[_Item] = []
+        self._offset_s = 0.0
+        """Wall clock less monotonic clock when the list was made."""
+        self._is_doubted = False
+        """There is a hole of a week in the list, and less than a week behind it."""
         self.removed = 0
+        self.waiting = 0
+        """Files that are too old by a clock that is in doubt."""
 
     def step(self) -> int:
         """Remove what must go now, a few files at most; how many went. Raises DeviceError."""
@@ -79,13 +95,35 @@ class Retention:
             return None
         if self._is_full():
             return self._items.popleft()
-        if self._policy.max_age_days:
-            horizon = self._wall_s() - self._policy.max_age_days * _DAY_S
-            for item in self._items:
-                if item.made_s < horizon:
-                    self._items.remove(item)
-                    return item
-        return None
+        return self._too_old() if self._policy.max_age_days else None
+
+    def _too_old(self) -> _Item | None:
+        horizon = self._wall_s() - self._policy.max_age_days * _DAY_S
+        old = next((item for item in self._items if item.made_s < horizon), None)
+        self.waiting = 0
+        if old is not None and not self._is_synced():
+            has_leapt = abs(self._wall_s() - self._clock() / 1e9 - self._offset_s) > _LEAP_S
+            if has_leapt or self._clock() - (self._looked_ns or 0) > _FRESH_NS:
+                self._begin_look()
+                return None
+            if self._looking is not None:
+                return None
+            if self._is_doubted:
+                self.waiting = sum(item.made_s < horizon for item in self._items)
+                return None
+        if old is not None:
+            self._items.remove(old)
+        return old
+
+    @property
+    def note(self) -> str:
+        """Why nothing goes by age; "" while all is well."""
+        if not self.waiting:
+            return ""
+        return (
+            f"{self.waiting} files are older than max_age_days by a clock that nobody keeps and "
+            "that has leapt by more than a week: they stay for a week, or until it is synchronised"
+        )
 
     def _look(self) -> None:
         """What there is, at most every ten seconds, and only where something may have to go.
@@ -93,14 +131,16 @@ class Retention:
         On a full disk again and again: what is OK and came since goes before an older NG. For age
         alone a list serves until it is empty: what came since is younger.
         """
+        if not self._archive.is_stocked:
+            return  # half a list would let an NG go before an OK
         now_ns = self._clock()
         if self._looking is None:
             if not (self._is_full() or (self._policy.max_age_days and not self._items)):
                 return
             if self._looked_ns is not None and now_ns - self._looked_ns < _LOOK_NS:
                 return
-            self._looked_ns = now_ns
-            self._looking, self._found = chain(self._segments(), self._images()), []
+            self._begin_look()
+        assert self._looking is not None
         try:
             some = list(islice(self._looking, LOOK))
         except BaseException:
@@ -109,6 +149,12 @@ class Retention:
         self._found += [item for item in some if not is_protected(item.path)]
         if len(some) < LOOK:
             self._items, self._looking = deque(sorted(self._found)), None
+            self._is_doubted = has_hole([item.made_s for item in self._found], self._wall_s())
+
+    def _begin_look(self) -> None:
+        self._looked_ns = self._clock()
+        self._offset_s = self._wall_s() - self._looked_ns / 1e9
+        self._looking, self._found = chain(self._segments(), self._images()), []
 
     def _segments(self) -> Iterator[_Item]:
         for path in (self._folder / "recordings").glob("*/*.mcap"):
@@ -143,3 +189,12 @@ class Retention:
             self._archive.note = str(err)
             return False
         return True
+
+
+def has_hole(made_s: Sequence[float], now_s: float) -> bool:
+    """Nothing was made for a week, and that ended less than a week ago: the line stood still, or
+    its clock leapt ahead."""
+    edge_s = now_s - _HOLE_S
+    before = [made for made in made_s if made <= edge_s]
+    after_s = min((made for made in made_s if made > edge_s), default=now_s)
+    return bool(before) and after_s - max(before) > _HOLE_S

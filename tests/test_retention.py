@@ -23,6 +23,8 @@ class Disk:
     def __init__(self, folder: Path, room: int, **policy: float) -> None:
         self.folder, self.room = folder, room
         self.now_ns = 10**12
+        self.wall_s = NOW_S
+        self.is_synced = True
         self.words: dict[int, Word] = {}
         self.policy = Record(**{"min_free_gb": 0.01, **policy})  # pyright: ignore[reportArgumentType]
 
@@ -51,8 +53,9 @@ class Disk:
         archive.check_disk()
         known = lambda ids: {n: self.words[n] for n in ids if n in self.words}  # noqa: E731
         retention = Retention(
-            self.folder, self.policy, archive, known, lambda: self.now_ns, lambda: NOW_S
-        )
+            self.folder, self.policy, archive, known, lambda: self.now_ns, lambda: self.wall_s,
+            lambda: self.is_synced,
+        )  # fmt: skip
         return archive, retention
 
     def left(self) -> set[str]:
@@ -105,6 +108,82 @@ def test_age_alone_takes_what_is_older_and_tells_the_rows(tmp_path: Path) -> Non
     assert retention.step() == 2
     assert disk.left() == {"2.png"}
     assert archive.collect()[1] == ""
+    archive.close()
+
+
+def aged(tmp_path: Path) -> Disk:
+    """A picture a day for 40 days, of which 30 are kept, and nobody keeps the clock."""
+    disk = Disk(tmp_path, room=10**12, max_age_days=30)
+    for day in range(1, 41):
+        disk.image(41 - day, Word.NG, day)
+    disk.is_synced = False
+    return disk
+
+
+def later(disk: Disk, seconds: float, wall_s: float | None = None) -> None:
+    """wall_s: by how much the wall clock moved meanwhile, where not by the same."""
+    disk.now_ns += int(seconds * 1e9)
+    disk.wall_s += seconds if wall_s is None else wall_s
+
+
+def test_without_a_synchronised_clock_age_goes_on_while_the_clock_does(tmp_path: Path) -> None:
+    disk = aged(tmp_path)
+    archive, retention = disk.open()
+    assert retention.step() == 10
+    for _ in range(3):
+        later(disk, DAY_S)
+        assert retention.step() == 0, "the list of yesterday proves nothing: it is made anew"
+        assert retention.step() == 1
+    assert retention.note == ""
+    archive.close()
+
+
+@pytest.mark.parametrize("look", [7, 500])
+def test_a_clock_that_leaps_ahead_removes_nothing_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    monkeypatch.setattr(retention_module, "LOOK", look)
+    disk = aged(tmp_path)
+    archive, retention = disk.open()
+    assert sum(retention.step() for _ in range(10)) == 10
+    later(disk, 60, 3650 * DAY_S)
+    for _ in range(10):
+        assert retention.step() == 0
+    assert retention.waiting == 30 and "30 files" in retention.note
+    later(disk, 60, -3650 * DAY_S)
+    assert retention.step() == 0 and retention.note == "", "somebody set it right again"
+    archive.close()
+
+
+def test_a_clock_that_leapt_while_the_box_was_off_removes_nothing_for_a_week(
+    tmp_path: Path,
+) -> None:
+    disk = aged(tmp_path)
+    disk.wall_s += 3650 * DAY_S
+    for day in range(7):  # each a new start, with a picture that is made under the new clock
+        disk.image(100 + day, Word.NG, -3650 - day)
+        archive, retention = disk.open()
+        assert retention.step() == 0 and retention.waiting == 40
+        archive.close()
+        later(disk, DAY_S)
+    disk.image(200, Word.NG, -3657)
+    archive, retention = disk.open()
+    assert retention.step() == STEP and retention.note == ""
+    archive.close()
+
+
+def test_a_clock_that_is_kept_is_believed_and_a_full_disk_asks_no_clock(tmp_path: Path) -> None:
+    disk = aged(tmp_path)
+    disk.wall_s += 3650 * DAY_S
+    archive, retention = disk.open()
+    assert retention.step() == 0
+    disk.room = 0
+    archive.check_disk(is_now=True)
+    assert retention.step() == STEP
+    disk.room, disk.is_synced = 10**12, True
+    archive.check_disk(is_now=True)
+    assert retention.step() == STEP
+    assert disk.left() == set()
     archive.close()
 
 
