@@ -364,7 +364,9 @@ class _Decide:
                 drift=line.challenge.drift,
             )
         )
-        current = line.setups.current
+        current, now_ns = line.setups.current, self._service.clock()
+        for refusal in port.refusals.untold():
+            self._log.warning("Modbus request refused", who=refusal)
         own = Health(
             process="decide",
             pid=os.getpid(),
@@ -381,9 +383,9 @@ class _Decide:
                 "largest_lag_ms": self._largest_lag_ms,
                 **own_use(),
             },
-            note=notes[0] if notes else "",
+            note=notes[0] if notes else port.refusals.note(now_ns),
         )
-        self._shortage.heard(own, self._service.clock())
+        self._shortage.heard(own, now_ns)
         health.send(own)
         shown = (line.conditions.state, line.conditions.offline, line.handshake.fault)
         if shown != self._shown:

@@ -33,6 +33,7 @@ from pymodbus.pdu.register_message import (
 
 from appliance.config import Plc
 from appliance.errors import AddressInUse, ConfigError
+from appliance.refusals import Refusals
 from appliance.registers import MAP_WORDS, WRITABLE_WORDS
 from appliance.words import Bank, PlcInput, bad_value, decode_input
 
@@ -89,8 +90,8 @@ class ModbusPort:
         self.counters = {"connections": 0, "refused_writes": 0, "bad_requests": 0}
         self.remark = ""
         """What people should know though it listens."""
-        self.last_refusal = ""
-        """For people: who was refused what."""
+        self.refusals = Refusals()
+        """For people."""
         self.is_read_only = False
         """Another port is the PLC's: writes are refused."""
         self.clock = clock
@@ -173,7 +174,7 @@ class ModbusPort:
         except _RequestRefused as refused:
             response = ExceptionResponse(code & 0x7F, refused.code)
             self.counters[refused.counter] += 1
-            self.last_refusal = f"{connection.address}: {refused.why}"
+            self.refusals.add(f"{connection.address}: {refused.why}", received_ns)
         response.transaction_id, response.dev_id = transaction, unit
         return self._framer.buildFrame(response)
 

@@ -22,7 +22,10 @@ from calibration.people import Role
 
 _PARTS = 2000
 _SHARES = (0.5, 0.99, 0.999, 1.0)
-_LOSSES = ("lost", "dropped", "failed", "foreign", "skipped", "incomplete", "gaps", "overwritten")
+_LOSSES = (
+    "lost", "dropped", "failed", "foreign", "skipped", "incomplete", "gaps", "overwritten",
+    "refused", "bad_requests",
+)  # fmt: skip
 
 
 async def build(desk: Desk, visit: Visit) -> None:

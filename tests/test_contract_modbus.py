@@ -317,7 +317,7 @@ def test_a_refused_request_says_why_and_changes_nothing(
     assert server.inputs == []
     counters = server.port.counters
     assert counters["refused_writes"] + counters["bad_requests"] == 1
-    assert server.port.last_refusal
+    assert server.port.refusals.newest
     assert server.port.writer == "", "a refused write makes nobody the writer"
     assert line.ask(read(900, 1)) == b"\x03\x02\x01\x00", "the connection goes on"
 
@@ -340,7 +340,7 @@ def test_a_second_address_reads_but_does_not_write(server: Server, raw: Callable
     assert plc.ask(read(1, 1)) == b"\x03\x02\x00\x05"
     assert server.port.writer == HOST
     assert server.port.counters["refused_writes"] == 3
-    assert "127.0.0.2" in server.port.last_refusal
+    assert "127.0.0.2" in server.port.refusals.newest
     assert [plc.heartbeat for plc in server.inputs] == [5]
 
 
@@ -381,7 +381,7 @@ def test_only_allowed_addresses_write(allow: tuple[str, ...]) -> None:
     with serving(Plc(host=HOST, port=0, allow=allow)) as server:
         stranger, plc = Raw(server), Raw(server, "127.0.0.2")
         assert stranger.ask(write(1, 1)) == b"\x90\x01"
-        assert "allow" in server.port.last_refusal
+        assert "allow" in server.port.refusals.newest
         assert plc.ask(write(1, 1))[0] == 16
         stranger.close()
         plc.close()
