@@ -27,6 +27,7 @@ from appliance.store import Store
 from appliance.wire import AsyncReceiver
 from calibration import texts
 from calibration.baselines import Baselines
+from calibration.camera_changes import CameraChanges
 from calibration.challenges import Challenges
 from calibration.opinions import Opinions
 from calibration.people import People, User
@@ -63,6 +64,7 @@ class Desk:
         self.challenges = Challenges(self.people)
         self.studies = StudyLog(self.people)
         self.baselines = Baselines(self.people)
+        self.camera_changes = CameraChanges()
         self.columns: dict[str, tuple[str, ...]] = {}
         """Bundle → names of its features, as they were read once."""
         self.health: dict[str, Health] = {}

@@ -49,6 +49,9 @@ class _Device:
         self._desk, self._visit, self._camera = desk, visit, camera
         self._features: list[Feature] = []
         self._is_open = False
+        self._page = desk.camera_changes.new_page()
+        self._changes_seen = desk.camera_changes.count
+        """Changes of features, whoever made them, that this page shows beside its own."""
         self._seen: dict[str, Found] = {}
         """What the cameras had when the page was made: nothing else is approved."""
 
@@ -116,8 +119,10 @@ class _Device:
         self._value.value = "" if feature.value is None else f"{feature.value}"
 
     async def _look(self) -> None:
+        seen = self._desk.camera_changes.count
         call = partial(camera_device.features, self._desk.config, self._camera)
         self._features = await self._desk.run(call)
+        self._changes_seen = seen
         self._show()
 
     async def _set(self) -> None:
@@ -126,10 +131,18 @@ class _Device:
         if not name:
             raise ConfigError(texts.FEATURE, "a name", "nothing")
         before = next((f.value for f in self._features if f.name == name), None)
+        changes, camera = self._desk.camera_changes, self._camera.name
+        try:
+            replaced = changes.begin(
+                camera, name, value, user.name, page=self._page, seen=self._changes_seen
+            )
+        except ConfigError:
+            await self._look()  # what is there now, and may be changed knowingly
+            raise
 
         def note(what: str, reason: str = "") -> None:
             self._desk.journal.append(
-                user.name, what, subject=f"{self._camera.name}: {name}", old=before, new=value,
+                user.name, what, subject=f"{camera}: {name}", old=before, new=value,
                 reason=reason, role=user.role.name, source="page",
             )  # fmt: skip
 
@@ -140,6 +153,7 @@ class _Device:
             )
         except (DeviceError, OSError) as err:
             said = str(err)
+            changes.undo(camera, name, replaced)
             await self._desk.run(lambda: note("camera.set.refused", said))
             raise
         self._features = [

@@ -66,6 +66,23 @@ def test_a_stopped_camera_is_looked_at_set_and_approved(shop: Shop, guest: Enter
     assert eva.problems == []
 
 
+def test_two_engineers_at_one_feature(shop: Shop, guest: Enter) -> None:
+    """The later one is told what the other set, sees what is there now, and may go on."""
+    eva, max_ = guest("eva"), guest("max")
+    for one in (eva, max_):
+        one.go("camera")
+    for one, rate in ((eva, "50"), (max_, "60")):
+        one.page.get_by_label("Feature", exact=True).fill("AcquisitionFrameRate")
+        one.page.get_by_label("Value").fill(rate)
+        one.press("Set")
+        if one is eva:
+            one.told("AcquisitionFrameRate = 50")
+    max_.told("got 50, set by eva meanwhile")
+    max_.press("Set")
+    max_.told("AcquisitionFrameRate = 60")
+    assert eva.problems == max_.problems == []
+
+
 def test_a_running_line_is_looked_at_alone(shop: Shop, guest: Enter) -> None:
     feature = Feature(
         category="Root/Analog", name="Gain", kind="float", access="RW", value=3.0, least=0.0,
