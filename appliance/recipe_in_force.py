@@ -236,7 +236,9 @@ class RecipeInForce:
         if now_ns - asked_ns > GUARD_NS and done != self._loaded_at_start:
             # The PLC was told that the old one stays, and goes on with its parts.
             seconds = GUARD_NS // 1_000_000_000
-            finished(CommandError.TIMED_OUT, f"reading its files took longer than {seconds} s")
+            sentence = f"reading its files took longer than {seconds} s: order again, the second "
+            sentence += "time they lie in memory"
+            finished(CommandError.TIMED_OUT, sentence)
         elif self._line.setups.current is None:
             # At start there is nothing to go back to: what refuses is asked again by itself.
             self._line.product.adopt(loaded, number)

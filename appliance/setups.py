@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from appliance.codes import CommandError, OfflineReason
-from appliance.messages import Health, Prepare, Prepared, Refused, Swap
+from appliance.messages import INFER, Health, Prepare, Prepared, Refused, Swap
 from appliance.recipe import LoadedRecipe
 
 GUARD_NS = 60_000_000_000
 """From the order to the end of a change. Whoever ordered it then counts on the old recipe."""
 _ASK_AGAIN_NS = 3_000_000_000
+_AT_WORK = (
+    ", it may be at work still: order again when it is done, what it made and proved is kept and "
+    "takes less time then; where that fails, too, run `inspectd engine` on the bundle before"
+)
 
 Answer: TypeAlias = Callable[[CommandError, str], None]
 """Called once, perhaps at once, with the result and one sentence."""
@@ -161,7 +165,10 @@ class Setups:
             if now_ns - change.begun_ns > GUARD_NS:
                 silent = sorted(set(self.peers) - change.prepared)
                 missing = "open parts" if open_parts else ", ".join(silent)
-                self._give_up(change, CommandError.TIMED_OUT, f"no answer from {missing} in 60 s")
+                sentence = f"no answer from {missing} in 60 s"
+                if not open_parts and any(label.startswith(INFER) for label in silent):
+                    sentence += _AT_WORK
+                self._give_up(change, CommandError.TIMED_OUT, sentence)
             elif open_parts == 0:
                 for label in set(self.peers) - change.asked:
                     if self._send(label, _prepare(change.target)):

@@ -110,6 +110,7 @@ def test_sixty_seconds_and_no_longer(office: Office, open_parts: int, missing: s
     ((code, detail),) = office.answers
     assert code == CommandError.TIMED_OUT
     assert missing in detail
+    assert ("run `inspectd engine`" in detail) == (missing == INFER), "what to do about it"
     assert office.setups.current is OLD
 
 
