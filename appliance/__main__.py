@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, DeviceError
 
 
 class Entry(NamedTuple):
@@ -127,14 +127,15 @@ def inspectd(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a ConfigError is one clear line and exit 78."""
+    """Run one command. ConfigError: one clear line and exit 78; DeviceError: the same, exit 1."""
     try:
         app(args=arguments, prog_name="inspectd", standalone_mode=True)
-    except ConfigError as err:
-        from appliance.service import EXIT_CONFIG  # brings the logging library: half of `--help`
+    except (ConfigError, DeviceError) as err:
+        # Brings the logging library: half of `--help`.
+        from appliance.service import EXIT_CONFIG, EXIT_NO
 
         sys.stderr.write(f"inspectd: {err}\n")
-        sys.exit(EXIT_CONFIG)
+        sys.exit(EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_NO)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from appliance.archive import read_image
 from appliance.config import Config
 from appliance.database import where
-from appliance.errors import ConfigError, DeviceError
+from appliance.errors import ConfigError
 from appliance.rows import PartRow
 from appliance.store import Store
 from calibration.quarantine import name_of
@@ -46,7 +46,8 @@ def make_study(
 
     truth: part → whether it is bad; empty = nobody knows. is_strict: a truth must tell of every
     part; else one that does not gives no attribute agreement. Raises ConfigError on parts that are
-    no study: of several recipes, without a name or a picture, the same picture twice.
+    no study: of several recipes, without a name or a picture, the same picture twice; DeviceError
+    where the rows cannot be read.
     """
     rows = _rows(config, first, last)
     known = {(r.verdict.recipe_hash, r.verdict.t1, r.verdict.t2) for r in rows}
@@ -101,10 +102,7 @@ def told(found: Repeatability, agreements: tuple[Agreement, ...]) -> dict[str, A
 def _rows(config: Config, first: int, last: int) -> list[PartRow]:
     if not first < last < first + MOST:
         raise ConfigError("--first, --last", f"2 to {MOST} parts", f"{first} to {last}")
-    try:
-        store = Store(where(config), is_reader=True)
-    except DeviceError as err:
-        raise ConfigError("parts of the study", "a readable database", str(err)) from err
+    store = Store(where(config), is_reader=True)
     try:
         rows = [store.part(part_id) for part_id in range(first, last + 1)]
     finally:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from appliance.__main__ import app
 from appliance.archive import image_path
 from appliance.codes import Reason, Word
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, DeviceError
 from appliance.messages import Verdict
 from appliance.store import Store
 from calibration.repeatability import (
@@ -226,3 +226,7 @@ def test_what_is_no_study_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"its picture: \[record\] images"):
         run(tmp_path, "--first", "1", "--last", "12")
     assert not (tmp_path / "report.html").exists()
+    (tmp_path / "data" / "parts.db").unlink()
+    with pytest.raises(DeviceError) as nothing:
+        run(tmp_path, "--first", "1", "--last", "12")
+    assert str(nothing.value).count("expected") == 1, "one message, not one inside another"
