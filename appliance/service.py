@@ -170,7 +170,8 @@ def run_process(
     if is_supervised:
         die_with_parent()
     faulthandler.enable()
-    start_logging(is_beside=process == "decide")
+    # Not camera and infer, which end in the middle of a call: their last line must be out by then.
+    start_logging(is_beside=process in ("decide", "record"))
     label = f"{process}:{name}" if name else process
     service = Service(label)
     service.has_process = True

@@ -297,7 +297,7 @@ def run(config_path: Path) -> int:
     load_products(config)
     files_of(config)
     check_addresses(config)
-    start_logging()
+    start_logging(is_beside=True)
     supervisor = Supervisor(config_path, config)
     with stopped_by_signals(supervisor.stop):
         return supervisor.run()

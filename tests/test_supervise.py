@@ -2,11 +2,12 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ while True:
     time.sleep(0.05)
 """
 HANG = SERVE.replace("while True:", "while False:") + "\ntime.sleep(60)\n"
+
+
+RUN = f"""
+import sys
+from pathlib import Path
+from appliance import supervise
+class Small(supervise.Supervisor):
+    def command(self, child):
+        return [sys.executable, "-c", {SERVE!r}]
+supervise.Supervisor = Small
+sys.exit(supervise.run(Path(sys.argv[1])))
+"""
 
 
 class Children(Supervisor):
@@ -162,6 +175,37 @@ def test_stop_leaves_nothing_behind(rig: Rig) -> None:
     assert codes == [0]
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert list(rig.config.runtime_dir.glob("notify-*")) == []
+
+
+def test_who_supervises_waits_for_nobody_who_reads_its_log(rig: Rig) -> None:
+    """Ctrl-S on the terminal of `inspectd run`: what dies is started again all the same."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:  # full: whoever writes one line waits
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    handle = subprocess.Popen([sys.executable, "-c", RUN, str(rig.config_path)], stderr=writing)
+
+    def pids() -> set[int]:
+        text = Path(f"/proc/{handle.pid}/task/{handle.pid}/children").read_text()
+        found = {int(pid) for pid in text.split()}
+        return found if len(found) == len(process_table(rig.config)) else set()
+
+    try:
+        killed: set[int] = set()
+        for _ in range(2):
+            one = min(until("all of them", pids))
+            os.kill(one, signal.SIGKILL)
+            killed.add(one)
+            until("another one in its place", lambda: pids() and not pids() & killed)
+        handle.terminate()
+        assert handle.wait(30) == 0
+    finally:
+        handle.kill()
+        handle.wait()
+        os.close(reading)
+        os.close(writing)
 
 
 def test_children_end_with_their_supervisor(rig: Rig) -> None:
