@@ -70,6 +70,10 @@ class CameraSetup(msgspec.Struct, frozen=True):
         and of replay.
         """
         begun = time.monotonic_ns()
+        channels, wanted = pixels.shape[2] if pixels.ndim == 3 else 1, self.engine.spec.channels
+        if channels != wanted:  # OpenCV ends a process over such pictures
+            expected = f"expected a frame of {wanted} channel(s)"
+            raise PartError(Reason.INFERENCE_ERROR, f"{expected}, got {pixels.shape}")
         picture = self.picture(pixels, frame.bits, gates)
         if self.finder is not None:
             stages_ns["fixture"] = time.monotonic_ns() - begun

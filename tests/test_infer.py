@@ -106,6 +106,18 @@ def test_a_frame_of_another_size_says_what_was_expected(line):
     assert isinstance(line.answer(), Scored)
 
 
+def test_pictures_of_another_kind_end_their_parts_and_never_the_process(rig):
+    recipe = gated(rig)
+    rig.start()
+    rig.use(recipe)
+    for channels in (2, 3, 5):
+        part = rig.show(np.zeros((64, 96, channels), np.uint8), recipe[1])
+        text = f"expected a frame of 1 channel(s), got (64, 96, {channels})"
+        expect_failure(rig.answer(), part, Reason.INFERENCE_ERROR, text)
+    rig.show(picture(50), recipe[1])
+    assert isinstance(rig.answer(), Scored)
+
+
 def test_a_frame_of_another_set_up_is_not_scored(line):
     part = line.show(picture(1), "f" * 64)
     failed = expect_failure(line.answer(), part, Reason.WRONG_RECIPE, line.setup_hash[:12])
