@@ -77,10 +77,7 @@ class Engine(ABC):
     """Computes on the processor: the number of threads is part of who it is."""
 
     def __init__(self, spec: Spec, model: bytes, precision: str, threads: int) -> None:
-        if precision not in self.precisions:
-            raise ArtefactError(
-                "engine.precision", f"{', '.join(self.precisions)} with {self.kind}", precision
-            )
+        self.require_precision(precision)
         self.spec, self.precision, self.threads = spec, precision, threads
         self.calls = 0
         """Frames that the runtime was asked about."""
@@ -170,6 +167,14 @@ class Engine(ABC):
         at the same address whenever it is told. For engines that can fetch pixels from where they
         lie.
         """
+
+    @classmethod
+    def require_precision(cls, precision: str) -> None:
+        """Raises ArtefactError where this engine does not compute in it."""
+        if precision not in cls.precisions:
+            raise ArtefactError(
+                "engine.precision", f"{', '.join(cls.precisions)} with {cls.kind}", precision
+            )
 
     @classmethod
     def device(cls) -> tuple[str, str]:

@@ -41,7 +41,7 @@ class NullEngine(Engine):
 
     kind = "null"
     runtime = "null 1"
-    precisions = ("fp32",)
+    precisions = ("fp32", "bf16", "fp16", "int8")  # it computes in none
     is_simulated = True
 
     def __init__(

@@ -3,6 +3,7 @@ installed instead of `onnxruntime`. The only importer of onnxruntime.
 """
 
 import contextlib
+import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -146,7 +147,8 @@ class OnnxCudaEngine(OnnxEngine):
         ("CPUExecutionProvider", {}),
     )
 
-    def _load(self, model: bytes) -> None:
+    @staticmethod
+    def _prepare_libraries() -> None:
         # Where cuDNN has no plan in float32, the provider tries again with TensorFloat-32, whatever
         # `use_tf32` says; this holds for NVIDIA's libraries below it.
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
@@ -154,19 +156,34 @@ class OnnxCudaEngine(OnnxEngine):
         # is printed; whether it is needed, the session says.
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
+
+    def _load(self, model: bytes) -> None:
+        self._prepare_libraries()
         super()._load(model)
 
     @classmethod
     def device(cls) -> tuple[str, str]:
-        """Model of the first GPU and the driver's version, as the kernel module tells them."""
+        """Model of the first GPU; the driver's version, as the kernel module tells it, and that of
+        cuDNN, which has the convolutions and is installed and updated by itself."""
         cls._require_provider()
+        cls._prepare_libraries()
         root = Path("/proc/driver/nvidia")
         try:
             told = sorted((root / "gpus").glob("*/information"))[0].read_text()
             version = (root / "version").read_text()
         except (OSError, IndexError) as err:
             raise ArtefactError(root, "an NVIDIA GPU with its driver", str(err)) from err
-        return _field(told, "Model"), _field(version, "NVRM version")
+        return _field(told, "Model"), f"{_field(version, 'NVRM version')}{_cudnn()}"
+
+
+def _cudnn() -> str:
+    """ ", cuDNN 91900"; "" where there is none that ONNX Runtime could load."""
+    for name in ("libcudnn.so.9", "libcudnn.so.8"):
+        with contextlib.suppress(OSError):
+            version = ctypes.CDLL(name).cudnnGetVersion
+            version.restype = ctypes.c_size_t
+            return f", cuDNN {version()}"
+    return ""
 
 
 def _field(text: str, name: str) -> str:

@@ -48,6 +48,7 @@ def passport_of(settings: config.Engine, bundle: Bundle, cache: Path) -> Passpor
 def passports_of(settings: config.Engine, bundle: Bundle) -> tuple[Passport, ...]:
     """The same of each graph that the bundle has for this precision, the exact one first."""
     adapter = _adapter(settings)
+    adapter.require_precision(settings.precision)
     device, driver = adapter.device()
     # Other precisions are made by the runtime; int8 needs a network that was calibrated.
     files = ("network.int8.onnx",) if settings.precision == "int8" else _GRAPHS
@@ -214,7 +215,7 @@ def _merged(bundle: Bundle, file: str, spec: Spec, sums: Sums, cache: Path) -> b
     noted = kept.with_suffix(".sha256")
     with contextlib.suppress(OSError):
         data = kept.read_bytes()
-        if hashlib.sha256(data).hexdigest() == noted.read_text():
+        if hashlib.sha256(data).hexdigest().encode() == noted.read_bytes():
             return data
     try:
         network = onnx.load(str(path))

@@ -286,6 +286,7 @@ class TensorRtEngine(Engine):
                 self._queue_network(lane)
             self._gpu.synchronize(self._stream)
         except DeviceError as err:
+            self._sdk.complaints()  # about the same; the next part is not to answer for them
             raise PartError(Reason.INFERENCE_ERROR, f"CUDA: {err}") from err
         if complaints := self._sdk.complaints():
             raise PartError(Reason.INFERENCE_ERROR, f"TensorRT: {complaints[0]}")

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from appliance.bundle import Bundle
 from appliance.codes import Reason
 from appliance.engine import Engine, Spec, is_worth_it
 from appliance.engine_null import NullEngine, write_null_bundle
-from appliance.engine_onnx import OnnxCudaEngine, OnnxEngine
+from appliance.engine_onnx import OnnxCudaEngine, OnnxEngine, _cudnn
 from appliance.engine_opening import open_engine, passport_of
 from appliance.engine_tensorrt import TensorRtEngine
 from appliance.errors import ArtefactError, DeviceError, PartError
@@ -527,6 +528,26 @@ def test_on_cuda_nothing_is_chosen_by_measuring_and_float32_is_float32(monkeypat
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [("libcudnn.so.9", ", cuDNN 91900"), ("libcudnn.so.8", ", cuDNN 91900"), ("", "")],
+)
+def test_a_passport_on_cuda_names_cudnn(monkeypatch, there, told):
+    """It is updated by itself, and its convolutions with it."""
+
+    def load(name: str) -> SimpleNamespace:
+        if name != there:
+            raise OSError(name)
+
+        def version() -> int:
+            return 91900
+
+        return SimpleNamespace(cudnnGetVersion=version)
+
+    monkeypatch.setattr("appliance.engine_onnx.ctypes.CDLL", load)
+    assert _cudnn() == told
+
+
 @needs_openvino
 def test_openvino_reports_to_nobody(tmp_path):
     """Its package writes a client id into the home directory before it sends its use of today."""
@@ -630,10 +651,18 @@ def test_the_merged_graph_is_kept_and_a_damaged_one_is_built_again(bundle, tmp_p
     stamp = kept.stat().st_mtime_ns
     assert answer() == 5
     assert kept.stat().st_mtime_ns == stamp
-    for damage in (whole[:-5], b"", whole.replace(b"grey", b"gray")):
-        kept.write_bytes(damage)
+    noted = kept.with_suffix(".sha256")
+    for damaged, damage in (
+        (kept, whole[:-5]),
+        (kept, b""),
+        (kept, whole.replace(b"grey", b"gray")),
+        (noted, b"\xff\xfe no text"),
+    ):
+        good = damaged.read_bytes()
+        damaged.write_bytes(damage)
         assert answer() == 5
         assert kept.read_bytes() == whole
+        assert damaged.read_bytes() == good
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(bundle, tmp_path):

@@ -21,7 +21,13 @@ from appliance.config import Config
 from appliance.config_camera import Camera
 from appliance.engine import Spec
 from appliance.engine_command import Plan, Toolchain, build_plan
-from appliance.engine_opening import open_engine, plan_name, read_plan, spec_for
+from appliance.engine_opening import (
+    open_engine,
+    passports_of,
+    plan_name,
+    read_plan,
+    spec_for,
+)
 from appliance.engine_tensorrt import TensorRtEngine
 from appliance.errors import ArtefactError
 from appliance.golden import GoldenFrames
@@ -190,6 +196,15 @@ def test_scores_bear_the_plan_that_gave_them(
     (record,) = cache.rglob("passport.json")
     assert record.parent == passport.folder(cache)
     assert read_record(record.parent, passport).engines[plan_name(spec)].passport == ids[2]
+
+
+def test_a_precision_that_no_plan_can_have_is_refused_before_one_is_asked_for(
+    site: tuple[Config, Bundle],
+) -> None:
+    _, bundle = site
+    settings = config.Engine(kind="tensorrt", precision="bf16")
+    with pytest.raises(ArtefactError, match=r"engine\.precision: expected fp32, fp16, int8 with"):
+        passports_of(settings, bundle)
 
 
 def test_a_plan_with_another_byte_is_no_set_up(site: tuple[Config, Bundle]) -> None:

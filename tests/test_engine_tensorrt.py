@@ -289,6 +289,7 @@ def test_a_plan_that_cannot_be_used_is_refused_in_one_line(model: bytes) -> None
         ({"upload"}, None, "CUDA: upload: an illegal"),
         ({"download"}, None, "CUDA: download: an illegal"),
         ({"synchronize"}, None, "CUDA: synchronize: an illegal"),
+        ({"synchronize"}, {"late"}, "CUDA: synchronize: an illegal"),  # told twice
         (None, {"enqueue"}, "TensorRT: enqueue: Error Code 4"),
         (None, {"late"}, "TensorRT: late: Error Code 1"),
     ],
