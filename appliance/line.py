@@ -223,13 +223,11 @@ class Line:
 
     def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
         """A frame was seen. Returns the view to score when its score was there first."""
-        is_exposed = True
         if message.part_id:
             sight = self.book.frame(message, now_ns)
             if not self.book.holds(message):
                 return None
             part = self.book.part(message.part_id)
-            is_exposed = part is not None and part.is_exposed
             if part is not None:
                 self.intake.check_shot(part.sights[message.camera], message, now_ns)
         elif self._is_continuous and self.book.is_double(message):
@@ -240,7 +238,6 @@ class Line:
             if self.book.is_ignored(message):
                 return None
             part = self.book.shown(message)
-            is_exposed = part is not None and part.is_exposed
         elif self._is_free and self.handshake.is_trigger_ready:
             part = self.intake.unasked(exposure_end_ns(message, now_ns))
             sight = self.book.opened_by_frame(message, part, now_ns)
@@ -250,7 +247,8 @@ class Line:
                 self.tally.add("missed_triggers")
             return None
         self.tally.add("frames_ok")
-        if is_exposed:
+        # A late picture of an older part says nothing of the one that lies before the camera now.
+        if part is not None and part.is_exposed and part.part_id == self.intake.newest_part_id:
             self.handshake.exposure_complete()
         self.handshake.refresh(now_ns)
         return sight

@@ -39,6 +39,21 @@ def world() -> Iterator[World]:
 # ---- one part
 
 
+def test_a_late_picture_of_an_older_part_lets_no_newer_one_move(world: World) -> None:
+    world.plan = lambda part_id: Plan(camera_ms=260 if part_id == 1 else 90)
+    world.until_ready().part()
+    assert world.read()[1] == Word.ERROR, "no picture before the deadline"
+    world.part()
+    world.run(70)
+    world.beat()
+    assert world.line.tally.shift["frames_ok"] == 1, "the first one's is there now"
+    assert not world.has(Status1.EXPOSURE_COMPLETE)
+    world.run(300)
+    world.beat()
+    assert world.line.tally.shift["frames_ok"] == 2
+    assert world.has(Status1.EXPOSURE_COMPLETE)
+
+
 @pytest.mark.parametrize("is_infer_first", [False, True])
 @pytest.mark.parametrize(("is_bad", "word"), [(False, Word.OK), (True, Word.NG)])
 def test_a_good_part_is_ok_and_a_bad_one_is_not(
