@@ -335,6 +335,8 @@ class Line:
         self.box.turned(now_ns)
         self.expire(now_ns)
         self.setups.tick(now_ns, len(self.book))
+        if self._rows.is_recording(now_ns):
+            self._rows.send_again(now_ns)
         self.box.follow(now_ns)
         self.handshake.refresh(now_ns)
 
@@ -345,7 +347,7 @@ class Line:
         self._show_counters()
 
     def check_ledger(self, now_ns: int) -> None:
-        """Every second: the conservation law, rows that wait, counters into the journal."""
+        """Every second: the conservation law, rows that are given up, counters into the journal."""
         is_recording = self._rows.is_recording(now_ns)
         self._rows.drop()
         alive: list[Debtor] = [
@@ -358,8 +360,6 @@ class Line:
         # Rows that wait for a slow disk are late, not missing: their Warning is another one.
         is_prompt = is_recording and not self._rows.archive.is_slow
         self.ledger.check(now_ns, self.book.deadlines_ns, is_prompt, alive)
-        if is_recording:
-            self._rows.send_again(now_ns)
         self._keep_counters()
         self._journal.reserve_ahead()
         self._journal.make_room()

@@ -1,0 +1,72 @@
+"""Rows that wait for the recorder: sent again in small portions, whatever the journal gave up."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance import journal as journal_module
+from appliance.codes import Reason, Word
+from appliance.journal import Journal
+from appliance.ledger import Ledger
+from appliance.messages import Stored, Verdict
+from appliance.row_delivery import RowDelivery
+
+S = 1_000_000_000
+
+
+def verdict(part_id: int) -> Verdict:
+    return Verdict(
+        part_id=part_id, acq_id=part_id, epoch=1, word=Word.NG, reason=Reason.ANOMALY_SCORE
+    )
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "state", 1 << 18)
+    yield made
+    made.close()
+
+
+def backlog(journal: Journal, count: int) -> tuple[RowDelivery, Ledger, list[int]]:
+    """So many verdicts that no recorder took; what is sent from now on."""
+    is_there = False
+    sent: list[int] = []
+    ledger = Ledger()
+
+    def send(message: Verdict) -> bool:
+        if is_there:
+            sent.append(message.part_id)
+        return is_there
+
+    rows = RowDelivery(journal, ledger, send, 0)
+    for part_id in range(1, count + 1):
+        journal.closed(verdict(part_id))
+        rows.send(verdict(part_id), 0)
+    is_there = True
+    return rows, ledger, sent
+
+
+def test_a_backlog_is_sent_a_few_rows_a_turn_and_all_of_it(journal: Journal) -> None:
+    rows, ledger, sent = backlog(journal, 45)
+    for turn in range(1, 6):
+        rows.send_again(2 * S)
+        assert len(sent) == min(10 * turn, 45), "the loop has parts to judge, too"
+    assert sent == list(range(1, 46))
+    rows.send_again(3 * S)
+    assert len(sent) == 45, "two seconds each for an answer"
+    rows.stored(Stored(part_ids=tuple(range(1, 46))))
+    rows.send_again(9 * S)
+    assert len(sent) == 45 and ledger.rows_pending == 0
+
+
+def test_what_the_journal_gave_up_is_not_sent_and_is_counted(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_UNSTORED_MAX", 20)
+    rows, ledger, sent = backlog(journal, 25)
+    rows.send_again(2 * S)  # before anybody looked what is gone
+    rows.send_again(2 * S)
+    assert sent == list(range(6, 26))
+    rows.drop()
+    assert (ledger.rows_pending, ledger.rows_dropped) == (20, 5)
