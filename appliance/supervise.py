@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,7 @@ _WATCHDOG_NS = 2_000_000_000
 _START_NS = 30_000_000_000
 _STOP_S = 2.5
 _RESTART_NS = 100_000_000
+_START_AGAIN_NS = 1_000_000_000
 
 
 def process_table(config: Config) -> tuple[tuple[str, str], ...]:
@@ -119,7 +120,12 @@ class Supervisor:
     def _look_after(self, child: Child, now_ns: int) -> None:
         if child.handle is None:
             if now_ns >= child.start_at_ns:
-                self._start(child, now_ns)
+                try:
+                    self._start(child, now_ns)
+                except OSError as err:  # no memory, no file: those that run go on
+                    self._log.error("cannot be started", child=child.label, why=str(err))
+                    self._forget(child)
+                    child.start_at_ns = now_ns + _START_AGAIN_NS
             return
         code = child.handle.poll()
         if code is None:
@@ -145,7 +151,10 @@ class Supervisor:
                 exit=code,
                 retry_s=60,
             )
-            spent.touch()
+            try:
+                spent.touch()
+            except OSError as err:  # full or read-only: the line goes on all the same
+                self._log.error("decide cannot be told", child=child.label, why=str(err))
             child.start_at_ns = now_ns + _RETRY_NS
             child.crashes.clear()
         else:
@@ -155,15 +164,15 @@ class Supervisor:
     def _start(self, child: Child, now_ns: int) -> None:
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         notify.setblocking(False)
+        self._selector.register(notify, selectors.EVENT_READ, child)
+        child.notify = notify
         path = self._config.runtime_dir / f"notify-{child.label}"
         path.unlink(missing_ok=True)
         notify.bind(str(path))
-        self._selector.register(notify, selectors.EVENT_READ, child)
         environment = os.environ | {
             "NOTIFY_SOCKET": str(path),
             "WATCHDOG_USEC": str(_WATCHDOG_NS // 1000),
         }
-        child.notify = notify
         # A session of its own: Ctrl-C reaches us alone, and we stop them in order.
         child.handle = subprocess.Popen(
             self.command(child), env=environment, start_new_session=True
@@ -184,7 +193,8 @@ class Supervisor:
             for line in _lines(child.notify):
                 if line == "READY=1":
                     child.has_served = True
-                    self._spent(child).unlink(missing_ok=True)
+                    with suppress(OSError):  # read-only by now
+                        self._spent(child).unlink(missing_ok=True)
                 if line in ("READY=1", "WATCHDOG=1"):
                     until = self._clock() + _WATCHDOG_NS
                 elif line.startswith("EXTEND_TIMEOUT_USEC="):

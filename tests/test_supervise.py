@@ -55,10 +55,12 @@ class Children(Supervisor):
     def __init__(self, rig: Rig, programs: dict[str, str]) -> None:
         super().__init__(rig.config_path, rig.config)
         self.programs = programs
+        self.away: set[str] = set()
 
     def command(self, child: supervise.Child) -> list[str]:
         """A small program instead of a process of the line."""
-        return [sys.executable, "-c", self.programs.get(child.process, SERVE)]
+        python = "/nowhere/python" if child.process in self.away else sys.executable
+        return [python, "-c", self.programs.get(child.process, SERVE)]
 
 
 @contextmanager
@@ -97,11 +99,35 @@ def test_what_dies_is_started_again(rig: Rig) -> None:
         assert spent(rig) == []
 
 
+def test_what_cannot_be_started_now_is_tried_again_and_the_others_run_on(rig: Rig) -> None:
+    """No memory for another process, no room for its socket."""
+    with running(rig, {}) as (supervisor, codes):
+        old = until("record", lambda: supervisor.pids.get("record"))
+        record = next(child for child in supervisor.children if child.process == "record")
+        supervisor.away.add("record")
+        os.kill(old, signal.SIGKILL)
+        until("a try in vain", lambda: record.start_at_ns > time.monotonic_ns() + 500_000_000)
+        assert {"decide", "infer-0", "camera-top"} <= set(supervisor.pids)
+        supervisor.away.clear()
+        until("another record", lambda: supervisor.pids.get("record", old) != old)
+        assert not codes
+
+
 def test_what_crashes_too_often_is_left_for_a_minute(rig: Rig) -> None:
     """The limit is written where decide sees it; the others run on."""
     with running(rig, {"record": CRASH}) as (supervisor, codes):
         until("a spent budget", lambda: spent(rig) == ["spent-record"])
         until("it to stay down", lambda: "record" not in supervisor.pids)
+        assert {"decide", "infer-0", "camera-top"} <= set(supervisor.pids)
+        assert not codes
+
+
+def test_a_directory_that_takes_no_file_ends_no_line(rig: Rig) -> None:
+    """A full disk below `runtime` while something crashes too often: decide is not told."""
+    with running(rig, {"record": CRASH}) as (supervisor, codes):
+        (rig.config.runtime_dir / "spent-record").symlink_to(rig.root / "nowhere" / "file")
+        record = next(child for child in supervisor.children if child.process == "record")
+        until("a minute's rest", lambda: record.start_at_ns > time.monotonic_ns() + 30 * 10**9)
         assert {"decide", "infer-0", "camera-top"} <= set(supervisor.pids)
         assert not codes
 
