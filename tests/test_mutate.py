@@ -27,19 +27,33 @@ def test_every_place_that_decides_is_changed_once_for_each_way() -> None:
     assert changes("def f():\n    return None") == set()
 
 
-def test_survivors_are_named_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "little").mkdir()
-    (tmp_path / "little" / "__init__.py").touch()
-    (tmp_path / "little" / "rule.py").write_text(RULE)
-    (tmp_path / "test_rule.py").write_text(TEST)
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+def mutate(root: Path, *options: str) -> tuple[int, list[str]]:
+    (root / "little").mkdir(exist_ok=True)
+    (root / "little" / "__init__.py").touch()
+    (root / "little" / "rule.py").write_text(RULE)
+    (root / "test_rule.py").write_text(TEST)
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{ROOT}"}
     done = subprocess.run(
-        [sys.executable, "-m", "tools.mutate", "little/rule.py", "test_rule.py"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False,
+        [sys.executable, "-m", "tools.mutate", *options, "little/rule.py", "test_rule.py"],
+        cwd=root, env=environment, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert done.stdout.splitlines() == [
-        "little/rule.py:2: 'margin < 1' → 'margin <= 1'",
-        "little/rule.py:2: '1' → '2'",
-        "little/rule.py: 5 changes, 2 unnoticed",
-    ]
+    return done.returncode, done.stdout.splitlines() or done.stderr.splitlines()
+
+
+def test_survivors_are_named_and_nothing_else(tmp_path: Path) -> None:
+    assert mutate(tmp_path) == (
+        1,
+        [
+            "little/rule.py:2: 'margin < 1' → 'margin <= 1'",
+            "little/rule.py:2: '1' → '2'",
+            "little/rule.py: 5 changes, 2 unnoticed",
+        ],
+    )
+
+
+def test_a_long_run_is_made_in_pieces(tmp_path: Path) -> None:
+    assert mutate(tmp_path, "--seconds", "0") == (
+        0,
+        ["little/rule.py: go on with --first 1", "little/rule.py: 0 changes, 0 unnoticed"],
+    )
+    assert mutate(tmp_path, "--first", "5") == (0, ["little/rule.py: 1 changes, 0 unnoticed"])

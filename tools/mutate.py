@@ -5,7 +5,8 @@
 Changes the module in one place at a time (a comparison, a number, a branch, a statement, a row of a
 table), runs the tests on that, and prints every change after which they still pass. A survivor is a
 hole in the tests, or a change that means the same: a person has to look. What was found last time:
-docs/decisions/0004-mutation-check.md.
+docs/decisions/0004-mutation-check.md. A long run can be made in pieces: `--seconds 600`, and then
+`--first N` with the number that it printed.
 
 mutmut leaves module-level tables alone, and the state machine is one; cosmic-ray starts pytest anew
 for each change. Here every change runs in a fork of a process that has the libraries loaded.
@@ -17,6 +18,7 @@ import contextlib
 import copy
 import importlib.abc
 import importlib.machinery
+import math
 import os
 import signal
 import sys
@@ -217,6 +219,8 @@ def _run(name: str, path: Path, tree: ast.Module, tests: list[str]) -> int:
 def main() -> int:
     """Print survivors and a count; 0 where none survived, 2 where the tests fail unchanged."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--first", type=int, default=1, help="number of the change to begin with")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("module", type=Path, help="file, relative to the root of the checkout")
     parser.add_argument("tests", nargs=argparse.REMAINDER, help="arguments of pytest")
     arguments = parser.parse_args()
@@ -231,7 +235,12 @@ def main() -> int:
         return 2
     patience_s = 10 + 5 * (time.monotonic() - begun_s)
     total = left = 0
-    for mutant in mutants(source):
+    for number, mutant in enumerate(mutants(source), 1):
+        if number < arguments.first:
+            continue
+        if time.monotonic() - begun_s > arguments.seconds:
+            sys.stdout.write(f"{path}: go on with --first {number}\n")
+            break
         total += 1
         if survives(name, path, mutant.tree, arguments.tests, patience_s):
             left += 1
