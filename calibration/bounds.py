@@ -63,9 +63,9 @@ def parts_needed(rate: float, missed: int, confidence: float) -> int:
     _check_rate(rate)
     low, high = missed, max(missed + 1, 16)
     while upper_bound(missed, high, confidence) > rate:
-        low, high = high, 2 * high
-        if high > _MOST_PARTS:
+        if high >= _MOST_PARTS:
             raise ValueError(f"expected a provable rate, got {rate:g}: over {_MOST_PARTS} parts")
+        low, high = high, min(2 * high, _MOST_PARTS)
     while high - low > 1:
         middle = (low + high) // 2
         if upper_bound(missed, middle, confidence) > rate:
@@ -79,7 +79,7 @@ def parts_needed(rate: float, missed: int, confidence: float) -> int:
 def most_missed(total: int, rate: float, confidence: float) -> int | None:
     """How many of `total` parts may fail while `rate` stays proved; None: not even with none."""
     _check_rate(rate)
-    if total < 1 or upper_bound(0, total, confidence) > rate:
+    if upper_bound(0, total, confidence) > rate:
         return None
     low, high = 0, total  # low is allowed, high is not: all of them failing proves nothing
     while high - low > 1:
@@ -96,7 +96,7 @@ def advice(total: int, missed: int, rate: float, confidence: float, what: str = 
     proved = upper_bound(missed, total, confidence)
     parts = f"{total} {what.replace('parts', 'part', 1) if total == 1 else what}"
     seen = f"{missed or 'none'} of them on the wrong side"
-    if total and proved <= rate:
+    if proved <= rate:
         return f"{parts}, {seen}: at most {percent(proved)} is proved (asked: {percent(rate)})"
     try:
         needed = f"{parts_needed(rate, missed, confidence)} can"

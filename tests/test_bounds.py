@@ -1,12 +1,16 @@
 """Bounds and sample sizes against SciPy's own intervals and the tables of operations.md 5.5."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from calibration.bounds import (
+    CONFIDENCE,
     advice,
+    confidence_of,
     escape_ppm,
     figure,
     lower_bound,
@@ -101,6 +105,30 @@ def test_one_more_miss_than_allowed_proves_less_than_asked(
         assert parts_needed(rate, allowed, confidence) <= total
 
 
+def test_a_proof_may_take_ten_million_parts_and_no_more() -> None:
+    needed = math.ceil(math.log(0.05) / math.log1p(-3e-7))  # (1 - rate) ** parts <= 5 %
+    assert parts_needed(3e-7, 0, 0.95) == needed == 9_985_773
+    with pytest.raises(ValueError, match=r"a provable rate, got 2\.9e-07: over 10000000 parts"):
+        parts_needed(2.9e-7, 0, 0.95)
+
+
+def test_one_part_may_prove_a_share_near_one_and_no_part_proves_any() -> None:
+    assert most_missed(1, 0.96, 0.95) == 0
+    assert most_missed(0, 0.99, 0.95) is None
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 1.1])
+def test_a_rate_lies_between_0_and_1(rate: float) -> None:
+    with pytest.raises(ValueError, match="expected a rate between 0 and 1"):
+        most_missed(100, rate, 0.95)
+
+
+def test_all_openings_together_have_the_doubt_of_one_bound() -> None:
+    doubts = [1 - confidence_of(look) for look in range(1, 50)]
+    assert doubts[:3] == pytest.approx([0.025, 0.0125, 0.00625])
+    assert sum(doubts) == pytest.approx(1 - CONFIDENCE)
+
+
 def test_advice_says_how_many_parts_would_do() -> None:
     assert advice(41, 0, 0.05, 0.95) == (
         "41 bad parts, even with none of them on the wrong side: cannot prove at most 5 %, "
@@ -108,6 +136,9 @@ def test_advice_says_how_many_parts_would_do() -> None:
     )
     assert "at most 4.95 % is proved" in advice(59, 0, 0.05, 0.95)
     assert advice(1, 0, 0.05, 0.95, "bad parts (dent)").startswith("1 bad part (dent), even with")
+    assert advice(1, 0, 0.05, 0.95, "bad parts (spare parts)").startswith(
+        "1 bad part (spare parts)"
+    )
     assert "no practical number" in advice(41, 0, 1e-9, 0.95)
     assert "cannot prove" in advice(0, 0, 0.05, 0.95)
 
@@ -116,6 +147,7 @@ def test_escapes_per_million_delivered_parts() -> None:
     assert escape_ppm(0.005, 0.02) == pytest.approx(100, rel=0.01)
     assert escape_ppm(0.001, 0.01) == pytest.approx(10, rel=0.01)
     assert escape_ppm(0.01, 1.0) == pytest.approx(10_000)
+    assert escape_ppm(0.5, 1.0) == 500_000
     assert escape_ppm(1.0, 0.0) == 1e6, "nothing is delivered at all: no claim of cleanness"
 
 
@@ -125,5 +157,6 @@ def test_counts_that_cannot_be_are_refused() -> None:
             upper_bound(count, total, confidence)
     with pytest.raises(ValueError, match="rate"):
         parts_needed(0.0, 0, 0.95)
+    assert lower_bound(1, 2, 0.5) < 0.5 < upper_bound(1, 2, 0.5), "the least doubtful is one in two"
     assert share(0, 0, 0.95) == (0, 0, 0.0, 1.0)
     assert share(0, 0, 0.95).estimate is None
