@@ -1,12 +1,14 @@
 """Score repeatability, guard band and attribute agreement, and the page that shows them."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from appliance.__main__ import app
@@ -61,6 +63,50 @@ def test_the_bound_of_sigma_holds() -> None:
         for seed in range(2000)
     ]
     assert np.mean(holds) >= 0.935
+
+
+def shown_as(part: str, *margins: float) -> list[Presentation]:
+    return [
+        Presentation(part, f"{part}#{number}", margin, word(margin))
+        for number, margin in enumerate(margins)
+    ]
+
+
+def test_parts_are_pooled_by_how_often_they_were_shown() -> None:
+    shown = shown_as("twice", 0, 2) + shown_as("thrice", 0, 0, 3)
+    found = study(shown, (1.0, 2.0))
+    assert [part.sigma**2 for part in found.parts] == pytest.approx([2, 3])
+    assert found.sigma**2 == pytest.approx((1 * 2 + 2 * 3) / 3)
+    assert found.sigma_upper**2 == pytest.approx(found.sigma**2 * 3 / stats.chi2.ppf(0.05, 3))
+    assert found.guard_band == 6 * found.sigma
+
+
+@pytest.mark.parametrize(("limit", "is_near"), [(5.9, True), (6.1, False), (-5.9, True)])
+def test_parts_within_six_sigma_of_a_limit_set_the_guard_band(limit: float, is_near: bool) -> None:
+    """Root 2 is the sigma of both; the quiet one far away has no say where the other is near."""
+    sigma = np.sqrt((2 + 0.02) / 2)
+    shown = shown_as("wide", -1, 1) + shown_as("quiet", 99.9, 100.1)
+    found = study(shown, (limit * sigma, 50.0 * np.sign(limit)))
+    assert found.near == (("wide",) if is_near else ())
+    assert found.sigma == pytest.approx(np.sqrt(2) if is_near else sigma)
+
+
+@pytest.mark.parametrize(("repeats", "is_noted"), [(9, True), (10, False)])
+def test_ten_presentations_are_advised(repeats: int, is_noted: bool) -> None:
+    found = study(presented({"a": 1.0, "b": 1.0}, 0.1, repeats), (1.0, 2.0))
+    assert any("or more are advised" in note for note in found.notes) == is_noted
+
+
+def test_limits_just_as_far_apart_as_the_guard_band_are_wide_enough() -> None:
+    found = study(shown_as("a", -1, 1), (0.0, 9.0))
+    assert replace(found, limits=(0.0, found.guard_band)).is_wide_enough
+    assert not replace(found, limits=(0.0, found.guard_band - 1e-9)).is_wide_enough
+
+
+def test_one_simulated_picture_makes_a_study_simulated() -> None:
+    first, *others = shown_as("a", 0, 1, 2)
+    assert study([first._replace(is_simulated=True), *others], (1.0, 2.0)).is_simulated
+    assert not study([first, *others], (1.0, 2.0)).is_simulated
 
 
 def test_a_picture_that_is_shown_twice_is_no_repeat() -> None:

@@ -158,6 +158,7 @@ def test_text_from_our_side_is_cut_and_printable() -> None:
     bank = Bank(software="1.2.3", serial="Prüfstand\n" + "x" * 40)
     assert bank.get("SoftwareVersion") == "1.2.3"
     assert bank.get("Serial") == "Pr?fstand?" + "x" * 22
+    assert Bank(serial="\x1f !~\x7f").get("Serial") == "? !~?"
 
 
 def test_the_identity_block_is_there_from_the_start() -> None:
@@ -256,14 +257,35 @@ def test_the_slot_layout_is_the_documented_one() -> None:
     assert bank.read(220, 10) == [5, 0x5A3C, 1, 0x1204, 9000, 33, 0xABCD, 0x0123, 8, 5]
 
 
-def test_a_slot_that_does_not_exist() -> None:
-    with pytest.raises(ValueError, match="ring slot"):
-        Bank().read_slot(12)
+@pytest.mark.parametrize("index", [-1, 12])
+def test_a_slot_that_does_not_exist(index: int) -> None:
+    with pytest.raises(ValueError, match="ring slot: expected 0 to 11"):
+        Bank().read_slot(index)
+
+
+def test_a_verdict_that_does_not_fit_into_its_slot_leaves_it_as_it_was() -> None:
+    bank = Bank()
+    before = bank.read(0, MAP_WORDS)
+    fits = dict.fromkeys(
+        ("seq", "verdict", "reason", "flags", "score", "latency_ms", "inspection_id"), 0xFFFF
+    )
+    for name in fits:
+        told = f"slot 3: {name.replace('_', ' ')}: expected 0 to 65535, got 65536"
+        with pytest.raises(ValueError, match=told):
+            bank.put_slot(3, part_tag=1, **{**fits, name: 0x10000})
+    assert bank.read(0, MAP_WORDS) == before
+    bank.put_slot(3, part_tag=0xFFFFFFFF, **fits)
+    assert bank.read(RING_ADDRESS + 3 * SLOT_WORDS, SLOT_WORDS) == [0xFFFF] * SLOT_WORDS
 
 
 def test_words_outside_the_map() -> None:
-    with pytest.raises(ValueError, match="HR 1020"):
-        Bank().write(1020, [0] * 5)
+    bank = Bank()
+    with pytest.raises(ValueError, match="HR 1020: expected 0 to 1019"):
+        bank.write(1020, [0] * 5)
+    with pytest.raises(ValueError, match="HR -1"):
+        bank.write(-1, [0])
+    bank.write(1019, [7] * 5)
+    assert bank.read(1019, 5) == [7] * 5
 
 
 def test_the_snapshot_is_complete() -> None:
