@@ -18,7 +18,8 @@ from appliance.opcua_users import read_users, users_file
 from appliance.plc_modbus import allowed_networks
 from appliance.supervise import ports, probe
 from appliance.tls import files_of
-from appliance.wire import CHANNELS, IPC_PATH_MOST, key_of
+from appliance.wire import CHANNELS, IPC_PATH_MOST
+from appliance.wire_keys import key_of
 
 _PACKAGES = {
     "openvino": ("openvino", "openvino"),

@@ -1,4 +1,4 @@
-"""The channel table, and the only room that knows ZeroMQ.
+"""The channel table, and the only room that knows ZeroMQ; `wire_keys.py` has its keys.
 
 A channel is declared once: who sends, who receives, how, and how many messages may wait. Sending
 never waits: a refused send returns False and the caller counts it by name. On one box every
@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import zmq
 import zmq.asyncio
-import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from appliance.errors import AddressInUse, ConfigError
 from appliance.messages import AnyMessage
+from appliance.wire_keys import curve_keys, server_key
 
 _PIXELS_BYTES = 256 << 20
 """Room for a frame or the maps of one: 128 million pixels of 12 bits."""
@@ -100,45 +100,12 @@ def decode(data: bytes | memoryview) -> AnyMessage:
         raise msgspec.DecodeError(str(err)) from err
 
 
-def curve_keys(folder: Path, name: str) -> tuple[bytes, bytes]:
-    """Public and secret CURVE key of `name`, made on first use, the secret readable by us alone."""
-    secret_file = folder / f"{name}.key_secret"
-    if not secret_file.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        old_mask = os.umask(0o077)
-        try:
-            zmq.auth.create_certificates(folder, name)
-        finally:
-            os.umask(old_mask)
-    expected = "a CURVE secret key"
-    public, secret = _load_key(secret_file, expected)
-    if secret is None:
-        raise ConfigError(secret_file, expected, "a public key only")
-    return public, secret
-
-
-def key_of(folder: Path, host: str) -> Path:
-    """File of the public key that whoever owns an address at `host` must show."""
-    own = folder / f"{host}.key"
-    return own if own.exists() else folder / "server.key"
-
-
-def _load_key(file: Path, expected: str) -> tuple[bytes, bytes | None]:
-    try:
-        return zmq.auth.load_certificate(file)
-    except FileNotFoundError as err:
-        raise ConfigError(file, expected, "no such file") from err
-    except (OSError, ValueError) as err:
-        raise ConfigError(file, expected, str(err)) from err
-
-
 class Wiring:
     """Addresses and sockets of one process. Close it at the end; sockets close with it.
 
     sockets: directory of the ipc files, mode 0700, made if missing.
     remote: address by "channel" or "channel-peer" for whatever does not stay on this box.
-    keys: directory of CURVE keys; `allowed/` inside it holds the public keys that may connect,
-    `HOST.key` (or `server.key`, for all hosts without one) the key of who owns an address.
+    keys: directory of CURVE keys, as `wire_keys.py` has them.
     """
 
     def __init__(
@@ -273,8 +240,7 @@ class Wiring:
                 self._authenticator.configure_curve(domain="*", location=str(allowed))
         else:
             host = address.removeprefix("tcp://").rpartition(":")[0]
-            server, _ = _load_key(key_of(self._keys, host), f"the public CURVE key of {host}")
-            socket.set(zmq.CURVE_SERVERKEY, server)
+            socket.set(zmq.CURVE_SERVERKEY, server_key(self._keys, host))
 
     def close(self) -> None:
         """Close all sockets; what was not sent within 200 ms is given up."""

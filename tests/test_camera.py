@@ -20,7 +20,8 @@ from appliance.messages import (
     Swap,
 )
 from appliance.recipe import View
-from appliance.wire import Wiring, curve_keys
+from appliance.wire import Wiring
+from appliance.wire_keys import curve_keys
 from tests import rig_camera
 from tests.ports import free_port
 from tests.rig_camera import (

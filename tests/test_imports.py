@@ -54,7 +54,7 @@ ONLY_IN = {
     ),
     "torch": ("models/",),
     "xgboost": ("appliance/forest.py",),
-    "zmq": ("appliance/wire.py",),
+    "zmq": ("appliance/wire.py", "appliance/wire_keys.py"),
     "pickle": (),
 }
 """SDK → where it may be imported."""

@@ -14,7 +14,8 @@ import tomli_w
 from appliance.codes import Word
 from appliance.messages import Scored
 from appliance.recording import Recording
-from appliance.wire import curve_keys, decode
+from appliance.wire import decode
+from appliance.wire_keys import curve_keys
 from tests.ports import free_port
 from tests.recorded_world import check_replay
 from tests.rig import PICTURES, Rig, number_of, until

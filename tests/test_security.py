@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.wire import curve_keys
+from appliance.wire_keys import curve_keys
 from tests.rig import Rig, until
 from tools.sbom import document
 
