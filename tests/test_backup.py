@@ -15,7 +15,7 @@ from appliance.errors import ArtefactError, ConfigError
 from appliance.journal import Journal
 from appliance.recipe import Limits, Recipe, write_recipe
 from appliance.store import Store
-from tests.test_store import verdict
+from tests.verdicts import verdict
 
 
 def run(*arguments: object) -> str:

@@ -4,181 +4,33 @@ Clients are pyModbusTCP and bytes written by hand: neither shares code with the 
 """
 
 import asyncio
-import contextlib
-import random
-import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 import pytest
 from pyModbusTCP.client import ModbusClient
 
-from appliance.codes import Control, Status1
+from appliance.codes import Status1
 from appliance.config import Plc
-from appliance.errors import AddressInUse, ConfigError
-from appliance.plc_modbus import MAX_CONNECTIONS, ModbusPort
-from appliance.words import Bank, PlcInput
-from tests.ports import free_port
+from appliance.errors import ConfigError
+from appliance.plc_modbus import ModbusPort
+from appliance.words import Bank
+from tests.modbus_clients import (
+    HOST,
+    Raw,
+    Server,
+    client,
+    raw,
+    read,
+    server,
+    serving,
+    write,
+    write_read,
+)
 from tests.waiting import until
 
-T = TypeVar("T")
-HOST = "127.0.0.1"
-
-
-class Server:
-    """A ModbusPort on its own loop, as in the decision process; tests are blocking clients."""
-
-    def __init__(self, plc: Plc) -> None:
-        self.bank = Bank()
-        self.inputs: list[PlcInput] = []
-        self.received_ns: list[int] = []
-        self.bugs: list[str] = []
-        self.now_ns = 1_000
-        self.loop = asyncio.new_event_loop()
-        self.loop.set_exception_handler(lambda _, context: self.bugs.append(str(context)))
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        self.shown: list[bool] = []
-        self.port = ModbusPort(plc, self.bank, self.on_write, lambda: self.now_ns, self.on_shown)
-        self.wait(self.port.start())
-        self.number = self.port.port
-
-    def on_write(self, plc: PlcInput, received_ns: int) -> None:
-        self.inputs.append(plc)
-        self.received_ns.append(received_ns)
-        ack = Status1.TRIGGER_ACK if Control.TRIGGER in plc.control else Status1(0)
-        self.bank.set("Status1", Status1.ONLINE | ack)
-        self.bank.set("AcqID", len(self.inputs))
-
-    def on_shown(self, is_shown: bool) -> None:
-        self.shown.append(is_shown)
-
-    def wait(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
-
-    def on_loop(self, call: Callable[[], T]) -> T:
-        async def run() -> T:
-            return call()
-
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
-
-    def close(self) -> None:
-        self.wait(self.port.stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
-        self.loop.close()
-        assert self.bugs == []
-
-
-@pytest.mark.parametrize("host", ["192.0.2.77", "2001:db8::77"])
-def test_it_listens_at_an_address_that_comes_with_the_cable(host: str) -> None:
-    """Five starts in vain would be a spent restart budget, and a minute's rest after the PLC is
-    there."""
-    server = Server(Plc(host=host, port=free_port()))
-    assert server.port.remark == f"[plc] host = {host} is no address of this machine yet"
-    server.close()
-
-
-def test_a_host_that_is_no_address_at_all_is_refused() -> None:
-    port = ModbusPort(Plc(host="no.such.host.invalid"), Bank(), lambda *_: None, lambda: 0)
-    with pytest.raises(AddressInUse, match="expected a free address of this machine"):
-        asyncio.run(port.start())
-
-
-@contextlib.contextmanager
-def serving(plc: Plc | None = None) -> Iterator[Server]:
-    server = Server(plc or Plc(host=HOST, port=0))
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[ModbusClient]:
-    line = ModbusClient(HOST, server.number, timeout=5)
-    yield line
-    line.close()
-
-
-class Raw:
-    """A client made of bytes."""
-
-    def __init__(self, server: Server, source: str = HOST) -> None:
-        self.line = socket.create_connection((HOST, server.number), 5, (source, 0))
-        self.transaction = 0
-
-    def frame(self, pdu: bytes, unit: int = 1) -> bytes:
-        self.transaction += 1
-        return struct.pack(">HHHB", self.transaction, 0, len(pdu) + 1, unit) + pdu
-
-    def ask(self, pdu: bytes, unit: int = 1) -> bytes:
-        """The answering PDU; b"" where the server hung up."""
-        self.line.sendall(self.frame(pdu, unit))
-        return self.answer(unit)
-
-    def answer(self, unit: int = 1, transaction: int | None = None) -> bytes:
-        header = self.take(7)
-        if not header:
-            return b""
-        number, protocol, length, echoed_unit = struct.unpack(">HHHB", header)
-        assert (number, protocol) == (transaction or self.transaction, 0)
-        assert echoed_unit == unit
-        return self.take(length - 1)
-
-    def take(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            try:
-                more = self.line.recv(count - len(data))
-            except ConnectionError:
-                more = b""
-            if not more:
-                assert not data, "the server hung up in the middle of an answer"
-                return b""
-            data += more
-        return data
-
-    def close(self) -> None:
-        self.line.close()
-
-
-@pytest.fixture
-def raw(server: Server) -> Iterator[Callable[..., Raw]]:
-    clients: list[Raw] = []
-
-    def connect(source: str = HOST) -> Raw:
-        clients.append(Raw(server, source))
-        return clients[-1]
-
-    yield connect
-    for each in clients:
-        each.close()
-
-
-def read(address: int, count: int, code: int = 3) -> bytes:
-    return struct.pack(">BHH", code, address, count)
-
-
-def write(address: int, *words: int) -> bytes:
-    return struct.pack(f">BHHB{len(words)}H", 16, address, len(words), 2 * len(words), *words)
-
-
-def write_read(address: int, words: list[int], read_address: int, count: int) -> bytes:
-    head = struct.pack(">BHHHHB", 23, read_address, count, address, len(words), 2 * len(words))
-    return head + struct.pack(f">{len(words)}H", *words)
-
-
-# ---- reading and writing -------------------------------------------------------------------
+__all__ = ["client", "raw", "server"]
 
 
 def test_a_fault_counts_as_shown_where_the_writer_has_read_it(
@@ -264,9 +116,6 @@ def test_every_read_is_one_image(server: Server, client: ModbusClient) -> None:
     assert len(seen) > 100, "the image never changed: nothing was tested"
 
 
-# ---- refusals ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("pdu", "code"),
     [
@@ -328,9 +177,6 @@ def test_any_unit_id_is_served_and_echoed(raw: Callable[..., Raw]) -> None:
         assert line.ask(read(900, 1), unit) == b"\x03\x02\x01\x00"
 
 
-# ---- who may write -------------------------------------------------------------------------
-
-
 def test_a_second_address_reads_but_does_not_write(server: Server, raw: Callable[..., Raw]) -> None:
     plc, stranger = raw(), raw("127.0.0.2")
     assert plc.ask(write(1, 5))[0] == 16
@@ -390,130 +236,3 @@ def test_only_allowed_addresses_write(allow: tuple[str, ...]) -> None:
 def test_an_allow_list_that_is_none() -> None:
     with pytest.raises(ConfigError, match=r"\[plc\] allow: expected an IP address .*'plc-7'"):
         ModbusPort(Plc(allow=("plc-7",)), Bank(), lambda _, __: None, time.monotonic_ns)
-
-
-# ---- connections ---------------------------------------------------------------------------
-
-
-def test_the_longest_idle_reader_makes_room(server: Server, raw: Callable[..., Raw]) -> None:
-    writer = raw()
-    assert writer.ask(write(1, 1))[0] == 16
-    readers = [raw() for _ in range(MAX_CONNECTIONS - 1)]
-    for reader in readers:
-        server.now_ns += 1
-        reader.ask(read(1, 1))
-    server.now_ns += 1
-    readers[0].ask(read(1, 1))
-    late = raw()
-    assert late.ask(read(1, 1)) == b"\x03\x02\x00\x01"
-    assert readers[1].take(1) == b"", "it had been idle for longest"
-    assert readers[0].ask(read(1, 1)) == b"\x03\x02\x00\x01"
-    assert writer.ask(write(1, 2))[0] == 16, "the writer stays, however long it was silent"
-    assert server.on_loop(lambda: server.port.open_connections) == MAX_CONNECTIONS
-
-
-def test_a_dead_peer_is_noticed(server: Server, raw: Callable[..., Raw]) -> None:
-    raw().ask(read(1, 1))
-
-    def options() -> list[int]:
-        (connection,) = server.port._connections.values()
-        line = connection.transport.get_extra_info("socket")
-        tcp = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-        return [line.getsockopt(socket.IPPROTO_TCP, option) for option in tcp]
-
-    assert server.on_loop(options) == [5, 5, 3]
-
-
-def test_requests_may_come_in_pieces_and_in_heaps(raw: Callable[..., Raw]) -> None:
-    line = raw()
-    for byte in line.frame(read(900, 1)):
-        line.line.sendall(bytes([byte]))
-        time.sleep(0.001)
-    assert line.answer() == b"\x03\x02\x01\x00"
-    line.line.sendall(b"".join(line.frame(write(1, n)) for n in range(200)))
-    for n in range(200):
-        assert line.answer(transaction=2 + n) == b"\x10\x00\x01\x00\x01"
-    assert line.ask(read(1, 1)) == b"\x03\x02\x00\xc7"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\nHost: box\r\n\r\n",
-        struct.pack(">HHHB", 1, 7, 6, 1) + read(0, 1),
-        struct.pack(">HHHB", 1, 0, 1, 1),
-        struct.pack(">HHHB", 1, 0, 0, 1),
-        struct.pack(">HHHB", 1, 0, 255, 1),
-    ],
-)
-def test_what_is_not_modbus_is_hung_up_on(
-    server: Server, raw: Callable[..., Raw], data: bytes
-) -> None:
-    line = raw()
-    line.line.sendall(data)
-    assert line.take(1) == b""
-    assert server.port.counters["bad_requests"] == 1
-
-
-def test_a_client_that_asks_and_never_reads_is_dropped(
-    server: Server, raw: Callable[..., Raw]
-) -> None:
-    deaf, good = raw(), raw()
-    heap = b"".join(deaf.frame(read(0, 125)) for _ in range(1000))
-    with contextlib.suppress(ConnectionError):
-        for _ in range(100):  # 25 MB of answers, more than the kernel's buffers hold
-            deaf.line.sendall(heap)
-    until("one connection", lambda: server.on_loop(lambda: server.port.open_connections) == 1)
-    assert good.ask(read(900, 1)) == b"\x03\x02\x01\x00"
-
-
-def test_noise_never_stops_the_server(server: Server, raw: Callable[..., Raw]) -> None:
-    """Random bytes, cut frames, honest headers around noise; then everything still works."""
-    dice = random.Random(1)
-    for _ in range(150):
-        line = raw()
-        kind = dice.randrange(3)
-        if kind == 0:
-            data = dice.randbytes(dice.randrange(1, 600))
-        elif kind == 1:
-            data = b"".join(
-                line.frame(bytes([dice.choice((3, 4, 6, 16, 23))]) + dice.randbytes(n))
-                for n in dice.choices(range(250), k=20)
-            )
-        else:
-            whole = line.frame(write_read(0, [1] * dice.randrange(1, 60), 100, 50))
-            data = whole[: dice.randrange(len(whole))]
-        with contextlib.suppress(ConnectionError):
-            line.line.sendall(data)
-        if dice.random() < 0.7:
-            line.close()
-    block = server.on_loop(lambda: server.bank.read(0, 64))
-    assert block[0] <= 0xFF
-    assert block[8] <= 3
-    assert server.on_loop(lambda: server.bank.read(900, 2)) == [256, 1]
-    assert raw("127.0.0.3").ask(read(900, 1)) == b"\x03\x02\x01\x00"
-    assert server.on_loop(lambda: server.port.open_connections) <= MAX_CONNECTIONS
-
-
-# ---- start and stop ------------------------------------------------------------------------
-
-
-def test_a_port_in_use_is_named(server: Server) -> None:
-    async def start() -> None:
-        plc = Plc(host=HOST, port=server.number)
-        await ModbusPort(plc, Bank(), lambda _, __: None, time.monotonic_ns).start()
-
-    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{server.number}: expected a free"):
-        asyncio.run(start())
-
-
-def test_stop_hangs_up_and_frees_the_port(server: Server, raw: Callable[..., Raw]) -> None:
-    line = raw()
-    line.ask(write(1, 1))
-    server.wait(server.port.stop())
-    assert line.take(1) == b""
-    assert server.port.writer == ""
-    with serving(Plc(host=HOST, port=server.number)) as again:
-        after = Raw(again)
-        assert after.ask(read(900, 1)) == b"\x03\x02\x01\x00"
-        after.close()

@@ -29,7 +29,7 @@ from appliance.report import shift_report
 from appliance.store import Store
 from tests.postgres import Postgres, running_postgres
 from tests.rig import until
-from tests.test_store import full, verdict
+from tests.verdicts import full, verdict
 
 HOUR_NS = 3_600_000_000_000
 

@@ -20,7 +20,7 @@ from appliance.store import Store
 from calibration.export_dataset import share_of
 from calibration.opinions import Opinions
 from calibration.people import People, Role
-from tests.test_store import verdict
+from tests.verdicts import verdict
 
 KINDS = {1: "good", 2: "good", 3: "deep scratch", 4: "good", 5: "stain", 6: "good", 9: "good"}
 

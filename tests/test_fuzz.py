@@ -6,8 +6,8 @@ import pytest
 
 from appliance.config import Plc
 from tests.fuzz import Bench, modbus, run
-from tests.fuzz_buses import STRANGER, fuzz_modbus, write_modbus
-from tests.test_contract_modbus import HOST, serving
+from tests.fuzz_modbus import STRANGER, fuzz_modbus, write_modbus
+from tests.modbus_clients import HOST, serving
 
 INPUTS = 300
 with Bench() as _bench:

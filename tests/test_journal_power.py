@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from appliance.journal import Journal
-from tests.test_journal import closed, folder, opened
+from tests.journals import closed, folder, opened
 
 __all__ = ["folder"]
 SIZE = 1 << 15

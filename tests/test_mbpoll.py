@@ -11,7 +11,7 @@ from pyModbusTCP.client import ModbusClient
 
 from appliance.codes import Control, Status1
 from appliance.registers import FROM_VISION, MAP_VERSION, REGISTERS, RING_ADDRESS
-from tests.test_contract_modbus import HOST, Server, serving
+from tests.modbus_clients import HOST, Server, serving
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mbpoll") is None, reason="no mbpoll: apt-get install mbpoll"

@@ -22,114 +22,25 @@ from appliance.config_bus import Bus, Mqtt
 from appliance.config_camera import Camera
 from appliance.errors import ConfigError, DeviceError
 from appliance.messages import CommandResult, Verdict, Words
-from appliance.sparkplug import BadPayload, DataType, Metric, decode, encode
 from appliance.words import Bank
 from tests.ports import free_port
 from tests.rig import until
 
 pytest.importorskip("paho.mqtt", reason="the extra `bus` is not installed")
+
 pytest.importorskip("google.protobuf", reason="protobuf is not installed")
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from appliance.plc_mqtt import SparkplugNode, verdict_metrics
+from tests.sparkplug_reader import Payload, read
 
 needs_broker = pytest.mark.skipif(
     shutil.which("mosquitto") is None and not Path("/usr/sbin/mosquitto").exists(),
     reason="no mosquitto on this machine",
 )
-
-
-def payload_class() -> Any:
-    """The messages of sparkplug_b.proto that matter, as the specification numbers their fields."""
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="b.proto", package="b", syntax="proto2")
-    metric = file.message_type.add(name="Metric")
-    rows = (
-        ("name", 1, kinds.TYPE_STRING), ("alias", 2, kinds.TYPE_UINT64),
-        ("timestamp", 3, kinds.TYPE_UINT64), ("datatype", 4, kinds.TYPE_UINT32),
-        ("is_historical", 5, kinds.TYPE_BOOL), ("int_value", 10, kinds.TYPE_UINT32),
-        ("long_value", 11, kinds.TYPE_UINT64), ("double_value", 13, kinds.TYPE_DOUBLE),
-        ("boolean_value", 14, kinds.TYPE_BOOL), ("string_value", 15, kinds.TYPE_STRING),
-    )  # fmt: skip
-    for name, number, kind in rows:
-        metric.field.add(name=name, number=number, type=kind, label=kinds.LABEL_OPTIONAL)
-    payload = file.message_type.add(name="Payload")
-    for name, number in (("timestamp", 1), ("seq", 3)):
-        payload.field.add(
-            name=name, number=number, type=kinds.TYPE_UINT64, label=kinds.LABEL_OPTIONAL
-        )
-    payload.field.add(
-        name="metrics", number=2, type=kinds.TYPE_MESSAGE, type_name=".b.Metric",
-        label=kinds.LABEL_REPEATED,
-    )  # fmt: skip
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("b.Payload"))
-
-
-Payload = payload_class()
-
-
-def read(data: bytes) -> dict[str, Any]:
-    """Name → value, as another implementation reads them."""
-    values: dict[str, Any] = {}
-    for metric in Payload.FromString(data).metrics:
-        fields = [f for f, _ in metric.ListFields() if f.name.endswith("_value")]
-        values[metric.name] = getattr(metric, fields[0].name) if fields else None
-    return values
-
-
-# ---- payloads ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "read_as"),
-    [
-        (DataType.STRING, "Teil ß", "Teil ß"),
-        (DataType.STRING, "", ""),
-        (DataType.DOUBLE, -2.5, -2.5),
-        (DataType.BOOLEAN, True, True),
-        (DataType.BOOLEAN, False, False),
-        (DataType.UINT16, 65_535, 65_535),
-        (DataType.UINT32, 0xFFFF_FFFF, 0xFFFF_FFFF),
-        (DataType.UINT64, (1 << 64) - 1, (1 << 64) - 1),
-        (DataType.INT64, -1, (1 << 64) - 1),
-    ],
-)
-def test_another_implementation_reads_what_we_write(
-    kind: DataType, value: Any, read_as: Any
-) -> None:
-    metric = Metric(name="m", kind=kind, value=value, time_ms=1_700_000_000_123)
-    data = encode([metric], 1_700_000_000_999, 255)
-    payload = Payload.FromString(data)
-    assert (payload.timestamp, payload.seq) == (1_700_000_000_999, 255)
-    assert payload.metrics[0].timestamp == 1_700_000_000_123
-    assert payload.metrics[0].datatype == kind
-    assert read(data) == {"m": read_as}
-
-
-def test_we_read_what_another_implementation_writes() -> None:
-    payload = Payload(timestamp=5, seq=1)
-    payload.metrics.add(name="Node Control/Rebirth", boolean_value=True, datatype=11)
-    payload.metrics.add(name="number", int_value=7, alias=300)
-    payload.metrics.add(name="text", string_value="a")
-    payload.metrics.add(name="real", double_value=0.5)
-    expected = [("Node Control/Rebirth", True), ("number", 7), ("text", "a"), ("real", 0.5)]
-    assert decode(payload.SerializeToString()) == expected
-
-
-@pytest.mark.parametrize(
-    "data", [b"\xff", b"\x12\x05abc", b"\x0b", b"\x12\x03\x0a\x01\xff", b"\x80" * 20]
-)
-def test_foreign_bytes_are_one_clear_error(data: bytes) -> None:
-    with pytest.raises(BadPayload, match="expected a Sparkplug B payload"):
-        decode(data)
-
-
-# ---- the node ------------------------------------------------------------------------------
 
 
 def verdict(part_id: int, age_s: float = 0.0) -> Verdict:

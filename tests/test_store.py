@@ -1,110 +1,24 @@
-"""parts.db: rows that explain, once each, through crashes, versions and full disks."""
+"""parts.db: rows that explain, once each, whatever comes twice, late or from another life."""
 
 import math
 import sqlite3
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
 
 from appliance import database
 from appliance.codes import Reason, Word
-from appliance.errors import ArtefactError, DeviceError
-from appliance.messages import LateResult, PixelRef, Verdict, ViewResult
-from appliance.migrations import REVISION, known_revisions, migrate
-from appliance.migrations.tables import metadata, parts
+from appliance.errors import DeviceError
+from appliance.messages import LateResult, Verdict
+from appliance.migrations.tables import parts
 from appliance.rows import TRANSIENT, PartRow
 from appliance.store import Store
-from tests.waiting import until
+from tests.verdicts import full, store, verdict
 
-
-def verdict(part_id: int, word: Word = Word.OK, **changes: object) -> Verdict:
-    fields: dict[str, object] = {
-        "part_id": part_id,
-        "acq_id": part_id % 65535 + 1,
-        "epoch": 3,
-        "word": word,
-        "reason": Reason.SEGAD if word is Word.NG else Reason.NONE,
-    }
-    return Verdict(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
-
-
-def full(part_id: int) -> Verdict:
-    """A verdict with no field left at its default."""
-    ref = PixelRef(
-        ring="frame-top.1.ring", epoch=1, slot=2, sequence=3, shape=(4, 4), dtype="uint8"
-    )
-    return Verdict(
-        part_id=part_id,
-        acq_id=7,
-        epoch=4,
-        word=Word.NG,
-        reason=Reason.SEGAD,
-        detail="cell: p99 4.2 > 3.1",
-        reasons=("cell p99 +2.10", "<b>rim</b> max +0.40"),
-        part_tag=0xFFFFFFFF,
-        part_text='SN-1 "<script>alert(1)</script>" ü',
-        lot="L7",
-        camera="top",
-        region_px=(1, 2, 30, 40),
-        defects=2,
-        decides="segad",
-        margin=2.5,
-        t1=-1.0,
-        t2=1.25,
-        map_max=3.75,
-        classification=-0.5,
-        features=(0.5, 1.5, -2.0),
-        gates={"mean": 101.5, "focus": 12.0},
-        opened_utc_ns=1_790_000_000_123_456_789,
-        latency_ns=12_345_678,
-        deadline_ns=200_000_000,
-        stages_ns={"infer": 7_000_000, "score": 300_000},
-        frame_id=99,
-        pixels=ref,
-        map=ref,
-        source="cell0001.png",
-        bundle="b" * 64,
-        recipe="cell/3",
-        recipe_hash="c" * 64,
-        setup_hash="d" * 64,
-        passport="onnx-1",
-        software="0.1.0",
-        is_simulated=True,
-        is_challenge=True,
-        is_tag_known=True,
-        is_kept=True,
-        expected_word=Word.NG,
-        is_rebuilt=False,
-        views=(
-            ViewResult(
-                camera="top",
-                word=Word.NG,
-                reason=Reason.SEGAD,
-                reasons=("cell p99 +2.10",),
-                region_px=(1, 2, 30, 40),
-                margin=2.5,
-                features=(0.5, 1.5, -2.0),
-                gates={"mean": 101.5},
-            ),
-            ViewResult(camera="side", word=Word.ERROR, reason=Reason.LATE, detail="no score"),
-        ),
-    )
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    opened = Store(tmp_path / "data" / "parts.db")
-    yield opened
-    opened.close()
+__all__ = ["store"]
 
 
 def stored(store: Store, part_id: int) -> PartRow:
@@ -268,35 +182,6 @@ def test_a_reader_needs_a_database(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tables_are_what_the_migrations_make_forward_and_back(store: Store) -> None:
-    assert known_revisions()[0] == REVISION
-
-    def difference() -> list[object]:
-        with store._engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
-            return compare_metadata(context, metadata)
-
-    def tables() -> set[str]:
-        return set(sa.inspect(store._engine).get_table_names())
-
-    assert difference() == []
-    store.add([verdict(1)])
-    migrate(store._engine, "base")
-    assert tables() == {"alembic_version"}
-    migrate(store._engine, REVISION)
-    assert tables() == {"alembic_version", "line_parts", "outbox", "parts"}
-    assert difference() == []
-    assert store.last(1) == ()
-
-
-def test_opening_again_keeps_the_rows(store: Store) -> None:
-    store.add([verdict(1)])
-    store.close()
-    again = Store(store.where)
-    assert again.part(1) is not None
-    again.close()
-
-
 def test_challenge_parts_are_found_without_reading_all_others(store: Store) -> None:
     """A page asks for them, and after years they are a few hundred among fifty million."""
     plans: list[str] = []
@@ -311,75 +196,6 @@ def test_challenge_parts_are_found_without_reading_all_others(store: Store) -> N
     store.find(count=100, is_challenge=True, after=7)
     assert len(plans) == 2
     assert all("USING INDEX ix_parts_challenge" in plan for plan in plans), plans
-
-
-def test_a_migration_that_is_cut_off_leaves_no_table(tmp_path: Path) -> None:
-    engine = database._connect(tmp_path / "parts.db", is_reader=False)
-    with engine.connect() as connection:
-        # A table in the way of the second statement of the migration.
-        connection.exec_driver_sql("CREATE TABLE other (x)")
-        connection.exec_driver_sql("CREATE INDEX ix_parts_opened_utc_ns ON other (x)")
-        connection.commit()
-    with pytest.raises(OperationalError, match="already exists"):
-        migrate(engine, REVISION)
-    assert "parts" not in sa.inspect(engine).get_table_names()
-    engine.dispose()
-
-
-def test_two_databases_that_one_process_migrates_do_not_end_each_other(tmp_path: Path) -> None:
-    """Its own and the central one, after an upgrade: each in a thread, and one takes minutes."""
-    is_first, may_go_on, order = threading.Event(), threading.Event(), list[str]()
-
-    def watch(connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
-        path = Path(str(connection.engine.url.database)).name
-        if statement.lstrip().startswith("CREATE INDEX"):
-            order.append(path)
-            if path == "own.db":
-                is_first.set()
-                assert may_go_on.wait(60)
-        elif path == "central.db":
-            may_go_on.set()
-
-    event.listen(sa.Engine, "before_cursor_execute", watch)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            own = pool.submit(Store, tmp_path / "own.db")
-            until("one migrates", is_first.is_set)
-            central = pool.submit(Store, tmp_path / "central.db")
-            for store in (own, central):
-                store.result().close()
-    finally:
-        event.remove(sa.Engine, "before_cursor_execute", watch)
-    assert order == sorted(order, reverse=True), "one after the other"
-
-
-def test_a_database_of_a_newer_software_is_refused_untouched(store: Store) -> None:
-    store.add([verdict(1)])
-    store.close()
-    with sqlite3.connect(store.where) as plain:
-        plain.execute("UPDATE alembic_version SET version_num = '9001'")
-    plain.close()
-    for is_reader in (False, True):
-        with pytest.raises(ArtefactError) as caught:
-            Store(store.where, is_reader=is_reader)
-        assert str(store.where) in str(caught.value)
-        assert "9001" in str(caught.value)
-    with sqlite3.connect(store.where) as plain:
-        assert plain.execute("SELECT count(*) FROM parts").fetchone() == (1,)
-    plain.close()
-
-
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "parts.db"
-    path.write_bytes(b"this is not a database at all, whatever its name says " * 40)
-    with pytest.raises(ArtefactError, match=r"parts\.db.*SQLite.*not a database"):
-        Store(path)
-
-
-def test_a_directory_that_cannot_be_made_is_a_device_error(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("a file")
-    with pytest.raises(DeviceError, match="data"):
-        Store(tmp_path / "data" / "parts.db")
 
 
 def test_a_locked_database_is_a_device_error_and_recovers(
@@ -411,9 +227,6 @@ def test_a_restart_verdict_does_not_contradict_the_row_that_knows_better(tmp_pat
         assert row.verdict.word == Word.OK
     finally:
         store.close()
-
-
-# ---- what the tool asks --------------------------------------------------------------------
 
 
 def test_parts_are_found_by_number_tag_and_the_beginning_of_a_name(store: Store) -> None:
