@@ -72,7 +72,7 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture
 def guest(browser: "Browser", shop: "Shop") -> "Iterator[Enter]":
-    """Lets people of the file's `shop` in."""
+    """Lets people of the file's `shop` in; what they left under way ends with the test."""
     from playwright.sync_api import expect
 
     from tests.guest import Guest
@@ -87,3 +87,4 @@ def guest(browser: "Browser", shop: "Shop") -> "Iterator[Enter]":
     yield enter
     for one in guests:
         one.context.close()
+    shop.calm_down()

@@ -75,13 +75,10 @@ class Client:
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:
-    shop = Shop(parts=600, pictures=4)
-    try:
+    with Shop(parts=600, pictures=4) as shop:
         shop.judge(1, 60)
         shop.start()
         yield shop
-    finally:
-        shop.close()
 
 
 @pytest.fixture(scope="module")

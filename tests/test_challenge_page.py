@@ -150,12 +150,9 @@ def test_what_a_plc_proved_is_the_newest_whole_row_without_a_wrong_part() -> Non
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:
-    shop = Shop(parts=60)
-    try:
+    with Shop(parts=60) as shop:
         shop.start()
         yield shop
-    finally:
-        shop.close()
 
 
 def fresh(shop: Shop) -> int:

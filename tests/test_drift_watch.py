@@ -24,13 +24,10 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:
-    shop = Shop(parts=WINDOW)
-    try:
+    with Shop(parts=WINDOW) as shop:
         yield shop
-    finally:
-        shop.close()
 
 
 def test_a_window_like_the_baseline_is_calm_and_a_shifted_one_is_not(shop: Shop) -> None:

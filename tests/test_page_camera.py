@@ -20,15 +20,12 @@ FOUND = {"Device": "Machine Vision Games Ltd. Viky 2", "Height": "400", "Width":
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    shop = Shop(parts=4, pictures=2)
-    path = shop.root / "config.toml"
-    device = 'kind = "genicam"\nproducer = "viky"\ndevice = { serial_number = "2" }\n'
-    path.write_text(path.read_text().replace('kind = "files"\nfolder = "x"\n', device))
-    try:
+    with Shop(parts=4, pictures=2) as shop:
+        path = shop.root / "config.toml"
+        device = 'kind = "genicam"\nproducer = "viky"\ndevice = { serial_number = "2" }\n'
+        path.write_text(path.read_text().replace('kind = "files"\nfolder = "x"\n', device))
         shop.start()
         yield shop
-    finally:
-        shop.close()
 
 
 def test_a_stopped_camera_is_looked_at_set_and_approved(shop: Shop, guest: Enter) -> None:

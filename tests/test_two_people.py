@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from calibration.publish import newest, versions
 from calibration.region_map import coloured
 from tests.guest import Enter, Guest, needs_chromium
 from tests.lesson_world import School
-from tests.rig import free_port
+from tests.ports import free_port
+from tests.processes import has_tool
 from tests.tool_world import Shop
 from tests.waiting import until
 
@@ -29,13 +29,10 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:
-    shop = Shop(parts=80)
-    try:
+    with Shop(parts=80) as shop:
         shop.judge(1, 20)
         shop.start()
         yield shop
-    finally:
-        shop.close()
 
 
 # ---- a proposal ----------------------------------------------------------------------------
@@ -44,12 +41,9 @@ def shop() -> Iterator[Shop]:
 @pytest.fixture
 def quiet() -> Iterator[Shop]:
     """No tool and a line that answers nothing."""
-    shop = Shop(parts=1)
-    shop.holds.set()
-    try:
+    with Shop(parts=1) as shop:
+        shop.holds.set()
         yield shop
-    finally:
-        shop.close()
 
 
 def at_a_desk(shop: Shop, do: Callable[[Desk], Awaitable[None]]) -> None:
@@ -161,22 +155,26 @@ def test_limits_are_not_proposed_for_a_version_that_is_no_longer_in_force(
 @needs_chromium
 @pytest.mark.browser
 def test_who_judges_a_part_that_somebody_judged_meanwhile_is_told(shop: Shop, guest: Enter) -> None:
+    shop.produce(4)
+    fourth, third, second, first = range(shop.newest - 3, shop.newest + 1)
     ole = guest("ole")
     page = ole.page
     page.locator(".part-row").first.click()
-    expect(page.locator(".part-title")).to_have_text("80")
-    shop.opinions.label(80, "scratch", shop.user("eva"))
+    expect(page.locator(".part-title")).to_have_text(str(first))
+    shop.opinions.label(first, "scratch", shop.user("eva"))
     ole.press("Good")
-    ole.told("part 80: expected no other verdict meanwhile, got scratch, says eva: look again")
+    ole.told(
+        f"part {first}: expected no other verdict meanwhile, got scratch, says eva: look again"
+    )
     expect(page.locator(".said")).to_have_text("scratch, says eva")
-    assert shop.opinions.labels([80])[80].by == "eva"
+    assert shop.opinions.labels([first])[first].by == "eva"
     ole.press("Good")  # knowing it
-    expect(page.locator(".part-title")).to_have_text("79")
-    assert shop.opinions.labels([80])[80][:3] == (80, "good", "ole")
+    expect(page.locator(".part-title")).to_have_text(str(second))
+    assert shop.opinions.labels([first])[first][:3] == (first, "good", "ole")
     # Two people who judge beside each other do not do the same work twice.
-    shop.opinions.label(78, "good", shop.user("eva"))
+    shop.opinions.label(third, "good", shop.user("eva"))
     ole.press("Good")
-    expect(page.locator(".part-title")).to_have_text("77")
+    expect(page.locator(".part-title")).to_have_text(str(fourth))
     assert ole.problems == []
 
 
@@ -192,20 +190,12 @@ def school(tmp_path: Path) -> Iterator[tuple[School, str]]:
     tool = subprocess.Popen([*command, str(tmp_path / "config.toml")])
     url = f"http://127.0.0.1:{port}"
     try:
-        until("the tool", lambda: _answers(url))
+        until("the tool", lambda: has_tool(url))
         yield school, url
     finally:
         tool.terminate()
         tool.wait(60)
         school.people.close()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/login", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
 
 
 @needs_chromium

@@ -99,6 +99,12 @@ class Shop:
         self._decide = threading.Thread(target=self._play_decide)
         self._decide.start()
 
+    def __enter__(self) -> "Shop":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def produce(self, count: int, pictures: int = 0, shift: float = 0.0) -> None:
         """So many more parts; the last ones with pictures. shift: of all margins."""
         rng = self._rng
@@ -222,6 +228,24 @@ class Shop:
         )  # fmt: skip
         use(self.config, current.name, new.name)
         return new.name
+
+    @property
+    def newest(self) -> int:
+        """Id of the newest part."""
+        return self._next - 1
+
+    def calm_down(self) -> None:
+        """Ends what a test left under way, so that the next one, or its second try, begins anew."""
+        self.answer, self.owner = CommandError.DONE, ""
+        self.holds.clear()
+        self.said.clear()
+        self.orders.clear()
+        for asked in self.opinions.proposals():
+            if asked.state == "open":
+                by = self.users["eva" if asked.by == "max" else "max"]
+                self.opinions.decide(asked.id, "rejected", "left open by a test", by)
+        if self.process is not None and self.process.poll() is not None:
+            self.start()
 
     def user(self, name: str) -> User:
         return self.users[name]
