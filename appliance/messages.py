@@ -1,9 +1,12 @@
 """Every struct that crosses a process border. Frozen, tagged, keyword-only; encoded as MessagePack.
 
 One file: what a process can be told is read in one place, and so is whether a change keeps old
-recordings readable. New fields have defaults and types never change. Times are monotonic
-nanoseconds of the sender's box where a name says `_at_ns`; what may cross boxes is a duration
-(`_ns`, `age_ns`) or a wall-clock label (`_utc_ns`), never compared with a deadline.
+recordings readable. In the order of the line: what decide asks, what camera and infer answer, what
+decide tells everybody, its tape for the recorder, what people ask, health.
+
+New fields have defaults and types never change. Times are monotonic nanoseconds of the sender's box
+where a name says `_at_ns`; what may cross boxes is a duration (`_ns`, `age_ns`) or a wall-clock
+label (`_utc_ns`), never compared with a deadline.
 """
 
 from typing import TypeAlias
@@ -43,9 +46,6 @@ class PixelRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """NumPy name: "uint8", "uint16" or "float32"."""
 
 
-# ---- decide → camera, infer ----------------------------------------------------------------
-
-
 class Trigger(Message, frozen=True, kw_only=True):
     """Take the picture of this part now (trigger mode `plc`)."""
 
@@ -68,9 +68,6 @@ class Swap(Message, frozen=True, kw_only=True):
     """Use this set-up from the next frame on."""
 
     setup_hash: str
-
-
-# ---- camera → infer, decide ----------------------------------------------------------------
 
 
 class FrameReady(Message, frozen=True, kw_only=True):
@@ -109,9 +106,6 @@ class NoFrame(Message, frozen=True, kw_only=True):
     reason: Reason
     detail: str
     frame_id: int = 0
-
-
-# ---- infer → decide ------------------------------------------------------------------------
 
 
 class Scored(Message, frozen=True, kw_only=True):
@@ -169,9 +163,6 @@ class Refused(Message, frozen=True, kw_only=True):
     expected: str
     got: str
     offline: OfflineReason = OfflineReason.ENGINE
-
-
-# ---- decide → record, hmi, bus -------------------------------------------------------------
 
 
 class ViewResult(Message, frozen=True, kw_only=True):
@@ -293,9 +284,6 @@ class Stored(Message, frozen=True, kw_only=True):
     is_writable: bool = True
     is_slow: bool = False
     """Rows wait for the disk; nothing is lost yet."""
-
-
-# ---- decide → record: the tape ------------------------------------------------------------
 
 
 class Taped(Message, frozen=True, kw_only=True):
@@ -424,9 +412,6 @@ class PlcTold(Message, frozen=True, kw_only=True):
     words: tuple[int, ...]
 
 
-# ---- people and slow buses → decide --------------------------------------------------------
-
-
 class Command(Message, frozen=True, kw_only=True):
     """Something a person or a slow bus asks of the decision process."""
 
@@ -442,9 +427,6 @@ class CommandResult(Message, frozen=True, kw_only=True):
     id: str
     code: CommandError
     detail: str = ""
-
-
-# ---- everyone ------------------------------------------------------------------------------
 
 
 class Health(Message, frozen=True, kw_only=True):

@@ -84,8 +84,6 @@ class Challenges:
         with people.transaction() as connection:
             metadata.create_all(connection)
 
-    # ---- parts -----------------------------------------------------------------------------
-
     def parts(self) -> tuple[Known, ...]:
         """Those in use, by name."""
         query = sa.select(_parts).where(_parts.c.removed_by == "").order_by(_parts.c.name)
@@ -139,8 +137,6 @@ class Challenges:
         query = sa.update(_parts).where(_parts.c.id == identity).values(removed_by=by.name)
         with self._people.transaction() as connection:
             connection.execute(query)
-
-    # ---- tests -----------------------------------------------------------------------------
 
     def tests(self, count: int = 20) -> tuple[Trial, ...]:
         """Newest first."""

@@ -115,8 +115,6 @@ class Desk:
         """The line spoke within the last seconds: what it said last is how it is."""
         return time.monotonic() - self._heard_s < _SILENT_S
 
-    # ---- orders ----------------------------------------------------------------------------
-
     async def order(self, name: str, by: str, argument: str = "") -> tuple[CommandError, str]:
         """Tell the line something; its answer and one sentence. One order at a time."""
         async with self._ordering:
@@ -150,8 +148,6 @@ class Desk:
             said = f"{code.name.lower().replace('_', ' ')}: {detail}"
             await self.run(lambda: note(f"{what}.refused", said))
             raise ConfigError(name, "the line to obey", said)
-
-    # ---- pictures --------------------------------------------------------------------------
 
     async def images(
         self, part_id: int, camera: str = "", is_program: bool = False
@@ -188,8 +184,6 @@ class Desk:
     def outline(self, name: str) -> bytes | None:
         """Regions of a bundle, as a picture names them."""
         return self._pictures.outline(name)
-
-    # ---- recipes ---------------------------------------------------------------------------
 
     def in_force(self) -> dict[str, LoadedRecipe]:
         """Recipe id → the version that products.toml names (the newest of several), readable ones

@@ -45,9 +45,6 @@ class Finding(NamedTuple):
     limit: float
 
 
-# ---- the mean of accepted parts -----------------------------------------------------------
-
-
 class Ewma:
     """Exponentially weighted mean of accepted margins; alarms on slow shifts.
 
@@ -107,9 +104,6 @@ class Cusum:
         return Finding("CUSUM of accepted margins", worst, self._decision)
 
 
-# ---- whole distributions ------------------------------------------------------------------
-
-
 def psi(baseline: Doubles, recent: Doubles, bins: int = BINS) -> float:
     """Population stability index over the baseline's quantile bins; 0 = the same shares.
 
@@ -154,9 +148,6 @@ def compare(
         if chance < each and distance > _LEAST_KS:
             found.append(Finding(f"KS distance of {name}", distance, _LEAST_KS))
     return tuple(found)
-
-
-# ---- rates --------------------------------------------------------------------------------
 
 
 def most_rejects(window: int, rate: float, false_alarm: float = FALSE_ALARM) -> int:
@@ -212,9 +203,6 @@ def longest_row(flags: Sequence[bool], wanted: bool) -> int:
         current = current + 1 if flag == wanted else 0
         longest = max(longest, current)
     return longest
-
-
-# ---- what follows -------------------------------------------------------------------------
 
 
 def escalate(level: Level, has_findings: bool) -> Level:

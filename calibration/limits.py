@@ -98,9 +98,6 @@ def parts_of(names: Sequence[str], kinds: Sequence[str], margins: Sequence[float
     return Parts(np.array(list(largest.values()), np.float32), tuple(kind_of.values()))
 
 
-# ---- limits with a guarantee ---------------------------------------------------------------
-
-
 def escape_limit(bad: Floats, max_escape: float, confidence: float) -> Floats | None:
     """The highest T1 that keeps escapes at `max_escape`; None: too few parts to prove that.
 
@@ -142,9 +139,6 @@ def conformal_limit(good: Floats, max_overkill: float) -> Floats | None:
 def just_above(margin: npt.ArrayLike) -> Floats:
     """The next float32: NG is "from T2 up"."""
     return np.nextafter(np.asarray(margin, np.float32), np.float32(np.inf))
-
-
-# ---- a proposal ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -236,9 +230,6 @@ def _ordered(t1: float, t2: float, guard_band: float) -> tuple[float, float]:
         middle = (t1 + t2) / 2
         t1, t2 = middle - guard_band / 2, middle + guard_band / 2
     return float(np.float32(t1)), float(np.float32(t2))
-
-
-# ---- what two limits do --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,6 @@ class Opinions:
             if "bundle" not in {row["name"] for row in known}:  # made by an older version
                 connection.exec_driver_sql("ALTER TABLE proposals ADD COLUMN bundle JSON")
 
-    # ---- labels ----------------------------------------------------------------------------
-
     def label(self, part_id: int, kind: str, by: User, source: str = "page") -> Label:
         """A human verdict. Raises ConfigError on a kind that cannot be a name."""
         kind = kind.strip().lower()
@@ -155,8 +153,6 @@ class Opinions:
         with self._people.transaction() as connection:
             found = connection.execute(sa.select(_labels.c.kind).distinct()).scalars().all()
         return tuple(sorted(set(found) - {GOOD}))
-
-    # ---- proposals -------------------------------------------------------------------------
 
     def propose(
         self,

@@ -121,8 +121,6 @@ class _Calibrate:
         self._show_estimates()
         self._show_flips()
 
-    # ---- what is needed --------------------------------------------------------------------
-
     def _target(self) -> None:
         ui.label(texts.TARGET).classes("title")
         ui.label(texts.TARGET_NOTE).classes("note")
@@ -175,8 +173,6 @@ class _Calibrate:
         if event.args.get("done"):
             self._show_flips()
 
-    # ---- what they do ----------------------------------------------------------------------
-
     def _rate(self) -> float:
         return _percent(self._defect_rate, texts.DEFECT_RATE)
 
@@ -211,8 +207,6 @@ class _Calibrate:
                 ui.label(row.name)
                 ui.html(row.svg(), sanitize=False)
                 ui.label("–" if row.auroc is None else f"{row.auroc:.2f}").classes("number")
-
-    # ---- the way back ----------------------------------------------------------------------
 
     def _way_back(self) -> None:
         """The newest version of before whose limits fit."""
@@ -261,8 +255,6 @@ class _Calibrate:
                         ui.label(texts.NO_PICTURE).classes("no-picture")
                     with ui.element("figcaption"):
                         ui.label(f"{row.part_id}  {texts.TO.format(old=row.word, new=word)}")
-
-    # ---- proposals -------------------------------------------------------------------------
 
     async def _propose(self) -> None:
         user, limits = self._visit.user(), self._limits

@@ -84,8 +84,6 @@ class _Device:
                 with ui.element("section").classes("panel"):
                     await self._settings()
 
-    # ---- features --------------------------------------------------------------------------
-
     def _setting(self) -> None:
         with ui.element("div").classes("bar"):
             self._name, self._value = field(texts.FEATURE), field(texts.VALUE)
@@ -163,8 +161,6 @@ class _Device:
         self._show()
         ui.notify(texts.SET_DONE.format(name=name, value=feature.value), type="positive")
 
-    # ---- picture ---------------------------------------------------------------------------
-
     async def _picture(self, is_running: bool) -> None:
         if not is_running:
             button(texts.SNAP, self._visit.tried(self._snap), "is-main")
@@ -184,8 +180,6 @@ class _Device:
         with self._shown:
             ui.element("img").props(f'src="{preview(data)}" alt="{self._camera.name}"')
             table((), [(key, _figure(value)) for key, value in figures.items()], "numbers")
-
-    # ---- approval --------------------------------------------------------------------------
 
     async def _settings(self) -> None:
         config, name = self._desk.config, self._camera.name

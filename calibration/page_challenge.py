@@ -110,8 +110,6 @@ class _Page:
         failed = Status2.CHALLENGE_FAILED in bits
         return self._desk.is_heard, failed, words.challenge_due_utc_s if words else 0
 
-    # ---- pieces ----------------------------------------------------------------------------
-
     def _show_state(self, good: LastGood) -> None:
         is_heard, is_failed, due_utc_s = self._state
         self._says.clear()
@@ -252,8 +250,6 @@ class _Page:
                         (str(one["part_id"]), one["name"], one["expected"], one["word"])
                         for one in trial.shown
                     ])  # fmt: skip
-
-    # ---- doing -----------------------------------------------------------------------------
 
     async def _rows(self, running: Trial) -> list[Shown]:
         """Challenge parts of this test, oldest first."""

@@ -67,9 +67,6 @@ async def build(desk: Desk, visit: Visit) -> None:
             _machine(desk)
 
 
-# ---- drift ---------------------------------------------------------------------------------
-
-
 class Seen(NamedTuple):
     """What the page says of one recipe."""
 
@@ -143,9 +140,6 @@ def drifting(desk: Desk, recipe: LoadedRecipe) -> Seen:
     return Seen(baseline, [note, *(said or [texts.DRIFT_CALM])], is_alarm=bool(found))
 
 
-# ---- the machine ---------------------------------------------------------------------------
-
-
 def _machine(desk: Desk) -> None:
     ui.label(texts.MACHINE).classes("title")
     room, least = disk(desk.config.data_dir), desk.config.record.min_free_gb
@@ -178,9 +172,6 @@ def losses(desk: Desk) -> list[tuple[str, ...]]:
         for name, count in health.counters.items()
         if count and any(word in name for word in _LOSSES)
     ]
-
-
-# ---- time ----------------------------------------------------------------------------------
 
 
 def stages(rows: Sequence[PartRow]) -> list[tuple[str, ...]]:

@@ -105,8 +105,6 @@ class _Parts:
         if self._rows and (rows := await self._find(self._rows[-1].verdict.part_id)):
             await self._turn(rows)
 
-    # ---- one part --------------------------------------------------------------------------
-
     async def _open(self, row: PartRow) -> None:
         self._chosen = row
         verdict = row.verdict

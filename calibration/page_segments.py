@@ -112,8 +112,6 @@ class _Segments:
             return self._old
         return painted(folder.path)
 
-    # ---- painting --------------------------------------------------------------------------
-
     async def _painted(self, event: Any) -> None:
         self._made = received(event.args, self._old.labels.shape)
         await self._show_scores()
@@ -145,8 +143,6 @@ class _Segments:
                 ui.label(texts.PREVIEW_HIDDEN.format(count=len(gone), parts=numbers)).classes(
                     "note is-warn"
                 )
-
-    # ---- scoring ---------------------------------------------------------------------------
 
     async def _score(self) -> None:
         user = self._visit.engineer()
@@ -198,8 +194,6 @@ class _Segments:
         return cv2.imencode(".png", cv2.resize(image, size, interpolation=cv2.INTER_AREA))[
             1
         ].tobytes()
-
-    # ---- fitting ---------------------------------------------------------------------------
 
     async def _warn(self) -> None:
         lesson = await self._desk.run(self._lesson)

@@ -106,8 +106,6 @@ class People:
         self._nobody = self._hasher.hash("nobody")
         self.engine = _connect(self.path)
 
-    # ---- users -----------------------------------------------------------------------------
-
     def users(self) -> tuple[User, ...]:
         """All, by name."""
         with self.transaction() as connection:
@@ -267,8 +265,6 @@ class People:
     def _row(connection: sa.Connection, name: str) -> sa.RowMapping | None:
         query = sa.select(_users).where(_users.c.name == name)
         return connection.execute(query).mappings().one_or_none()
-
-    # ---- database --------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[sa.Connection]:

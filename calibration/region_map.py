@@ -153,9 +153,6 @@ class _Sent(msgspec.Struct):
     regions: list[_Region]
 
 
-# ---- what regions say ----------------------------------------------------------------------
-
-
 def region_scores(maps: Floats, made: RegionMap) -> Floats:
     """(N, regions) q99.5 of each region in the first detector's map; maps: (N, K, H, W)."""
     index = SegmentIndex(made.labels, len(made.names))

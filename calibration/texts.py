@@ -1,4 +1,7 @@
-"""Every word of the operator's tool, for translation in one place."""
+"""Every word of the operator's tool, for translation in one place.
+
+The frame comes first, then control, then each page; an empty line is between two of them.
+"""
 
 from calibration.people import Role
 
@@ -10,7 +13,6 @@ ROLES = {
     Role.ADMIN: "admin",
 }
 
-# ---- frame
 LIVE, PARTS, CALIBRATE, RECIPES, HEALTH, REPORT, API, USERS, AUDIT = (
     "Live", "Parts", "Calibrate", "Recipes", "Health", "Report", "API", "Users", "Audit",
 )  # fmt: skip
@@ -30,7 +32,6 @@ SEVERAL_CAMERAS = (
 
 DONE = "Done."
 
-# ---- control
 CONTROL = "Control"
 TAKE_CONTROL, RELEASE_CONTROL = "Take control", "Give control back to the PLC"
 CONTROL_REASON = "Reason for the change of control"
@@ -38,7 +39,6 @@ IN_CONTROL = "MAINTENANCE: {owner} has control. The line takes no part."
 PLC_IN_CONTROL = "The PLC has control."
 SESSION_ENDED = "the session of the one who had it ended"
 
-# ---- parts
 SEARCH = "Part, tag, text, lot or recipe"
 ALL = "All"
 NEWER, OLDER = "Newest", "Older"
@@ -57,7 +57,6 @@ NO_PICTURE = "no picture kept"
 WHEN = "Seen"
 TAG, RECIPE, LATENCY = "Tag", "Recipe", "Latency"
 
-# ---- calibrate
 LIMITS_IN_FORCE = "In force: {recipe}, OK below {t1:.3f}, NG from {t2:.3f}, set by {by}"
 GOOD_PARTS, BAD_PARTS, PRODUCTION = "Good parts", "Bad parts", "Production, all"
 TARGET = "What you need"
@@ -107,7 +106,6 @@ NEEDS_VERIFY = "the verify parts opened first"
 TAKEN, NOT_TAKEN = "has taken it, from the next part on.", "has not taken it: {detail}"
 LINE, AT_NEXT_START = "The line", "No line runs: it is taken at the next start."
 
-# ---- challenge
 CHALLENGE_STATE = "State"
 CHALLENGE_CALM = "Nothing is due, nothing is locked."
 CHALLENGE_DUE = "DUE since {since}"
@@ -147,7 +145,6 @@ QUARANTINE_COUNT = "Parts that were delivered as OK since then ({good}): {count}
 QUARANTINE_MORE = "The first {count} follow; the CSV of the page holds all of them."
 PRINT, AS_CSV = "Print", "CSV"
 
-# ---- MSA
 MSA_TITLE = "Repeatability and attribute agreement"
 MSA_HOW = (
     "Send every part past the camera ten times or more, some of them near the limits, each with "
@@ -173,7 +170,6 @@ AGREEMENT_NOTE = (
     "proved counts parts, for ten decisions about one part are right or wrong together."
 )
 
-# ---- recipes
 VERSION, LIMITS, DECIDES, BUNDLE, SET_BY, WHY = (
     "Version", "Limits", "Decides", "Bundle", "Set by", "Why",
 )  # fmt: skip
@@ -188,7 +184,6 @@ USED_ALL_AGAIN = (
 )
 ROLLED_BACK = "{recipe} is written with the limits of version {version}. The line: {answer}"
 
-# ---- jobs
 JOB_RUNS = "{stage}, {done:.0f} %"
 JOB_WAITS = "Waits for its process."
 JOB_LOST = "Nobody has taken the job: is inspectd-work.path active on this box?"
@@ -219,7 +214,6 @@ PROPOSE_BUNDLE = "Propose this bundle"
 MADE_FOR = "Made from {made}, but {recipe} is in force now: ask for it again."
 NEW_BUNDLE = "New bundle {bundle_dir}, asked for by {by}"
 
-# ---- segments
 SEGMENTS = "Segments"
 PAINT = {
     "brush": "Brush", "rectangle": "Rectangle", "polygon": "Polygon", "erase": "Erase",
@@ -247,7 +241,6 @@ FITTED_MEANWHILE = (
 )
 NULL_BUNDLE = "The bundle of {recipe} has no network: there is nothing to paint over."
 
-# ---- teach
 TEACH = "Teach"
 TEACH_PARTS = "Parts of {recipe} that would teach"
 TEACH_NOTE = (
@@ -277,7 +270,6 @@ EPOCHS = "Epochs (empty: as many as the plan has)"
 FORCE = "Even while the line is Ready with fewer than {cores} cores"
 NO_TORCH = "This box cannot train: install the extra `train`."
 
-# ---- camera
 CAMERA = "Camera"
 NO_DEVICE = "{name} shows a folder of pictures: it has no features."
 RUNS = "The line runs and owns the camera: what it read when it opened it, read only."
@@ -297,7 +289,6 @@ NEVER_APPROVED = "The limits were never approved for a camera's settings."
 OTHER_SETTINGS = "The limits were approved for other settings: the line is not Ready."
 APPROVE_SETTINGS = "Approve the limits for these settings"
 
-# ---- health
 STAGES = "Latency of the last {count} parts, ms"
 DEADLINE_SHARE = "p99.9 takes {share:.0f} % of the deadline"
 STAGE, P50, P99, P999, MAX = "Stage", "p50", "p99", "p99.9", "max"
@@ -330,7 +321,6 @@ PROCESSES = "Processes"
 LOST = "Lost, dropped, failed"
 NOTHING_LOST = "Nothing since the processes started."
 
-# ---- report of a shift
 EARLIER, LATER, SHOW, CSV = "Shift before", "Shift after", "Show", "CSV"
 SHIFT_AT = "Date or time, 2026-11-27T06:00"
 SHIFT = "{begin:%a %Y-%m-%d %H:%M} to {end:%a %Y-%m-%d %H:%M}"
@@ -347,7 +337,6 @@ COUNT_NAMES = {
 SHARES = frozenset({"quality", "inspected"})
 LATENCY_NAMES = {"deadline": "Deadline"}
 
-# ---- tokens of the API
 TOKENS = "Your tokens"
 TOKENS_OF_ALL = "Tokens of all users"
 TOKENS_NOTE = (
@@ -363,7 +352,6 @@ TOKEN_REVOKED, TOKEN_OVER = "revoked by {by}", "past its date"
 OPERATIONS = "Operations"
 OPERATION_COLUMNS = ("Request", "Does")
 
-# ---- users, audit
 ADD_USER, ROLE = "Add user", "Role"
 DISABLE, ENABLE, UNLOCK, NEW_PASSWORD = "Disable", "Enable", "Unlock", "New password"
 IS_DISABLED, IS_LOCKED = "disabled", "locked"

@@ -143,8 +143,6 @@ class Bench:
             "audit journal": Target((self._audit_bytes(),), self._audit, ()),
         }
 
-    # ---- one feed for each -------------------------------------------------------------------
-
     def _file(self, path: Path, read: Callable[[], object]) -> Callable[[bytes], object]:
         def feed(data: bytes) -> object:
             self._path = path

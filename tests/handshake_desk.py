@@ -68,8 +68,6 @@ class Desk:
     def _clear(self, known: FaultCode) -> None:
         self.cleared.append(known)
 
-    # ---- the PLC
-
     def write(self, control: Control | None = None, **words: Any) -> None:
         if control is not None:
             self.bank.set("Control", control)
@@ -97,8 +95,6 @@ class Desk:
         for _ in range(ms // 100):
             self.wait(100)
             self.beat()
-
-    # ---- the box
 
     def verdict(
         self, acq_id: int, word: Word = Word.OK, reason: Reason = Reason.NONE, **more: Any
@@ -129,8 +125,6 @@ class Desk:
     def acknowledge(self, control: Control = ENABLE) -> None:
         self.beat(control | ACK)
         self.beat(control)
-
-    # ---- what the PLC reads
 
     @property
     def bits(self) -> Status1:

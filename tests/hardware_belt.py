@@ -38,8 +38,6 @@ class Belt:
         self.numbers = count(1)
         self._scan()
 
-    # ---- PLC
-
     def _scan(self) -> None:
         world = self.world
         control = self.control
@@ -67,8 +65,6 @@ class Belt:
         self.command = CommandCode.RESYNC
         self.world.run(4 * self.scan_ms)
 
-    # ---- camera
-
     def expose(self, number: int, camera: str, late_ms: float = 0) -> None:
         """A picture of this part, taken now; it arrives after transfer and delay."""
         world = self.world
@@ -86,8 +82,6 @@ class Belt:
             shown = world.shows[camera, message.frame_id]
             world.send_frame(message, world._planned(shown, camera))
             assert real_ns <= world.now
-
-    # ---- parts
 
     def part(
         self,

@@ -56,9 +56,6 @@ def above(limit: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return ndtr(-np.asarray(limit, np.float64))
 
 
-# ---- limits with a guarantee ---------------------------------------------------------------
-
-
 def escape(runs: int, count: int, rate: float) -> float:
     """`escape_limit` on `count` bad parts."""
     bad = np.random.default_rng(1).normal(*TYPES["dent"], (runs, count)).astype(np.float32)
@@ -114,9 +111,6 @@ def alarms(runs: int, recall: float) -> float:
     return holds / runs
 
 
-# ---- bounds of fresh parts -----------------------------------------------------------------
-
-
 def fresh(runs: int, looks: int) -> dict[str, float]:
     """Limits picked by eye from few calibrate parts, judged by the verify parts. With several
     planned looks (each another score of the same parts) the best-looking outcome is taken, as an
@@ -160,9 +154,6 @@ def opened_again(runs: int, openings: int = 4) -> float:
 def _by_eye(rng: np.random.Generator) -> tuple[float, float]:
     bad = np.sort(rng.normal(*TYPES["dent"], 20)).astype(np.float32)
     return float(bad[rng.integers(0, 4)]), float(bad[rng.integers(4, 12)])
-
-
-# ---- the table -----------------------------------------------------------------------------
 
 
 def rows(runs: int) -> Mapping[str, Callable[[], dict[str, float]]]:

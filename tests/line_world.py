@@ -217,8 +217,6 @@ class World:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ---- decide
-
     def _begin(self, adopts: bool) -> None:
         outlets = Outlets(
             trigger=self._triggered,
@@ -255,8 +253,6 @@ class World:
         self.journal.close()
         self.journal = Journal(self.root / "state", SIZE)
         self._begin(adopts)
-
-    # ---- time
 
     def at(self, ms: float, call: Callable[[], None]) -> None:
         """Later."""
@@ -295,8 +291,6 @@ class World:
     def stall(self, ms: float) -> None:
         """decide gets no turn for so long; what came meanwhile comes at once after it."""
         self.now += int(ms * MS)
-
-    # ---- camera
 
     def _triggered(self, camera: str, message: Trigger) -> bool:
         eye, part_id = self.eyes[camera], message.part_id
@@ -382,8 +376,6 @@ class World:
         if sight is not None:
             self._score(sight)
 
-    # ---- infer
-
     def _answer(self, message: FrameReady, plan: Plan, infer: Process, pid: int) -> None:
         if not infer.is_alive or infer.pid != pid or plan.infer == "silent":
             return
@@ -444,8 +436,6 @@ class World:
         made = Judgement(margin=margin, map_max=margin)
         self.at(1, lambda: line.judged(sight, made, self.now))
 
-    # ---- recorder
-
     def _row(self, message: Verdict | LateResult) -> bool:
         if not self.record.is_alive:
             return False
@@ -463,8 +453,6 @@ class World:
             known = self.rows.setdefault(message.part_id, message)
             assert known == message, "two rows for one part"
             self.line.stored(Stored(part_ids=(message.part_id,), is_slow=self.is_disk_slow))
-
-    # ---- set-ups and health
 
     def _setup(self, label: str, message: Prepare | Swap) -> bool:
         kind, _, name = label.partition(":")
@@ -550,8 +538,6 @@ class World:
         numbers = [number for number, recipe in self.recipes.items() if recipe.hash32 == wanted]
         self._load(numbers[0] if numbers else 0, done)
 
-    # ---- verdicts
-
     def _verdict(self, verdict: Verdict) -> None:
         part_id = verdict.part_id
         assert part_id not in self.verdicts, "two verdicts for one part"
@@ -574,8 +560,6 @@ class World:
                     shown = self.shows[view.camera, view.frame_id]
                     assert shown == verdict.part_tag, "OK by another part's picture"
                     assert not self._planned(shown, view.camera).is_bad, "a bad part is OK"
-
-    # ---- PLC
 
     def write(self, control: Control | None = None, **words: Any) -> None:
         """One request of the PLC."""

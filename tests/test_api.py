@@ -86,9 +86,6 @@ def eva(shop: Shop) -> Client:
     return Client(shop, "eva")
 
 
-# ---- the document --------------------------------------------------------------------------
-
-
 def test_every_example_of_the_document_answers_as_it_says(shop: Shop) -> None:
     client = Client(shop, "eva")
     blocks = re.findall(r"^```\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
@@ -119,9 +116,6 @@ def _same_form(wanted: Any, got: Any, where: str) -> None:
         _same_form(wanted[0], got[0], f"{where}[0]")
     elif wanted is not None:
         assert type(wanted) is type(got), f"{where}: {got!r}"
-
-
-# ---- reading -------------------------------------------------------------------------------
 
 
 def test_all_parts_come_once_by_pages(eva: Client, shop: Shop) -> None:
@@ -203,9 +197,6 @@ def test_a_map_is_found_in_the_recording_of_its_minute(tmp_path: Path) -> None:
     assert recorded_map(tmp_path, verdict()) is None
 
 
-# ---- writing -------------------------------------------------------------------------------
-
-
 def test_every_write_is_in_the_journal_with_who_and_from_where(eva: Client, shop: Shop) -> None:
     assert eva("/parts/500/label", {"kind": "dent"}).status == 200
     assert shop.opinions.labels([500])[500].kind == "dent"
@@ -228,9 +219,6 @@ def test_two_who_propose_are_told_apart(eva: Client, shop: Shop) -> None:
     ole = Client(shop, "ole")("/proposals", wish)
     assert (ole.status, ole.error) == (403, "role: expected engineer or above, got operator")
     assert Client(shop, "ole")("/parts/501/label", {"kind": "good"}).status == 200
-
-
-# ---- bad input -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -355,9 +343,6 @@ def test_a_token_is_made_shown_once_and_revoked_on_the_page(shop: Shop) -> None:
         expect(row).to_contain_text("revoked by ole")
         assert client("/me").error == "this token has ended"
         assert ole.problems == []
-
-
-# ---- beside people -------------------------------------------------------------------------
 
 
 def test_programs_that_wait_are_bounded_and_people_do_not_wait_behind_them(tmp_path: Path) -> None:

@@ -36,9 +36,6 @@ def shown(frames: list[Waiting]) -> list[str]:
     return [one.frame.camera for one in frames]
 
 
-# ---- when a part ends ----------------------------------------------------------------------
-
-
 def test_a_part_ends_its_deadline_after_the_trigger_or_the_exposure() -> None:
     frame = ready(copied_at_ns=900, age_ns=100, trigger_to_frame_ns=50)
     assert due_ns(frame, 1000, 10_000) == 900 - 100 - 50 + 10_000
@@ -63,9 +60,6 @@ def test_where_no_time_of_this_clock_is_told_it_counts_from_now(ring: str) -> No
 def test_the_oldest_deadline_comes_first_and_equal_ones_as_they_came() -> None:
     frames = [waiting("a", 30), waiting("b", 10), waiting("c", 30), waiting("d", 20)]
     assert shown(in_order(frames)) == ["b", "d", "a", "c"]
-
-
-# ---- together ------------------------------------------------------------------------------
 
 
 def test_a_frame_alone_goes_alone() -> None:

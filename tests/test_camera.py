@@ -33,9 +33,6 @@ from tests.waiting import PATIENCE_S, until
 desk, root = rig_camera.desk, rig_camera.root
 
 
-# ---- parts and pictures ---------------------------------------------------------------------
-
-
 def test_every_trigger_gets_its_own_picture_once(desk):
     line = desk().listen_as_infer()
     line.serving()
@@ -122,9 +119,6 @@ def test_old_frames_are_overwritten_not_kept(desk):
         line.shoot(part_id, tag=part_id)
     with pytest.raises(FrameOverwritten):
         line.rings.view(first.pixels)
-
-
-# ---- a process that was away ----------------------------------------------------------------
 
 
 def test_a_trigger_that_waited_for_a_stopped_process_is_not_answered_with_a_picture(desk):
@@ -225,9 +219,6 @@ def test_an_orderly_end_leaves_no_ring_and_no_backoff(desk, number):
     assert not list(line.config.runtime_dir.glob("*.backoff"))
 
 
-# ---- set-ups --------------------------------------------------------------------------------
-
-
 def test_a_prepared_set_up_is_in_force_after_the_swap_alone(desk):
     line = desk(views=[View(), View(exposure_us=500.0)]).listen_as_infer()
     line.serving()
@@ -279,9 +270,6 @@ def test_a_recipe_with_another_hash_is_refused(desk):
     assert isinstance(answer, Refused)
     assert answer.where.endswith("recipes/cell/1.toml")
     assert answer.expected == "set-up ffffffffffff"
-
-
-# ---- devices that are not there -------------------------------------------------------------
 
 
 def test_a_folder_with_something_else_in_it_is_a_state_until_it_is_mended(desk, root):
@@ -337,9 +325,6 @@ def test_a_configuration_that_cannot_be_ends_with_78_and_one_line(desk, camera, 
     assert line.process.wait(PATIENCE_S) == 78
     log = line.log.read_text()
     assert line_end in log and "Traceback" not in log
-
-
-# ---- another box ----------------------------------------------------------------------------
 
 
 @contextmanager

@@ -49,9 +49,6 @@ def shown(source):
     return names
 
 
-# ---- pictures -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG"])
 def test_grey_stays_one_channel(tmp_path, suffix):
     grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -124,9 +121,6 @@ def test_nobody_can_write_into_a_picture_that_is_shown_again(tmp_path):
     write(tmp_path)
     with pytest.raises(ValueError, match="read-only"):
         Pictures(tmp_path)[0][0, 0] = 1
-
-
-# ---- order ----------------------------------------------------------------------------------
 
 
 def test_in_sequence_and_round_again(tmp_path):
@@ -207,9 +201,6 @@ def test_the_ring_is_sized_for_the_largest_picture(tmp_path):
     source = FolderSource(camera, "plc", Clock())
     source.open()
     assert source.configure(View()) == 5000
-
-
-# ---- faults ---------------------------------------------------------------------------------
 
 
 def play(folder, faults, shots=6):

@@ -45,9 +45,6 @@ def frame_of(source) -> Frame:
     raise AssertionError("no frame within 3 s")
 
 
-# ---- opening --------------------------------------------------------------------------------
-
-
 def test_viky_is_the_producer_inside_the_genicam_package():
     assert producer_path("viky") == Path(genicam.__file__).parent / "viky.cti"
     assert producer_path("/opt/vendor/camera.cti") == Path("/opt/vendor/camera.cti")
@@ -142,9 +139,6 @@ def test_the_handler_of_ctrl_c_stays_ours(make):
         assert signal.getsignal(signal.SIGINT) is ours
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-# ---- settings of a recipe -------------------------------------------------------------------
 
 
 def test_the_pixel_format_of_the_recipe_is_set_and_taken_back(make):

@@ -171,9 +171,6 @@ def test_a_clock_that_is_behind_after_a_start_locks_no_line_once_it_is_right() -
     assert line.due.is_overdue
 
 
-# ---- in the line ---------------------------------------------------------------------------
-
-
 def is_due(world: World) -> bool:
     return Status2.CHALLENGE_DUE in Status2(world.bank.number("Status2"))
 

@@ -40,9 +40,6 @@ def shown(*words: tuple[Word, Word], first: int = 1) -> list[Shown]:
     ]
 
 
-# ---- rules ---------------------------------------------------------------------------------
-
-
 def test_a_consecutive_test_needs_every_part_and_a_bad_one() -> None:
     both = shown((NG, NG), (OK, OK))
     assert judge("consecutive", both, ["p0", "p1"], {}) == ()
@@ -143,9 +140,6 @@ def test_what_a_plc_proved_is_the_newest_whole_row_without_a_wrong_part() -> Non
     assert last_good(newest_first) == 11
     assert last_good([*wrong, *harmless][::-1]) is None
     assert last_good([]) is None
-
-
-# ---- the page ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

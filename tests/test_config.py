@@ -215,9 +215,6 @@ def test_paths_hang_off_the_root(tmp_path: Path) -> None:
     assert config.rings_dir == Path("/dev/shm/x")
 
 
-# ---- products.toml
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return load_config(written(tmp_path, GOOD + CAMERA))
@@ -251,9 +248,6 @@ def test_wrong_products(config: Config, text: str | None, message: str) -> None:
         load_products(config)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
-
-
-# ---- whole or not at all
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

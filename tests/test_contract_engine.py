@@ -279,9 +279,6 @@ def resident_kib():
     return pages * resource.getpagesize() // 1024
 
 
-# ---- several frames at once ----------------------------------------------------------------
-
-
 @pytest.fixture
 def worth_it(monkeypatch):
     """Whatever it gains: what is tested here does not hang on the time that it takes."""
@@ -457,9 +454,6 @@ def test_a_call_of_several_is_worth_it_where_the_mean_answer_comes_sooner(count,
     assert is_worth_it(count, cost, best) is worth
 
 
-# ---- what cannot be loaded -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "model",
     [b"", b"no network", graph()[:200], graph(outputs=("heat", "score")), graph(height=HEIGHT + 1)],
@@ -590,9 +584,6 @@ def test_a_run_of_openvino_that_writes_nothing_does_not_leave_the_part_before():
     with pytest.raises(PartError, match="not finite"):
         engine.infer(frame(1), out)
     assert np.isnan(out).all()
-
-
-# ---- from a bundle -------------------------------------------------------------------------
 
 
 def network_model(poison=0.0) -> onnx.ModelProto:

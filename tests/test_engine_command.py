@@ -49,8 +49,6 @@ def test_what_does_not_run_as_stored_is_exit_78(
     assert "golden/0.npz: expected SHA-256" in capsys.readouterr().err
 
 
-# ---- two graphs of one network -------------------------------------------------------------
-
 SHIFT = 1e-4
 """Of the published graph: what tells it apart, within the tolerance of the golden frames."""
 

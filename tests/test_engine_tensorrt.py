@@ -26,9 +26,6 @@ def opened(
     return engine, gpu, sdk
 
 
-# ---- order ---------------------------------------------------------------------------------
-
-
 def test_before_the_graph_every_frame_is_uploaded_run_downloaded_and_waited_for() -> None:
     engine, gpu, _ = opened()
     gpu.calls.clear()
@@ -155,9 +152,6 @@ def test_closing_waits_for_what_is_in_flight_and_gives_everything_back_once() ->
     assert gpu.memory == {}
 
 
-# ---- several frames at once ----------------------------------------------------------------
-
-
 @pytest.fixture
 def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("appliance.engine.is_worth_it", lambda count, cost, best: True)
@@ -250,9 +244,6 @@ def test_what_a_failed_trial_of_several_leaves_in_the_log_is_of_no_part(call: st
     assert engine.infer(frame(5), room()) == pytest.approx(frame(5).mean(), rel=1e-5)
 
 
-# ---- failures ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("call", ["deserialize", "context", "set_shape", "set_address"])
 def test_a_none_or_false_while_loading_is_refused_with_tensorrts_words(call: str) -> None:
     gpu = FakeGpu()
@@ -338,9 +329,6 @@ def test_a_graph_that_answers_otherwise_is_no_engine() -> None:
     gpu.end_capture = forgetful  # type: ignore[method-assign]
     with pytest.raises(PartError, match="the CUDA graph answers otherwise"):
         engine.warm_up()
-
-
-# ---- what the inspector says ---------------------------------------------------------------
 
 
 def told(*types: str) -> str:

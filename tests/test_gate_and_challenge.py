@@ -56,9 +56,6 @@ def fault(world: World) -> int:
     return world.bank.number("FaultCode") if world.has(Status1.FAULT) else FaultCode.NONE
 
 
-# ---- the gate ------------------------------------------------------------------------------
-
-
 def test_a_reject_that_is_not_confirmed_in_time_is_a_fault_that_holds_ready(world: World) -> None:
     world.beat(ENABLE, GateStatus=FITTED)
     bad(world, 7)
@@ -152,9 +149,6 @@ def test_a_gate_that_needs_a_person_is_a_warning(world: World, status: GateStatu
     world.beat(ENABLE, GateStatus=0)
     world.idle(100)
     assert not world.has(Status1.WARNING)
-
-
-# ---- challenge parts -----------------------------------------------------------------------
 
 
 def commanded(world: World, code: CommandCode) -> int:

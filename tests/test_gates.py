@@ -156,9 +156,6 @@ def test_a_large_frame_is_measured_by_its_parts():
     )
 
 
-# ---- from a bundle -------------------------------------------------------------------------
-
-
 def bundle_with(tmp_path: Path, limits: GateLimits | None, mean: bytes | None):
     draft = tmp_path / "draft"
     draft.mkdir()

@@ -84,9 +84,6 @@ def frames(source: GenicamSource, count: int) -> list[Frame]:
     return [shot for shot in shots(source, count) if isinstance(shot, Frame)]
 
 
-# ---- formats ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("name", ["Mono8", "Mono10", "Mono12", *(f"Mono{p}" for p in PACKINGS)])
 def test_every_grey_format_arrives_as_the_sensor_gave_it(
@@ -125,9 +122,6 @@ def test_chunks_ride_behind_the_picture_and_leave_it_as_it_is(make: Make) -> Non
         buffer.update_chunk_data()
         assert source.node_map.ChunkFrameID.value == buffer.frame_id
         assert source.node_map.ChunkTimestamp.value == buffer.timestamp_ns
-
-
-# ---- ids and losses --------------------------------------------------------------------------
 
 
 def test_dropped_frames_are_counted_by_their_ids(make: Make) -> None:
@@ -200,9 +194,6 @@ def test_timestamps_that_jump_are_no_loss(make: Make) -> None:
         stamps.append(frame.device_timestamp_ns or 0)
     assert stamps != sorted(stamps)
     assert (source.counts.whole, source.counts.lost, source.counts.orphans) == (6, 0, 0)
-
-
-# ---- triggers and loss of the device ---------------------------------------------------------
 
 
 def test_timestamps_count_only_while_the_clock_is_locked(make: Make) -> None:

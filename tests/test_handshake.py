@@ -31,9 +31,6 @@ CLEAR, OFFLINE = Control.CLEAR_ERROR, Control.SET_OFFLINE
 desk, ring = handshake_desk.desk, handshake_desk.ring
 
 
-# ---- rules 1 and 2: trigger and acknowledgement
-
-
 def test_tag_and_trigger_may_come_in_one_request(desk: Desk) -> None:
     desk.ready()
     desk.beat(ENABLE | TRIGGER, PartTag=0xDEADBEEF, PartId="ABC", Lot="L7")
@@ -96,9 +93,6 @@ def test_a_part_that_ends_while_it_is_accepted_leaves_nothing_behind(desk: Desk)
     assert desk.has(Status1.RESULT_VALID)
     assert desk.has(Status1.FAIL)
     assert not desk.has(Status1.ACQUIRING)
-
-
-# ---- rule 3: no silent queueing
 
 
 def test_trigger_while_not_ready_is_refused_counted_and_latched(desk: Desk) -> None:
@@ -181,9 +175,6 @@ def test_a_plc_cannot_trigger_a_line_that_it_does_not_trigger(ring: Desk) -> Non
     assert ring.counted == ["missed_triggers"]
 
 
-# ---- rule 5: the deadline that the PLC may shorten
-
-
 @pytest.mark.parametrize(
     ("wanted_ms", "is_warned"), [(0, False), (50, False), (DEADLINE_MS, False), (201, True)]
 )
@@ -194,9 +185,6 @@ def test_hr_9_longer_than_the_configuration_warns(
     desk.beat(ENABLE | TRIGGER, DeadlineMs=wanted_ms)
     assert desk.accepted[0].deadline_ms == wanted_ms
     assert desk.has(Status1.WARNING) == is_warned
-
-
-# ---- rule 6: heartbeats
 
 
 def test_the_first_write_proves_no_heartbeat(desk: Desk) -> None:
@@ -245,9 +233,6 @@ def test_vision_heartbeat_is_given_from_outside_and_wraps(desk: Desk) -> None:
     assert desk.bank.number("VisionHeartbeat") == 0
     desk.handshake.beat(65_536 + 3)
     assert desk.bank.number("VisionHeartbeat") == desk.bank.number("VisionHeartbeatCopy") == 3
-
-
-# ---- rule 7: commands
 
 
 def test_command_executing_done_cleared(desk: Desk) -> None:
@@ -329,9 +314,6 @@ def test_a_command_that_never_answers_times_out_and_its_answer_is_nobodys(desk: 
     desk.wait(1)
     assert desk.has(Status1.CMD_EXECUTING)
     assert not desk.has(Status1.CMD_DONE)
-
-
-# ---- odds and ends
 
 
 def test_a_write_of_one_register_alone_keeps_the_rest(desk: Desk) -> None:

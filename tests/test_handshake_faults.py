@@ -22,9 +22,6 @@ CLEAR = Control.CLEAR_ERROR
 desk, ring = handshake_desk.desk, handshake_desk.ring
 
 
-# ---- faults
-
-
 @pytest.mark.parametrize("fault", [f for f in FaultCode if f in (5, 7, 8, 9)])
 def test_latching_faults_hold_ready_until_clear_error(desk: Desk, fault: FaultCode) -> None:
     desk.ready()
@@ -145,9 +142,6 @@ def test_warning_follows_the_conditions(desk: Desk) -> None:
     desk.wait(1)
     assert desk.has(Status1.WARNING)
     assert desk.has(Status1.TRIGGER_READY)
-
-
-# ---- TriggerReady, over everything that it hangs on
 
 
 def shown(

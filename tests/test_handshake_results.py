@@ -27,9 +27,6 @@ CLEAR, BUFFER = Control.CLEAR_ERROR, Control.BUFFER_RESULTS
 desk, ring = handshake_desk.desk, handshake_desk.ring
 
 
-# ---- rule 4: results in level mode
-
-
 def test_result_words_are_complete_before_valid_and_antivalent(desk: Desk) -> None:
     desk.ready()
     desk.part(tag=0x01020304)
@@ -192,9 +189,6 @@ def test_level_mode_never_overruns(desk: Desk) -> None:
         desk.acknowledge()
     assert not desk.has(Status1.OVERRUN)
     assert desk.bank.number("RingUnread") == 0
-
-
-# ---- rule 4: the ring
 
 
 def test_the_words_of_a_result_are_told_when_the_plc_can_read_them(desk: Desk, ring: Desk) -> None:

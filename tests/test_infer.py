@@ -28,9 +28,6 @@ from tests.rig_infer import SLOTS, Rig, expect_failure
 line, rig = rig_infer.line, rig_infer.rig
 
 
-# ---- one frame -----------------------------------------------------------------------------
-
-
 def test_a_frame_becomes_a_map_and_a_score(line):
     pixels = picture(5)
     part = line.show(pixels, line.setup_hash)
@@ -165,9 +162,6 @@ def test_the_null_engine_gives_back_the_mean_and_says_that_it_is_simulated(rig):
         assert (rig.reader.copy(answer.map) == level).all()
 
 
-# ---- image gates ---------------------------------------------------------------------------
-
-
 def gated(rig: Rig) -> tuple[str, str]:
     limits, mean = learn([picture(seed) for seed in range(20)])
     bundle = write_network_bundle(rig.config.bundles_dir / "b", gates=limits, mean_image=mean)
@@ -218,9 +212,6 @@ def test_a_shifted_part_is_a_fixture_error(rig):
     expect_failure(rig.answer(), shown, Reason.FIXTURE, "shift: expected at most")
 
 
-# ---- regions of interest -------------------------------------------------------------------
-
-
 def test_the_network_sees_the_region_alone(rig):
     bundle = write_network_bundle(rig.config.bundles_dir / "b")
     recipe = rig.recipe(bundle, top=View(roi=(10, 20, 120, 80)))
@@ -264,9 +255,6 @@ def test_a_part_that_lies_elsewhere_is_moved_back_and_one_without_fixture_is_nev
     expect_failure(rig.answer(), shown, Reason.FIXTURE, "fixture not found")
     shown = rig.show(np.random.default_rng(9).integers(0, 255, (80, 112), np.uint8), recipe[1])
     expect_failure(rig.answer(), shown, Reason.FIXTURE, "a likeness of at least 0.6")
-
-
-# ---- the end of the process ----------------------------------------------------------------
 
 
 def test_a_stop_signal_ends_it_and_leaves_nothing(rig):

@@ -29,9 +29,6 @@ FEW = 2_000
 """Runs of what is drawn part by part; `python -m tests.limits_truth` makes 10,000 of all."""
 
 
-# ---- truth ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("count", "rate"), [(59, 0.05), (60, 0.05), (150, 0.05), (300, 0.01)])
 def test_the_escape_limit_keeps_its_promise(count: int, rate: float) -> None:
     assert truth.escape(RUNS, count, rate) >= least(RUNS)
@@ -90,9 +87,6 @@ def test_the_best_of_five_looks_keeps_its_bound_only_where_five_were_planned(
 def _missing(count: int) -> Parts:
     margins = np.where(np.arange(59) < count, -1.0, 1.0).astype(np.float32)
     return Parts(margins, ("dent",) * 59)
-
-
-# ---- definition ----------------------------------------------------------------------------
 
 
 def test_the_limit_is_the_order_statistic_that_the_number_of_parts_allows() -> None:
@@ -271,9 +265,6 @@ def test_calibrate_and_verify_are_split_by_part_and_kind() -> None:
     assert chosen != separate(names, kinds, seed=4)
     assert len(separate(names[:5], kinds[:5], seed=3)) == 2, "half, the odd one calibrates"
     assert len(separate(names, kinds, seed=3, share=0.25)) == 5 + 2 + 2
-
-
-# ---- what another limit would do -----------------------------------------------------------
 
 
 def test_the_curve_counts_at_every_limit() -> None:

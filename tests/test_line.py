@@ -36,9 +36,6 @@ def world() -> Iterator[World]:
         yield made
 
 
-# ---- one part
-
-
 def test_a_late_picture_of_an_older_part_lets_no_newer_one_move(world: World) -> None:
     world.plan = lambda part_id: Plan(camera_ms=260 if part_id == 1 else 90)
     world.until_ready().part()
@@ -213,9 +210,6 @@ def test_a_score_at_the_deadline_itself_is_in_time_and_after_it_is_late(
     late = world.line.book.judged(part, result, part.part.deadline_ns + offset_ns)
     assert world.verdicts[part_id].verdict.word == word
     assert (late is None) == (word == Word.OK)
-
-
-# ---- commands, stop, start
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,6 @@ def test_intervals_hold_the_value_and_widen_when_pictures_share_parts():
         interval(auroc_of, [1, 1], [0.0, 1.0], ["a", "b"])
 
 
-# ---- tables beside the papers' ----------------------------------------------------------------
-
-
 class Judged:
     """A bundle as `protocols` reads it: its manifest and its place."""
 

@@ -95,9 +95,6 @@ def test_the_worst_layers_are_left_out_until_the_drift_is_within_its_limit(
         choose(quantiser, drift, 1e-6, seen.append)
 
 
-# ---- the report ----------------------------------------------------------------------------
-
-
 def margins(shift: float = 0.0) -> np.ndarray:
     rng = np.random.default_rng(0)
     return (np.concatenate([rng.normal(0, 1, 300), rng.normal(4, 1, 100)]) + shift).astype(

@@ -211,9 +211,6 @@ def test_features_beyond_the_memory_are_computed_again_and_teach_the_same():
     assert torch.allclose(kept.fine, taps[0], atol=1e-4)
 
 
-# ---- from folders --------------------------------------------------------------------------
-
-
 def write_plates(folder: Path, count: int, *, is_bad: bool, masks: bool = False) -> None:
     (folder / "ground_truth" / "bad").mkdir(parents=True, exist_ok=True)
     place = folder / ("bad" if is_bad else "good")

@@ -156,9 +156,6 @@ def test_a_forced_choice_is_kept_with_what_the_gate_said():
         segad.suggest(scores, labels, force="classification")
 
 
-# ---- memory --------------------------------------------------------------------------------
-
-
 def test_the_memory_map_is_the_distance_to_the_nearest_remembered_feature():
     torch.manual_seed(0)
     network = SuperSimpleNet(backbones.build("efficientnet_lite0"), hidden=16, grid=1).eval()
@@ -198,9 +195,6 @@ def test_a_coreset_leaves_nothing_far_away():
 def test_a_network_of_another_maker_has_no_taps_to_remember():
     with pytest.raises(ArtefactError, match="standardise_fine"):
         memory.with_memory(network_model(), [np.zeros((3, 16, 24), np.float32)], 1, (16, 24), 0)
-
-
-# ---- regions -------------------------------------------------------------------------------
 
 
 def look() -> regions.GoodLook:
@@ -264,9 +258,6 @@ def test_a_colour_that_is_no_region_is_refused_with_its_place(tmp_path):
     cv2.imwrite(str(tmp_path / "segments.png"), np.full((64, 96), 3, np.uint8))
     with pytest.raises(ArtefactError, match="labels below 3 or 255, got label 3"):
         regions.read_segments(tmp_path / "segments.png", (64, 96))
-
-
-# ---- generated defects ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -46,9 +46,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.people.close()
 
 
-# ---- log-in --------------------------------------------------------------------------------
-
-
 def test_the_right_password_lets_in_and_is_nowhere_to_be_read(world: World) -> None:
     assert world.people.log_in("eva", SECRET, "192.0.2.1") == world.eva
     assert world.told()[-1] == ("eva", "user.logged_in", "eva")
@@ -154,9 +151,6 @@ def test_a_foreign_database_is_refused(world: World) -> None:
         People(world.config, world.journal, hasher=QUICK)
 
 
-# ---- labels --------------------------------------------------------------------------------
-
-
 def test_the_newest_label_counts_and_every_change_is_journalled(world: World) -> None:
     world.opinions.label(7, "good", world.ole)
     world.opinions.label(8, " Scratch ", world.ole)
@@ -187,9 +181,6 @@ def test_half_of_the_parts_verify_whatever_anybody_says_of_them() -> None:
     share = sum(is_fresh("cell", str(part)) for part in range(1, 4001)) / 4000
     assert 0.47 < share < 0.53
     assert is_fresh("cell", "5") == is_fresh("cell", "5")
-
-
-# ---- proposals -----------------------------------------------------------------------------
 
 
 def test_a_proposal_is_verified_once_and_approved_by_somebody_else(world: World) -> None:
@@ -247,9 +238,6 @@ def test_what_cannot_be_proposed(world: World) -> None:
         world.opinions.propose("cell", 3, (1.0, 2.0), "150 plates", {}, world.ole)
     with pytest.raises(ConfigError, match="a known number"):
         world.opinions.proposal(99)
-
-
-# ---- the command ---------------------------------------------------------------------------
 
 
 def users(root: Path, *arguments: str, typed: str = "") -> tuple[int, str]:

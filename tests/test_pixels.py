@@ -57,9 +57,6 @@ def test_bayer_is_demosaiced_by_its_own_pattern(pattern, colour, padding):
     np.testing.assert_array_equal(got, np.broadcast_to(rgb, got.shape))
 
 
-# ---- against references written from the formats' definitions alone -------------------------
-
-
 def bits_of(data: bytes, bits: int, count: int) -> list[int]:
     """PFNC "p": one stream of bits, the lowest first."""
     places = [divmod(bits * index, 8) for index in range(count)]
@@ -192,9 +189,6 @@ def test_old_names_of_the_naming_convention_are_understood():
     assert known_as("YUV422Packed") == "YUV422_8_UYVY"
     assert known_as("Mono8") == "Mono8"
     assert known_as("Mono14") == "Mono14"
-
-
-# ---- what holds for all ---------------------------------------------------------------------
 
 
 def test_what_needs_no_conversion_is_not_copied():

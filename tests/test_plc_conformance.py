@@ -162,9 +162,6 @@ def test_every_rule_holds_on_a_good_box(mode: str) -> None:
     assert all(f.text for f in report.findings)
 
 
-# ---- boxes that lie ------------------------------------------------------------------------
-
-
 def old_map(box: DeskBox) -> None:
     box.bank.set("MapVersion", 0x0200)
 
@@ -301,9 +298,6 @@ def test_a_box_that_waits_for_ever_is_found_out(settings: dict[str, int], rule: 
 def test_a_broken_rule_does_not_spoil_the_next_one() -> None:
     outcomes = {f.rule: f.outcome for f in checked(("T6b", "T2", "M1"), spoil=no_echo).findings}
     assert outcomes == {"T6b": BROKEN, "T2": PASSED, "M1": PASSED}
-
-
-# ---- the command, and a whole line ---------------------------------------------------------
 
 
 def kit(*arguments: str) -> subprocess.CompletedProcess[str]:

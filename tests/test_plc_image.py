@@ -63,9 +63,6 @@ def words(beat: int, verdicts: int = 0, epoch: int = EPOCH) -> Words:
     return Words(registers=bank.snapshot(), ledger={"verdicts": verdicts})
 
 
-# ---- the view of the process ---------------------------------------------------------------
-
-
 def test_the_ring_of_the_view_is_accepted_by_the_rule_of_the_manual(tmp_path: Path) -> None:
     view = View(config(tmp_path))
     view.words(words(1), 0)
@@ -110,9 +107,6 @@ def test_lost_verdicts_are_counted_and_silence_is_seen(tmp_path: Path) -> None:
     assert (view.received, view.skipped) == (1, 3)
     assert not view.is_silent(1600 * MS)
     assert view.is_silent(1601 * MS)
-
-
-# ---- the writer ----------------------------------------------------------------------------
 
 
 class Memory:
@@ -185,9 +179,6 @@ def test_words_keep_their_bits() -> None:
     assert as_bytes([0xA5C3, 1]) == b"\xa5\xc3\x00\x01"
 
 
-# ---- S7 ------------------------------------------------------------------------------------
-
-
 class Plc:
     """snap7's server with one data block."""
 
@@ -257,9 +248,6 @@ def test_a_missing_controller_or_block_is_a_device_error(plc: Plc, tmp_path: Pat
         asyncio.run(live(S7(host="127.0.0.1", port=free_port())))
     with pytest.raises(DeviceError, match="DB7"):
         asyncio.run(live(S7(host="127.0.0.1", port=plc.port, db=7)))
-
-
-# ---- Logix ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

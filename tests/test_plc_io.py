@@ -271,9 +271,6 @@ def test_outputs_alone_leave_the_handshake_to_modbus(tmp_path: Path) -> None:
     asyncio.run(live())
 
 
-# ---- a whole line --------------------------------------------------------------------------
-
-
 class Relay(threading.Thread):
     """What stands in series with OK: samples the lines every 2 ms, as a PLC's input card does."""
 

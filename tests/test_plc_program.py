@@ -246,9 +246,6 @@ def test_a_rule_is_broken_on_purpose(rule: Break, claim: Callable[[Desk], bool])
     assert claim(desk)
 
 
-# ---- the ring ------------------------------------------------------------------------------
-
-
 def test_ring_results_are_matched_by_tag_and_acknowledged_in_sequence() -> None:
     desk = Desk(Ring.HARDWARE, rate_hz=50, parts=3)
     desk.image.set("RingLast", 3)
@@ -339,9 +336,6 @@ def test_free_run_without_a_single_frame_ends_too() -> None:
     desk = Desk(Ring.FREE, parts=2, patience_s=1.0)
     desk.scan(READY, scans=110)
     assert [part.why for part in desk.parts] == [("not ready",)] * 2
-
-
-# ---- commands ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,6 @@ from tests.rig import Ear, Rig, numbered, until
 EXIT_CONFIG = 78
 
 
-# ---- configuration -------------------------------------------------------------------------
-
-
 def run_to_end(rig: Rig, *command: str) -> subprocess.CompletedProcess[str]:
     """One command of the line that must end by itself."""
     line = [sys.executable, "-m", "appliance", *command, "--config", str(rig.config_path)]
@@ -95,9 +92,6 @@ def test_a_producer_that_cannot_be_loaded_ends_the_run(content: bytes | None) ->
         rig.config_path.write_text(text)
         done = run_to_end(rig, "run")
         check_refused(done, "camera.top.producer", str(producer), "GenTL producer")
-
-
-# ---- files and devices: not Ready, and by itself again -------------------------------------
 
 
 STARTING = {OfflineReason.STARTING, OfflineReason.CAMERA}

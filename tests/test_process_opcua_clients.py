@@ -13,10 +13,10 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from tests.fuzz_counts import Counts
-from tests.fuzz_opcua import fuzz_opcua
 
 from appliance.codes import State, Word
+from tests.fuzz_counts import Counts
+from tests.fuzz_opcua import fuzz_opcua
 from tests.rig import Rig, number_of
 
 pytest.importorskip("asyncua", reason="the extra `bus` is not installed")

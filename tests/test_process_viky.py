@@ -45,9 +45,6 @@ BOUND_S = 5.0
 """Longest wait for anything: a bound of the test, no promise of the box."""
 
 
-# ---- what viky shows, by frame number ------------------------------------------------------
-
-
 def write_table(path: Path) -> None:
     """Frame number modulo PERIOD → top left corner of the ball, as harvesters delivers it."""
     harvester: Any = Harvester()
@@ -85,8 +82,6 @@ def picture_at(corner: tuple[int, int]) -> np.ndarray:
     frame[y : y + BALL, x : x + BALL] = 0
     return frame
 
-
-# ---- a PLC, from the document alone --------------------------------------------------------
 
 ENABLE, TRIGGER, RESULT_ACK = 1, 2, 4
 TRIGGER_READY, TRIGGER_ACK, RESULT_VALID, PASS, FAIL = 1 << 1, 1 << 2, 1 << 7, 1 << 8, 1 << 9
@@ -160,9 +155,6 @@ class Plc:
 
     def close(self) -> None:
         self._client.close()
-
-
-# ---- the test ------------------------------------------------------------------------------
 
 
 def read_table(path: Path) -> list[tuple[int, int]]:

@@ -203,9 +203,6 @@ def test_the_report_names_what_flips_and_lets_no_name_become_markup() -> None:
     assert "SIMULATED" not in html(study(shown, (1.0, 2.0)), (), "x", {})
 
 
-# ---- the command ---------------------------------------------------------------------------
-
-
 def installation(root: Path, repeats: int = 4, *, same: bool = False) -> None:
     """Three parts that went past a line; every row with its picture."""
     (root / "config.toml").write_text(

@@ -196,9 +196,6 @@ def test_columns_of_another_software_are_refused(bundle: Bundle) -> None:
         Scorer(Bundle(bundle.folder, manifest, bundle.id))
 
 
-# ---- the worst region, for people
-
-
 def test_worst_region_is_the_one_with_the_peak() -> None:
     amap = np.zeros((SIDE, SIDE), np.float32)
     amap[10:12, 10:14] = 4.0

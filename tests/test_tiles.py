@@ -120,9 +120,6 @@ def test_what_does_not_fit_is_refused(tiles: Tiles, size: tuple[int, int], named
         grid_of(tiles, NET, size)
 
 
-# ---- through the engines ---------------------------------------------------------------------
-
-
 @pytest.fixture
 def box(tmp_path: Path) -> Config:
     return Config(

@@ -35,9 +35,6 @@ def shop() -> Iterator[Shop]:
         yield shop
 
 
-# ---- a proposal ----------------------------------------------------------------------------
-
-
 @pytest.fixture
 def quiet() -> Iterator[Shop]:
     """No tool and a line that answers nothing."""
@@ -149,9 +146,6 @@ def test_limits_are_not_proposed_for_a_version_that_is_no_longer_in_force(
     assert len(shop.opinions.proposals()) == before and eva.problems == []
 
 
-# ---- a label -------------------------------------------------------------------------------
-
-
 @needs_chromium
 @pytest.mark.browser
 def test_who_judges_a_part_that_somebody_judged_meanwhile_is_told(shop: Shop, guest: Enter) -> None:
@@ -176,9 +170,6 @@ def test_who_judges_a_part_that_somebody_judged_meanwhile_is_told(shop: Shop, gu
     ole.press("Good")
     expect(page.locator(".part-title")).to_have_text(str(fourth))
     assert ole.problems == []
-
-
-# ---- a map of regions ----------------------------------------------------------------------
 
 
 @pytest.fixture

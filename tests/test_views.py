@@ -44,9 +44,6 @@ def judged(world: World, **plans: Plan) -> Verdict:
     return world.verdicts[part_id].verdict
 
 
-# ---- which view decides
-
-
 def test_the_worst_word_decides_whatever_the_order() -> None:
     for words in itertools.product(WORDS, repeat=3):
         assert words[worst(words)] == max(words, key=WORDS.index), words
@@ -71,9 +68,6 @@ def test_a_part_says_which_of_its_views_speak_against_it() -> None:
     )  # fmt: skip
     assert whole.detail == "right NG; left UNCERTAIN; under ERROR (not found)"
     assert whole.reasons == ("right: edge: p99",)
-
-
-# ---- grouping
 
 
 @pytest.mark.parametrize("infer_first", [*itertools.product((False, True), repeat=2)])
@@ -172,9 +166,6 @@ def test_what_a_part_would_have_been_is_not_known_while_a_view_has_no_picture(
     assert world.late == []
 
 
-# ---- the ledger's laws hold for every view
-
-
 @pytest.mark.parametrize("camera", TWO)
 @pytest.mark.parametrize("plan", [Plan(camera="silent"), Plan(infer="silent")])
 def test_a_view_that_nobody_answers_is_unaccounted(world: World, plan: Plan, camera: str) -> None:
@@ -225,9 +216,6 @@ def test_a_second_picture_for_a_view_that_was_ok_takes_the_ok_back(world: World)
     assert (verdict.word, verdict.reason, verdict.camera) == (
         Word.ERROR, Reason.ASSOCIATION_LOST, "left",
     )  # fmt: skip
-
-
-# ---- one camera fails
 
 
 @pytest.mark.parametrize("camera", TWO)
@@ -304,8 +292,6 @@ def test_ids_wrap_past_zero_with_every_view() -> None:
         assert [acq for acq, _ in seen] == [ID_WRAP - 1, ID_WRAP, 1, 2]
         assert {word for _, word in seen} == {Word.OK}
 
-
-# ---- whatever happens
 
 camera_fates = st.sampled_from(
     ["good"] * 6 + ["silent", "none", "incomplete", "queue_full", "double", "then_none", "foreign"]

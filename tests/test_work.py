@@ -86,9 +86,6 @@ def regions() -> np.ndarray:
     return labels
 
 
-# ---- which parts ---------------------------------------------------------------------------
-
-
 def test_labelled_parts_keep_their_side_and_unjudged_ones_have_none(school: School) -> None:
     store = school.store()
     try:
@@ -124,9 +121,6 @@ def test_training_beside_a_ready_line_on_few_cores_has_to_be_forced() -> None:
     check_room(ready, is_forced=False, cores=4)
     check_room(Words(registers={104: int(LineState.INITIALIZED)}), is_forced=False, cores=2)
     check_room(None, is_forced=False, cores=2)
-
-
-# ---- what comes of it ----------------------------------------------------------------------
 
 
 def test_a_look_gives_the_maps_and_the_mean_of_the_good(school: School) -> None:
@@ -226,9 +220,6 @@ def test_a_job_that_somebody_stops_ends_at_its_next_step(school: School) -> None
         jobs.stop()
         assert work(school.config, jobs, taken).state == "stopped"
     assert not jobs.is_stopping
-
-
-# ---- the process ---------------------------------------------------------------------------
 
 
 def test_the_process_does_the_job_that_waits_and_a_lost_one_is_a_failure(school: School) -> None:

@@ -229,9 +229,6 @@ def _body(host: str, path: str, cookie: str = "", token: str = "") -> bytes:
         connection.close()
 
 
-# ---- a full archive ------------------------------------------------------------------------
-
-
 def tool(seconds: float) -> list[Row]:
     """The slowest answer of every page and of the API's lists, with 100,000 parts."""
     port = free_port()
