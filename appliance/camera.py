@@ -28,6 +28,7 @@ from appliance.messages import (
     Swap,
     Trigger,
     camera_label,
+    refusal,
 )
 from appliance.outlet import Outlet
 from appliance.recipe import View
@@ -35,7 +36,7 @@ from appliance.service import Service
 from appliance.shortage import own_use
 from appliance.source import Frame, Incomplete, Source
 from appliance.triggers import Triggers
-from appliance.views import Views, refusal
+from appliance.views import Views
 from appliance.wire import Inbox, Wiring
 
 _MS = 1_000_000
@@ -303,7 +304,7 @@ class CameraProcess:
             self._leave_word(lambda: write_found(self._config, self._camera.name, word))
             self._views.prepared(setup, found)
         except ArtefactError as err:
-            self._outlet.tell(refusal(self._label, message, err))
+            self._outlet.tell(refusal(self._label, message.setup_hash, err))
             return
         self._outlet.tell(
             Prepared(

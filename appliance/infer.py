@@ -15,7 +15,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from appliance.batches import Waiting, due_ns, in_order, next_batch
-from appliance.codes import OfflineReason
 from appliance.config import Config
 from appliance.engine import Map
 from appliance.errors import ArtefactError, ConfigError
@@ -23,7 +22,16 @@ from appliance.golden import DailyProof
 from appliance.hang_guard import HangGuard
 from appliance.infer_answers import Answers
 from appliance.infer_setup import HANG_LIMIT_NS, Setup, prepare
-from appliance.messages import AnyMessage, FrameReady, Health, Prepare, Prepared, Refused, Swap
+from appliance.messages import (
+    AnyMessage,
+    FrameReady,
+    Health,
+    Prepare,
+    Prepared,
+    Refused,
+    Swap,
+    refusal,
+)
 from appliance.service import EXIT_NO, Service
 from appliance.shortage import own_use
 from appliance.throttle_nvidia import NvidiaThrottle
@@ -130,16 +138,7 @@ class Infer:
             if self._current is None:
                 self._note = str(err)
             self._service.log.warning("set-up refused", recipe=order.recipe, error=str(err))
-            offline = err.offline if isinstance(err, ArtefactError) else OfflineReason.ENGINE
-            refused = Refused(
-                process=self._label,
-                setup_hash=order.setup_hash,
-                where=err.where,
-                expected=err.expected,
-                got=err.got,
-                offline=offline,
-            )
-            self._send(refused)
+            self._send(refusal(self._label, order.setup_hash, err))
         else:
             self._prepared = setup
             self._say_prepared(setup)

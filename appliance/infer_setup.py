@@ -33,7 +33,7 @@ from appliance.passport import (
     write_record,
 )
 from appliance.pixels import Pixels, to_8_bit
-from appliance.recipe import LoadedRecipe, load_recipe
+from appliance.recipe import LoadedRecipe, load_setup
 
 HANG_LIMIT_NS = 500_000_000
 """Shortest limit of one call into an engine; a slow engine gets three times its warm-up p99."""
@@ -170,15 +170,7 @@ def prepare(config: Config, recipe: str, setup_hash: str, beat: Callable[[], Non
 
     beat: called between the steps, each of which may take seconds.
     """
-    loaded = load_recipe(config, recipe)
-    if loaded.setup_hash != setup_hash:
-        raise ArtefactError(
-            config.recipes_dir / loaded.path,
-            f"the set-up {setup_hash[:12]}…",
-            f"{loaded.setup_hash[:12]}…",
-            OfflineReason.NO_RECIPE,
-        )
-    return prove(config, loaded, beat)
+    return prove(config, load_setup(config, recipe, setup_hash), beat)
 
 
 def prove(config: Config, loaded: LoadedRecipe, beat: Callable[[], None]) -> Setup:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from appliance.codes import CommandError, OfflineReason, Reason, Word
+from appliance.errors import ArtefactError, ConfigError
 
 INFER = "infer"
 """Whoever owes a score: one of the infer processes, which all serve every camera."""
@@ -163,6 +164,24 @@ class Refused(Message, frozen=True, kw_only=True):
     expected: str
     got: str
     offline: OfflineReason = OfflineReason.ENGINE
+
+    @property
+    def why(self) -> str:
+        """In one sentence, as errors say it."""
+        return f"{self.where}: expected {self.expected}, got {self.got}"
+
+
+def refusal(process: str, setup_hash: str, err: ConfigError) -> Refused:
+    """The answer to a Prepare that cannot be."""
+    is_artefact = isinstance(err, ArtefactError)
+    return Refused(
+        process=process,
+        setup_hash=setup_hash,
+        where=err.where,
+        expected=err.expected,
+        got=err.got,
+        offline=err.offline if is_artefact else OfflineReason.ENGINE,
+    )
 
 
 class ViewResult(Message, frozen=True, kw_only=True):

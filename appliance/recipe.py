@@ -196,6 +196,16 @@ def load_recipe(config: Config, name: str) -> LoadedRecipe:
     )
 
 
+def load_setup(config: Config, name: str, setup_hash: str) -> LoadedRecipe:
+    """The same for a process that is asked to prepare it. Raises RecipeError, too, where the file
+    holds another set-up than decide has read."""
+    loaded = load_recipe(config, name)
+    if loaded.setup_hash != setup_hash:
+        expected, got = f"the set-up {setup_hash[:12]}…", f"{loaded.setup_hash[:12]}…"
+        raise RecipeError(config.recipes_dir / loaded.path, expected, got)
+    return loaded
+
+
 def _check_limits(where: str, limits: Limits) -> None:
     if not -_LARGEST <= limits.t1 <= limits.t2 <= _LARGEST:
         raise RecipeError(where, "finite t1 <= t2 (float32)", f"t1 {limits.t1}, t2 {limits.t2}")

@@ -81,8 +81,7 @@ class RecipeInForce:
     def answered(self, message: Prepared | Refused) -> None:
         """A camera or infer takes the set-up of a recipe, or says why not."""
         if isinstance(message, Refused):
-            why = f"{message.where}: expected {message.expected}, got {message.got}"
-            refusal = said(self._config, message.process, why)
+            refusal = said(self._config, message.process, message.why)
             self._kept_out("refused", refusal, process=message.process)
             self._line.setups.refused(message)
         else:

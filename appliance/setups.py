@@ -149,8 +149,7 @@ class Setups:
         if change is not None and message.setup_hash == change.target.setup_hash:
             if message.process not in change.asked:
                 return  # the answer to an earlier change
-            sentence = f"{message.where}: expected {message.expected}, got {message.got}"
-            self._give_up(change, CommandError.REFUSED_ARTEFACT, sentence)
+            self._give_up(change, CommandError.REFUSED_ARTEFACT, message.why)
         elif (
             current is not None
             and message.setup_hash == current.setup_hash

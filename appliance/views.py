@@ -13,8 +13,8 @@ import msgspec
 from appliance.camera_settings import Settings, check_approved
 from appliance.config import Config
 from appliance.errors import ArtefactError, DeviceError
-from appliance.messages import Prepare, Refused
-from appliance.recipe import RecipeError, View, load_recipe
+from appliance.messages import Prepare
+from appliance.recipe import View, load_setup
 
 
 class Setup(NamedTuple):
@@ -46,10 +46,7 @@ class Views:
 
     def load(self, message: Prepare) -> Setup:
         """What the recipe asks. Raises ArtefactError: the file cannot be used."""
-        loaded = load_recipe(self._config, message.recipe)
-        if loaded.setup_hash != message.setup_hash:
-            expected, got = f"set-up {message.setup_hash[:12]}", loaded.setup_hash[:12]
-            raise RecipeError(self._config.recipes_dir / loaded.path, expected, got)
+        loaded = load_setup(self._config, message.recipe, message.setup_hash)
         view = loaded.recipe.camera.get(self._camera, View())
         # The region of interest is cut by infer.
         return Setup(
@@ -101,15 +98,3 @@ class Views:
         self.running = None
         self.settings = self._begin(view)
         self.running = view
-
-
-def refusal(process: str, message: Prepare, err: ArtefactError) -> Refused:
-    """The answer to a Prepare that cannot be."""
-    return Refused(
-        process=process,
-        setup_hash=message.setup_hash,
-        where=err.where,
-        expected=err.expected,
-        got=err.got,
-        offline=err.offline,
-    )

@@ -269,7 +269,7 @@ def test_a_recipe_with_another_hash_is_refused(desk):
     answer = line.ask(setup_hash="f" * 64)
     assert isinstance(answer, Refused)
     assert answer.where.endswith("recipes/cell/1.toml")
-    assert answer.expected == "set-up ffffffffffff"
+    assert answer.expected == "the set-up ffffffffffff…"
 
 
 def test_a_folder_with_something_else_in_it_is_a_state_until_it_is_mended(desk, root):
