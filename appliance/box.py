@@ -8,7 +8,6 @@ from appliance.alarms import Alarms
 from appliance.challenge import Challenge
 from appliance.codes import Status2
 from appliance.config import Config, is_simulated
-from appliance.gate import Gate
 from appliance.handshake import Conditions, Handshake
 from appliance.hardware import HardwareTrigger
 from appliance.journal import Journal
@@ -16,6 +15,7 @@ from appliance.ledger import Ledger
 from appliance.messages import Health, camera_label
 from appliance.parts import PartBook
 from appliance.readiness import JUDGING, Facts, bits_of, fault_of, offline_of
+from appliance.reject_gate import Gate
 from appliance.row_delivery import RowDelivery
 from appliance.setups import Setups
 from appliance.states import Event

@@ -16,6 +16,7 @@ from appliance.backoff import Backoff
 from appliance.camera_files import FolderSource
 from appliance.camera_lines import LineSource
 from appliance.camera_settings import Found, Settings, write_features, write_found
+from appliance.camera_views import Views
 from appliance.codes import Reason
 from appliance.config import Config
 from appliance.config_camera import Camera
@@ -36,7 +37,6 @@ from appliance.service import Service
 from appliance.shortage import own_use
 from appliance.source import Frame, Incomplete, Source
 from appliance.triggers import Triggers
-from appliance.views import Views
 from appliance.wire import Inbox, Wiring
 
 _MS = 1_000_000

@@ -20,7 +20,7 @@ from appliance.camera_record import kept_in, write_png
 from appliance.config import load_config
 from appliance.config_camera import Camera
 from appliance.errors import ConfigError, DeviceError
-from appliance.gates import Gates
+from appliance.image_gates import Gates
 from appliance.pixels import Pixels, to_8_bit
 from appliance.recipe import View
 from appliance.source import Frame, Incomplete, Mode

@@ -19,8 +19,8 @@ from appliance.engine import Engine, Frame, figures_of
 from appliance.engine_opening import open_engine, passport_of
 from appliance.errors import ArtefactError, PartError
 from appliance.fixture import Finder, finder_of
-from appliance.gates import Gates, gates_of, judge
 from appliance.golden import GoldenFrames
+from appliance.image_gates import Gates, gates_of, judge
 from appliance.messages import FrameReady, PixelRef, Scored
 from appliance.passport import (
     Passport,

@@ -16,7 +16,6 @@ from appliance.challenge_due import ChallengeDue
 from appliance.closing import restart_verdict
 from appliance.codes import FaultCode, Reason, Word
 from appliance.config import Config, is_simulated
-from appliance.gate import Gate
 from appliance.handshake import Conditions, Done, Handshake
 from appliance.hardware import HardwareTrigger, exposure_end_ns
 from appliance.intake import Intake
@@ -38,6 +37,7 @@ from appliance.orders import Orders
 from appliance.part import Judgement, Part, Sight
 from appliance.parts import PartBook
 from appliance.product import Product
+from appliance.reject_gate import Gate
 from appliance.row_delivery import RowDelivery
 from appliance.setups import Answer, Send, Setups
 from appliance.tally import Tally

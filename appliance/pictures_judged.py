@@ -15,7 +15,7 @@ from appliance.engine import Frame, Map
 from appliance.engine_opening import open_engine
 from appliance.fixture import finder_of
 from appliance.forest import Forest
-from appliance.gates import gates_of, judge
+from appliance.image_gates import gates_of, judge
 from appliance.images import stored_bits
 from appliance.infer_setup import CameraSetup
 from appliance.pixels import Pixels

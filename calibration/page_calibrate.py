@@ -17,7 +17,7 @@ from calibration.desk import Desk
 from calibration.frame import Visit, button, field
 from calibration.limits import Target, outcome, propose, summary
 from calibration.material import Material, gather, region_view
-from calibration.proposals import Proposals, lines
+from calibration.proposal_panel import Proposals, lines
 from calibration.publish import not_comparable, versions
 from calibration.recipe_tabs import RecipeTabs
 from calibration.region_view import RegionRow

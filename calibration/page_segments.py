@@ -17,7 +17,7 @@ from calibration.desk import Desk
 from calibration.frame import Visit, button
 from calibration.job_panel import JobPanel
 from calibration.lessons import LOOKED_AT, labelled, looked_at, warnings
-from calibration.proposals import DEFECT_RATE, Proposals
+from calibration.proposal_panel import DEFECT_RATE, Proposals
 from calibration.recipe_tabs import RecipeTabs
 from calibration.region_map import (
     RegionMap,

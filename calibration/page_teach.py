@@ -15,7 +15,7 @@ from calibration.desk import Desk
 from calibration.frame import Visit, button, whole
 from calibration.job_panel import JobPanel
 from calibration.lessons import Lesson, labelled, unjudged, warnings
-from calibration.proposals import DEFECT_RATE, Proposals
+from calibration.proposal_panel import DEFECT_RATE, Proposals
 from calibration.recipe_tabs import RecipeTabs
 from calibration.workers import LEAST_CORES, check_room, is_ready
 

@@ -18,7 +18,7 @@ from appliance.store import Delivered, Store
 from calibration import texts
 from calibration.challenge_rules import Shown, last_good
 from calibration.challenges import Challenges, Known
-from calibration.report_page import page
+from calibration.paper import page
 
 _ROWS = 500
 """Newest challenge parts in which a challenge of the PLC is looked for."""

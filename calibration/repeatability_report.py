@@ -8,8 +8,8 @@ from html import escape
 
 from calibration import texts
 from calibration.bounds import percent
+from calibration.paper import page
 from calibration.repeatability import AIAG, Agreement, PartStudy, Repeatability
-from calibration.report_page import page
 
 _WIDTH, _ROW, _LEFT = 720, 18, 150
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from appliance import gates
+from appliance import image_gates
 from appliance.bundle import (
     InputContract,
     Manifest,
@@ -289,7 +289,7 @@ def write_draft(
         trained.history, scored, data, scorer,
     )  # fmt: skip
     frames = _frames(data, _thinned((*data.network_good, *data.limits_good), data.source))
-    limits, mean_image = gates.learn(list(frames))
+    limits, mean_image = image_gates.learn(list(frames))
     bundle_files.write_png(draft / limits.mean_image, mean_image)
     golden = bundle_files.write_golden(draft, data, scorer)
     (draft / "split.json").write_bytes(

@@ -14,7 +14,7 @@ import pytest
 from appliance.codes import OfflineReason, Reason
 from appliance.engine_null import write_null_bundle
 from appliance.frames import inline_ref
-from appliance.gates import learn
+from appliance.image_gates import learn
 from appliance.messages import (
     FrameReady,
     Refused,

@@ -17,7 +17,7 @@ from calibration.frame import PAGES
 from calibration.limits import outcome, parts_of
 from calibration.page_audit import changed
 from calibration.people import Role
-from calibration.proposals import lines
+from calibration.proposal_panel import lines
 from calibration.publish import newest, publish, use
 from tests.guest import Enter, needs_chromium
 from tests.tool_world import FIRST_NS, SECRET, T1, T2, Shop

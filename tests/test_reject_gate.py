@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from appliance.codes import GateStatus, Reason, Word
-from appliance.gate import Gate
 from appliance.messages import Verdict
+from appliance.reject_gate import Gate
 from appliance.words import Bank, decode_input
 
 MS = 1_000_000

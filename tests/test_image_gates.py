@@ -8,7 +8,7 @@ import pytest
 from appliance.bundle import GateLimits, InputContract, Manifest, finish_bundle, load_bundle
 from appliance.codes import Reason
 from appliance.errors import ArtefactError
-from appliance.gates import Gates, gates_of, judge, learn
+from appliance.image_gates import Gates, gates_of, judge, learn
 
 HEIGHT, WIDTH = 240, 320
 
