@@ -17,7 +17,8 @@ from appliance.codes import (
     Word,
 )
 from appliance.messages import FrameReady, Verdict
-from tests.line_world import MS, Plan, World
+from tests.line_plans import MS, Plan
+from tests.line_world import World
 
 ENABLE, EXECUTE = Control.ENABLE, Control.EXECUTE
 TWO = ("left", "right")

@@ -8,7 +8,8 @@ from appliance.codes import (
     State,
     Word,
 )
-from tests.line_world import Plan, World
+from tests.line_plans import Plan
+from tests.line_world import World
 
 ENABLE = Control.ENABLE
 CLEAR, EXECUTE = Control.CLEAR_ERROR, Control.EXECUTE

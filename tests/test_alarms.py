@@ -9,7 +9,8 @@ from appliance.closing import as_whole
 from appliance.codes import CommandCode, Reason, Status1, Status2, Word
 from appliance.config import Alarms as Limits
 from appliance.messages import Health, Verdict, ViewResult
-from tests.line_world import Plan, World
+from tests.line_plans import Plan
+from tests.line_world import World
 
 
 def verdict(word: Word = Word.OK, reason: Reason = Reason.NONE, *, test: bool = False) -> Verdict:

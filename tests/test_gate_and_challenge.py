@@ -20,7 +20,8 @@ from appliance.codes import (
     Word,
 )
 from appliance.messages import Command
-from tests.line_world import Plan, World
+from tests.line_plans import Plan
+from tests.line_world import World
 
 ENABLE, EXECUTE, CHALLENGE = Control.ENABLE, Control.EXECUTE, Control.CHALLENGE_MODE
 FITTED, CONFIRMED = GateStatus.CONFIRM_FITTED | GateStatus.AIR_OK, GateStatus.REJECT_CONFIRMED

@@ -24,7 +24,8 @@ from appliance.codes import (
     Word,
 )
 from tests.hardware_belt import DISAGREEMENTS, FITTED, FOUR, PERIOD_MS, Belt, ready, words_of
-from tests.line_world import MS, Plan, World
+from tests.line_plans import MS, Plan
+from tests.line_world import World
 
 ENABLE = Control.ENABLE
 

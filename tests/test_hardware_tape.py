@@ -17,7 +17,8 @@ from appliance.replay_infer import Answer, Engines, Recipes
 from appliance.replay_stage import Pair, Stage, Told
 from appliance.replay_tape import read
 from tests.hardware_belt import TWO, Belt, ready
-from tests.line_world import MS, Plan, World
+from tests.line_plans import MS, Plan
+from tests.line_world import World
 
 
 def replayed(world: World, taped: list[Taped], folder: Path) -> list[Pair | Told]:

@@ -12,7 +12,8 @@ from appliance.codes import (
     Word,
 )
 from tests.hardware_belt import FITTED, PERIOD_MS, TWO, Belt, ready, words_of
-from tests.line_world import DEADLINE_MS, MS, Plan, World
+from tests.line_plans import MS, Plan
+from tests.line_world import DEADLINE_MS, World
 
 
 @pytest.fixture

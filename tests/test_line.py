@@ -23,8 +23,9 @@ from appliance.journal import acq_id
 from appliance.messages import Stored
 from appliance.part import Judgement
 from appliance.registers import RING_SLOTS
+from tests.line_plans import Plan
 from tests.line_steps import ends
-from tests.line_world import DEADLINE_MS, Plan, World
+from tests.line_world import DEADLINE_MS, World
 
 ENABLE = Control.ENABLE
 CLEAR, EXECUTE = Control.CLEAR_ERROR, Control.EXECUTE

@@ -16,8 +16,9 @@ from appliance.codes import (
 )
 from appliance.journal import acq_id
 from appliance.messages import Health
+from tests.line_plans import MS, Plan
 from tests.line_steps import breach
-from tests.line_world import MS, Plan, World
+from tests.line_world import World
 
 ENABLE, TRIGGER = Control.ENABLE, Control.TRIGGER
 

@@ -14,8 +14,9 @@ from appliance.codes import (
     Word,
 )
 from appliance.messages import NoFrame
+from tests.line_plans import MS, Plan
 from tests.line_steps import breach, free, load
-from tests.line_world import MS, Plan, World
+from tests.line_world import World
 
 ENABLE = Control.ENABLE
 EXECUTE = Control.EXECUTE

@@ -16,8 +16,9 @@ from appliance.codes import (
 )
 from appliance.config_record import Record
 from appliance.messages import Health, Stored
+from tests.line_plans import Plan
 from tests.line_steps import breach, ends
-from tests.line_world import Plan, World
+from tests.line_world import World
 
 ENABLE, BUFFER = Control.ENABLE, Control.BUFFER_RESULTS
 CLEAR = Control.CLEAR_ERROR

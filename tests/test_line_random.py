@@ -15,7 +15,8 @@ from appliance.codes import (
 )
 from appliance.journal import acq_id
 from appliance.wire import encode
-from tests.line_world import MS, Plan, World
+from tests.line_plans import MS, Plan
+from tests.line_world import World
 
 ENABLE, TRIGGER, BUFFER = Control.ENABLE, Control.TRIGGER, Control.BUFFER_RESULTS
 CLEAR, EXECUTE = Control.CLEAR_ERROR, Control.EXECUTE

@@ -15,8 +15,9 @@ from appliance.codes import (
     Status2,
     Word,
 )
+from tests.line_plans import Plan, loaded
 from tests.line_steps import breach, load
-from tests.line_world import Plan, World, loaded
+from tests.line_world import World
 
 ENABLE, TRIGGER, BUFFER = Control.ENABLE, Control.TRIGGER, Control.BUFFER_RESULTS
 EXECUTE = Control.EXECUTE

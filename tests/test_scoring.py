@@ -21,7 +21,7 @@ from appliance.messages import PixelRef, Scored
 from appliance.recipe import LoadedRecipe, View
 from appliance.scores import Decides, Heard, Unit
 from appliance.scoring import Scorer, worst_region
-from tests.line_world import loaded
+from tests.line_plans import loaded
 
 SIDE = 64
 FRAME = (480, 640)

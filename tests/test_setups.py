@@ -5,7 +5,7 @@ import pytest
 from appliance.codes import CommandError, OfflineReason
 from appliance.messages import Health, Prepare, Prepared, Refused, Swap
 from appliance.setups import Setups
-from tests.line_world import loaded
+from tests.line_plans import loaded
 
 S = 1_000_000_000
 CAMERA, INFER = "camera:top", "infer:0"

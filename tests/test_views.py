@@ -17,7 +17,8 @@ from appliance.codes import Control, OfflineReason, Reason, Status1, Status2, Wo
 from appliance.journal import ID_WRAP
 from appliance.messages import FrameReady, Verdict, ViewResult
 from appliance.verdict import worst
-from tests.line_world import DEADLINE_MS, Plan, World
+from tests.line_plans import Plan
+from tests.line_world import DEADLINE_MS, World
 
 TWO = ("left", "right")
 FOUR = ("left", "right", "top", "under")

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.codes import FaultCode, OfflineReason, Reason, Word
+from tests.line_plans import Plan
 from tests.line_steps import breach, load
-from tests.line_world import Plan, World
+from tests.line_world import World
 
 
 @pytest.fixture
