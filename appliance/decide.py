@@ -48,7 +48,6 @@ from appliance.words import Bank, PlcInput
 
 _TICK_S = 0.05
 _STOP_S = 1.0
-_LAG_WARNING_MS = 20.0
 
 
 def software_version() -> str:

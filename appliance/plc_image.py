@@ -15,7 +15,7 @@ from appliance.registers import RING_SLOTS
 from appliance.words import Bank
 
 FIRST, WORDS = 100, 230
-_STATUS1, _STATUS2, _HEARTBEAT, _STATUS1_COPY, _BEAT_COPY = 100, 101, 102, 209, 208
+_STATUS1, _STATUS2, _STATUS1_COPY = 100, 101, 209
 
 
 class Controller(Protocol):

@@ -13,7 +13,7 @@ from typing import TypeAlias
 Value: TypeAlias = int | float | bool | str
 
 _TIMESTAMP, _METRICS, _SEQ = 1, 2, 3
-_NAME, _ALIAS, _METRIC_TIME, _DATATYPE, _IS_HISTORICAL = 1, 2, 3, 4, 5
+_NAME, _METRIC_TIME, _DATATYPE, _IS_HISTORICAL = 1, 3, 4, 5
 _INT, _LONG, _DOUBLE, _BOOLEAN, _STRING = 10, 11, 13, 14, 15
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_VARINT_BYTES = 10

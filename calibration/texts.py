@@ -170,9 +170,7 @@ AGREEMENT_NOTE = (
     "proved counts parts, for ten decisions about one part are right or wrong together."
 )
 
-VERSION, LIMITS, DECIDES, BUNDLE, SET_BY, WHY = (
-    "Version", "Limits", "Decides", "Bundle", "Set by", "Why",
-)  # fmt: skip
+WHY = "Why"
 IN_FORCE = "in force"
 ROLL_BACK = "Use these limits again"
 NOT_COMPARABLE = "Its limits do not fit {current}: they were set for {other}."
@@ -229,7 +227,6 @@ IGNORED_NOW = "Ignored: {new:.1f} % of the picture ({old:.1f} % in force)"
 SCORE_PARTS = "Score {count} parts"
 PREVIEW = "What the regions see: q99.5 of the map on {count} parts"
 NO_PREVIEW = "Not scored yet: press the button to see what each region says of recent parts."
-PREVIEW_OLD = "Scored with another bundle: score again."
 PREVIEW_PART = "Part"
 PREVIEW_APART = "Good from bad, AUROC"
 PREVIEW_HIDDEN = "Parts whose highest place is where nothing looks any more, {count}: {parts}"
@@ -275,7 +272,6 @@ NO_DEVICE = "{name} shows a folder of pictures: it has no features."
 RUNS = "The line runs and owns the camera: what it read when it opened it, read only."
 LINE_STOPPED = "The line is stopped: features can be set, pictures taken."
 NO_WORD = "The camera process has not opened its device since the box was started."
-FEATURES = "Features"
 FIND = "Feature or category"
 FEATURE, VALUE = "Feature", "Value"
 LOOK, SET, SNAP = "Read the features", "Set", "Take a picture"

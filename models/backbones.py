@@ -98,7 +98,7 @@ class EfficientNetLite0(Backbone):
         (3, 80, 3, 2, 6),
         (3, 112, 5, 1, 6),
     )  # repeats, channels, kernel, first stride, expansion
-    FINE_BLOCK, COARSE_BLOCK = 4, 10
+    FINE_BLOCK = 4
 
     def __init__(self) -> None:
         super().__init__()

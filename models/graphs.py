@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from appliance.errors import ArtefactError
 
-_MAP, _SCORE = "map", "score"
+_MAP = "map"
 
 
 def with_map(

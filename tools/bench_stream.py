@@ -22,8 +22,6 @@ from tools.bench_row import NotMeasuredError, Row, Value, figure, quantiles
 _SETTLE_S = 2.0
 _PLC = ("--ring", "free", "--forever", "--scan-ms", "10")
 _FLAT_OUT_HZ = 1000.0
-_OWN_WORK = ("engine", "gates", "map")
-"""Stages of infer that are its own work on the picture."""
 
 
 def line_30(seconds: float) -> list[Row]:

@@ -37,7 +37,6 @@ from models.metrics import image_metrics
 from models.refit import unknown_to
 
 Floats = npt.NDArray[np.float32]
-BAD = (1, 10, 50, 150)
 
 
 @dataclass(frozen=True)

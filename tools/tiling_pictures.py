@@ -134,10 +134,6 @@ def _show(
     cv2.imwrite(str(out), np.vstack(rows))
 
 
-def _in_colour(grey: cv2.typing.MatLike) -> cv2.typing.MatLike:
-    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
-
-
 def _named(panel: npt.NDArray[np.uint8] | cv2.typing.MatLike, title: str) -> Image:
     image = np.ascontiguousarray(panel, np.uint8)
     cv2.rectangle(image, (0, 0), (12 + 11 * len(title), 30), (20, 20, 20), -1)
