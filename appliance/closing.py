@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from appliance.codes import Reason, Word
-from appliance.journal import Opened, acq_id
+from appliance.journal import acq_id
+from appliance.journal_records import Opened
 from appliance.messages import LateResult, Verdict, ViewResult
 from appliance.part import Part, Sight
 from appliance.verdict import worst

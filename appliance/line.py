@@ -19,7 +19,8 @@ from appliance.config import Config, is_simulated
 from appliance.handshake import Conditions, Done, Handshake
 from appliance.hardware import HardwareTrigger, exposure_end_ns
 from appliance.intake import Intake
-from appliance.journal import Journal, Opened, utc_ns
+from appliance.journal import Journal, utc_ns
+from appliance.journal_records import Opened
 from appliance.ledger import Debtor, Ledger
 from appliance.messages import (
     INFER,

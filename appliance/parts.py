@@ -12,7 +12,8 @@ from typing import Protocol
 from appliance.closing import late_result, verdict_of
 from appliance.codes import Reason, Word
 from appliance.frame_ids import FrameIds
-from appliance.journal import Opened, acq_id, utc_ns
+from appliance.journal import acq_id, utc_ns
+from appliance.journal_records import Opened
 from appliance.ledger import Ledger
 from appliance.messages import (
     INFER,

@@ -14,7 +14,7 @@ import numpy as np
 from appliance.closing import as_whole
 from appliance.codes import Word
 from appliance.errors import PartError
-from appliance.journal import Opened
+from appliance.journal_records import Opened
 from appliance.ledger import Ledger
 from appliance.messages import (
     AllEnded,

@@ -8,8 +8,8 @@ from nicegui import ui
 from appliance.codes import Word
 from appliance.errors import ConfigError
 from appliance.hmi_elements import Viewer
-from appliance.hmi_screen import Picture
-from appliance.hmi_view import PartView, part_view
+from appliance.hmi_screen import PartView, Picture
+from appliance.hmi_view import part_view
 from appliance.rows import PartRow
 from calibration import texts
 from calibration.desk import Desk

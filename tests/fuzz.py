@@ -32,7 +32,8 @@ from appliance.config import Config, load_config
 from appliance.engine_null import write_null_bundle
 from appliance.errors import ConfigError, DeviceError, PartError
 from appliance.frames import RingReader, RingWriter, inline_ref, inline_view
-from appliance.journal import Journal, Opened
+from appliance.journal import Journal
+from appliance.journal_records import Opened
 from appliance.messages import FrameReady, Health, Scored, Trigger, Verdict, Words
 from appliance.product_table import load_products
 from appliance.recipe import Limits, Recipe, load_recipe, write_recipe

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from appliance.codes import Reason, Word
-from appliance.journal import Journal, Opened, acq_id
+from appliance.journal import Journal, acq_id
+from appliance.journal_records import Opened
 from appliance.messages import Verdict
 
 SIZE = 1 << 16

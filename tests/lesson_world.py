@@ -23,7 +23,8 @@ from appliance.store import Store
 from calibration.opinions import Opinions
 from calibration.people import People, Role
 from tests.networks import write_network_bundle
-from tests.rig import Rig, free_port
+from tests.ports import free_port
+from tests.rig import Rig
 
 NET = (16, 24)
 SIZE = (64, 96)

@@ -11,7 +11,8 @@ import pytest
 
 from appliance.opcua_users import put_user, users_file
 from tests.ports import free_port
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
 

@@ -15,7 +15,8 @@ import sysconfig
 import time
 from pathlib import Path
 
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent
 UNITS = ROOT / "systemd"

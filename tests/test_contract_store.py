@@ -28,8 +28,8 @@ from appliance.report import rows as rows_of
 from appliance.report import shift_report
 from appliance.store import Store
 from tests.postgres import Postgres, running_postgres
-from tests.rig import until
 from tests.verdicts import full, verdict
+from tests.waiting import until
 
 HOUR_NS = 3_600_000_000_000
 

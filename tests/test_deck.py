@@ -21,7 +21,7 @@ from appliance.frames import RingReader, RingWriter
 from appliance.messages import FrameReady, Scored, Taped, Verdict, Words
 from appliance.recording import Entry, Recording, SegmentWriter, unfinished
 from appliance.wire import encode
-from tests.rig import until
+from tests.waiting import until
 
 
 class Feed:

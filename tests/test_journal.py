@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import AddressInUse
-from appliance.journal import BLOCK, ID_WRAP, Closed, Journal, acq_id
+from appliance.journal import BLOCK, ID_WRAP, Journal, acq_id
+from appliance.journal_records import Closed
 from tests.journals import SIZE, after_kill, closed, folder, journal, opened
 from tests.waiting import until
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import AddressInUse
-from appliance.journal import BLOCK, Closed, Journal
+from appliance.journal import BLOCK, Journal
+from appliance.journal_records import Closed
 from tests.journals import SIZE, after_kill, closed, folder, journal, opened
 from tests.waiting import until
 

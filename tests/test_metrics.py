@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.certificate import make
 from appliance.metrics import Exporter
 from tests.ports import free_port
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 
 def scrape(port: int) -> dict[str, float]:

@@ -21,7 +21,8 @@ from appliance.registers import RING_SLOTS
 from appliance.tally import Tally
 from appliance.words import Bank, PlcInput
 from tests.ports import free_port
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 from tools.plc_conformance import BROKEN, PASSED, SKIPPED, Report, check
 from tools.plc_conformance_box import Terms
 from tools.plc_conformance_rules import RULES

@@ -26,7 +26,7 @@ from appliance.plc_image import FIRST, WORDS, ImageWriter, as_bytes, as_signed
 from appliance.registers import RING_SLOTS
 from appliance.words import Bank
 from tests.ports import free_port
-from tests.rig import until
+from tests.waiting import until
 
 MS = 1_000_000
 EPOCH = 0x0102

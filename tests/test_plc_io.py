@@ -17,7 +17,8 @@ from appliance.handshake import Conditions, Handshake
 from appliance.plc_io import IoPort, open_lines
 from appliance.words import Bank, PlcInput
 from tests.handshake_desk import MS, Desk
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 OK, NG, HEALTHY, READY, TRIGGER, ENABLE = range(6)
 WIRED: dict[str, Any] = {

@@ -24,7 +24,7 @@ from appliance.errors import ConfigError, DeviceError
 from appliance.messages import CommandResult, Verdict, Words
 from appliance.words import Bank
 from tests.ports import free_port
-from tests.rig import until
+from tests.waiting import until
 
 pytest.importorskip("paho.mqtt", reason="the extra `bus` is not installed")
 

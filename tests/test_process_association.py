@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from appliance.codes import Reason, Word
 from appliance.messages import Verdict
 from appliance.rows import PartRow
-from tests.rig import PICTURES, SIDE_PX, STEP, Rig, number_of, until
+from tests.rig import PICTURES, SIDE_PX, STEP, Rig, number_of
+from tests.waiting import until
 from tools.plc_program import Part, Ring
 
 MIDDLE = (PICTURES // 2 - 0.5) * STEP * 255 / SIDE_PX**2

@@ -17,7 +17,8 @@ import pytest
 
 from appliance.bundle import hash_file, load_bundle
 from appliance.codes import OfflineReason, Word
-from tests.rig import Ear, Rig, numbered, until
+from tests.rig import Ear, Rig, numbered
+from tests.waiting import until
 
 EXIT_CONFIG = 78
 

@@ -15,7 +15,8 @@ from appliance.codes import CommandError, OfflineReason, Status2, Word
 from appliance.messages import Command, CommandResult
 from appliance.opcua_users import users_file
 from appliance.wire import Wiring
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
 

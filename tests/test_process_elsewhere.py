@@ -18,7 +18,8 @@ from appliance.wire import decode
 from appliance.wire_keys import curve_keys
 from tests.ports import free_port
 from tests.recorded_world import check_replay
-from tests.rig import PICTURES, Rig, number_of, until
+from tests.rig import PICTURES, Rig, number_of
+from tests.waiting import until
 from tools.plc_program import Ring
 
 HERE, THERE = "127.0.0.1", "127.0.0.2"

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from appliance.codes import CommandCode, CommandError, OfflineReason, Reason, State, Word
 from tests.recorded_world import check_replay
-from tests.rig import PICTURES, Ear, Rig, number_of, until
+from tests.rig import PICTURES, Ear, Rig, number_of
+from tests.waiting import until
 from tools.plc_program import Part, PlcOptions, Ring
 from tools.plc_sim import command
 

@@ -10,7 +10,8 @@ import pytest
 
 from appliance.codes import Reason, Word
 from tests.gentl import producer
-from tests.rig import PICTURES, Rig, number_of, numbered, until
+from tests.rig import PICTURES, Rig, number_of, numbered
+from tests.waiting import until
 
 pytest.importorskip("harvesters")
 

@@ -19,7 +19,8 @@ from appliance.registers import WRITABLE_WORDS
 from appliance.words import Bank
 from tests.gentl import Barrier, producer
 from tests.recorded_world import check_replay
-from tests.rig import PICTURES, SIDE_PX, STEP, Rig, number_of, numbered, until
+from tests.rig import PICTURES, SIDE_PX, STEP, Rig, number_of, numbered
+from tests.waiting import until
 from tools.plc_program import Ring
 
 pytest.importorskip("harvesters")

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from appliance.codes import Reason, Word
-from tests.rig import PICTURES, Ear, Rig, number_of, until
+from tests.rig import PICTURES, Ear, Rig, number_of
+from tests.waiting import until
 
 RATE_HZ = 40
 READY_S = 15.0

@@ -16,7 +16,8 @@ from pyModbusTCP.client import ModbusClient
 from appliance.codes import Control, FaultCode, Reason, Word
 from appliance.messages import AnyMessage, FrameReady, Scored, Stored, Trigger, Verdict
 from appliance.wire import CHANNELS, Inbox, Receiver, Sender, Wiring
-from tests.rig import Ear, Rig, until
+from tests.rig import Ear, Rig
+from tests.waiting import until
 from tools.plc_program import Part, Ring
 
 VICTIMS = {

@@ -7,8 +7,9 @@ from appliance.audit import AuditJournal
 from appliance.codes import Word
 from calibration.people import People, Role
 from tests.guest import Guest, driven, needs_chromium
+from tests.ports import free_port
 from tests.processes import has_tool
-from tests.rig import Rig, free_port
+from tests.rig import Rig
 from tests.tool_world import SECRET
 from tests.waiting import until
 

@@ -12,7 +12,8 @@ from appliance.codes import CommandCode, CommandError, Word
 from appliance.recipe import load_recipe
 from appliance.wire import Wiring
 from calibration.publish import order, publish, use
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 from tools.plc_program import PlcOptions
 from tools.plc_sim import command, run_plc
 

@@ -30,7 +30,8 @@ from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_NO
 from appliance.wire import decode, encode
 from tests.networks import write_network_bundle
 from tests.recorded_world import replayed
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 from tools.plc_program import Part, PlcOptions
 from tools.plc_sim import run_plc
 

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from appliance.__main__ import app
 from appliance.archive import image_path, read_image, view_path
 from appliance.codes import Reason, Word
-from tests.rig import Ear, Rig, number_of, numbered, until
+from tests.rig import Ear, Rig, number_of, numbered
+from tests.waiting import until
 
 PICTURES = 12
 DROPPED = 7

@@ -23,8 +23,8 @@ import pytest
 
 from appliance.archive import read_image
 from appliance.recipe import View
-from tests.rig import Rig, until
-from tests.waiting import NotYet
+from tests.rig import Rig
+from tests.waiting import NotYet, until
 
 pytest.importorskip("harvesters")
 

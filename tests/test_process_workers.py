@@ -6,7 +6,8 @@ from collections import Counter
 
 from appliance.codes import Word
 from tests.recorded_world import check_replay
-from tests.rig import PICTURES, Ear, Rig, number_of, until
+from tests.rig import PICTURES, Ear, Rig, number_of
+from tests.waiting import until
 from tools.plc_program import Part, Ring
 
 WORKERS = ("infer:0", "infer:1")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from appliance.wire_keys import curve_keys
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 from tools.sbom import document
 
 ROOT = Path(__file__).parent.parent

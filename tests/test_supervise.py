@@ -20,8 +20,9 @@ from appliance.service import EXIT_CONFIG
 from appliance.supervise import Supervisor, check_addresses, is_running, process_table
 from appliance.wire import Wiring
 from tests.ports import free_port
-from tests.rig import Rig, until
+from tests.rig import Rig
 from tests.rig_camera import short_root
+from tests.waiting import until
 
 CRASH = "import sys; sys.exit(1)"
 REFUSE = "import sys; sys.exit(78)"

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from appliance.__main__ import app
 from appliance.database import place
 from appliance.support import without_secrets
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 
 def unpack(path: Path) -> dict[str, bytes]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from appliance.codes import Word
-from tests.rig import Rig, until
+from tests.rig import Rig
 from tests.systemd_world import UNITS, Machine, why_not
+from tests.waiting import until
 
 LINE = ("camera-top", "infer-0", "decide", "record")
 needs_analyze = pytest.mark.skipif(

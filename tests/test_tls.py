@@ -22,7 +22,8 @@ from appliance.errors import CertificateError
 from appliance.tls import files_of
 from calibration.people import People, Role
 from tests.ports import free_port
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 SECRET = "correct horse battery"
 

@@ -12,7 +12,8 @@ from calibration.opinions import Opinions
 from calibration.people import Role
 from tests.guest import Guest, driven, needs_chromium
 from tests.lesson_world import SECRET, SIZE, SPOT, STICKER, lesson_line, quick_people
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 PARTS = 48
 pytestmark = pytest.mark.timeout(300)

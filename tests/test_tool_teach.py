@@ -14,7 +14,8 @@ from calibration.people import Role
 from calibration.workers import LEAST_CORES
 from tests.guest import Guest, driven, needs_chromium
 from tests.lesson_world import SECRET, lesson_line, quick_people
-from tests.rig import Rig, until
+from tests.rig import Rig
+from tests.waiting import until
 
 PARTS, JUDGED = 80, 68
 pytestmark = pytest.mark.timeout(300)

@@ -22,7 +22,7 @@ from calibration.lessons import Lesson, labelled, looked_at, unjudged, warnings
 from calibration.workers import Workers, check_room
 from models.work import in_use, work
 from tests.lesson_world import NET, School, part_picture
-from tests.rig import until
+from tests.waiting import until
 
 KINDS = ("good", "spot", "", "good") * 20
 

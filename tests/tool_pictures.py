@@ -24,9 +24,10 @@ from calibration.studies import make_study
 from calibration.study_log import StudyLog
 from tests.guest import chromium
 from tests.lesson_world import School
+from tests.ports import free_port
 from tests.processes import has_tool
-from tests.rig import until
-from tests.tool_world import FIRST_NS, SECRET, Shop, free_port
+from tests.tool_world import FIRST_NS, SECRET, Shop
+from tests.waiting import until
 from tools.draw_parts import DEFECTS, SIDE_PX, draw
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")

@@ -18,7 +18,7 @@ from appliance.deck import SCHEMAS
 from appliance.deck_writer import SEGMENT_BYTES, about_recording
 from appliance.frames import inline_ref
 from appliance.infer_setup import prove
-from appliance.journal import Opened
+from appliance.journal_records import Opened
 from appliance.ledger import Ledger
 from appliance.messages import FrameReady, InferFailed, Taped, Verdict
 from appliance.part import Part
