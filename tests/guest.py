@@ -70,6 +70,16 @@ class Guest:
     def press(self, text: str) -> None:
         self.page.get_by_role("button", name=text, exact=True).first.click()
 
+    def approves(self, address: str, recipe: str) -> Page:
+        """Opens the verify parts of the newest proposal there, and has it written as `recipe`."""
+        page = self.go(address)
+        self.press("Open the verify parts")
+        expect(page.get_by_text("Verify parts, opening number 1")).to_be_visible()
+        page.locator(".proposal").get_by_label("Reason").first.fill("agreed in the meeting")
+        self.press("Approve")
+        self.told(f"{recipe} is written. The line: has taken it")
+        return page
+
     def told(self, text: str) -> None:
         """A message of the page."""
         expect(self.page.locator(".q-notification").filter(has_text=text).first).to_be_visible()

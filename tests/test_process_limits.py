@@ -1,7 +1,7 @@
 """One change of limits, from the page to the next verdict of a running line."""
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser
 
 from appliance.audit import AuditJournal
 from appliance.codes import Word
@@ -50,12 +50,7 @@ def test_the_next_verdict_of_a_running_line_uses_what_was_approved(browser: Brow
             )
             eva.press("Propose these limits")
             eva.told("Somebody else has to approve")
-            page = max_.go("calibrate")
-            max_.press("Open the verify parts")
-            expect(page.get_by_text("opening number 1")).to_be_visible()
-            page.locator(".proposal").get_by_label("Reason").first.fill("so be it then")
-            max_.press("Approve")
-            max_.told("cell/2 is written. The line: has taken it")
+            max_.approves("calibrate", "cell/2")
             second = driven(rig, 3)
             assert {part.word for part in second} == {Word.NG}
             until("rows", lambda: ear.has_rows(9), 30)

@@ -94,13 +94,8 @@ def test_a_painted_region_decides_the_next_verdicts_and_an_ignored_one_is_not_se
         eva.told("another person than eva, got eva")
 
         max_ = Guest(browser, url).log_in("max")
-        page = max_.go("segments")
-        max_.press("Open the verify parts")
-        expect(page.get_by_text("Verify parts, opening number 1")).to_be_visible()
+        page = max_.approves("segments", "cell/2")
         expect(page.get_by_text("The same parts by cell/1:")).to_be_visible()
-        page.locator(".proposal").get_by_label("Reason").first.fill("agreed in the meeting")
-        max_.press("Approve")
-        max_.told("cell/2 is written. The line: has taken it")
 
         until("Ready", lambda: ear.is_ready, 60)
         driven(rig, 6)
