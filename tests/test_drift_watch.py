@@ -24,7 +24,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def shop() -> Iterator[Shop]:
     with Shop(parts=WINDOW) as shop:
         yield shop
