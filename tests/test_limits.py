@@ -21,6 +21,7 @@ from calibration.limits import (
     separate,
     summary,
 )
+from calibration.roc import roc_svg
 from calibration.tradeoff import Costs, cost_of, cost_per_1000, curve, false_alarms_at, flips
 from tests import limits_truth as truth
 from tests.limits_truth import RUNS, TYPES, draw, least
@@ -98,6 +99,17 @@ def test_the_limit_is_the_order_statistic_that_the_number_of_parts_allows() -> N
     assert overkill_limit(good, 0.05, 0.95) == np.nextafter(np.float32(91), np.float32(92))
     assert conformal_limit(good[:19], 0.05) == np.nextafter(np.float32(18), np.float32(19))
     assert conformal_limit(good[:18], 0.05) is None
+
+
+def test_many_samples_at_once_have_each_its_own_limit() -> None:
+    one = np.arange(93, dtype=np.float32)
+    both = np.stack([one, one[::-1] + 1000])
+    for limit in (
+        lambda margins: escape_limit(margins, 0.05, 0.95),
+        lambda margins: overkill_limit(margins, 0.05, 0.95),
+        lambda margins: conformal_limit(margins, 0.05),
+    ):
+        np.testing.assert_array_equal(limit(both), [limit(row) for row in both])
 
 
 def test_too_few_parts_give_no_limit_and_the_number_that_would_do() -> None:
@@ -253,6 +265,8 @@ def test_a_part_is_as_bad_as_its_worst_view_and_counts_once() -> None:
         parts_of(["a", "a"], ["good", "dent"], [1.0, 2.0])
     with pytest.raises(ValueError, match="finite"):
         parts_of(["a"], ["good"], [float("nan")])
+    with pytest.raises(ValueError, match="argument"):
+        parts_of(["a", "b"], ["good", "dent"], [1.0])
 
 
 def test_calibrate_and_verify_are_split_by_part_and_kind() -> None:
@@ -265,6 +279,8 @@ def test_calibrate_and_verify_are_split_by_part_and_kind() -> None:
     assert chosen != separate(names, kinds, seed=4)
     assert len(separate(names[:5], kinds[:5], seed=3)) == 2, "half, the odd one calibrates"
     assert len(separate(names, kinds, seed=3, share=0.25)) == 5 + 2 + 2
+    with pytest.raises(ValueError, match="argument"):
+        separate(["a", "b"], ["good"], seed=3)
 
 
 def test_the_curve_counts_at_every_limit() -> None:
@@ -302,6 +318,20 @@ def test_two_limits_cost_what_their_errors_and_looks_cost() -> None:
     svg = cost_svg(parts, (1.0, 3.0), 0.1, prices)
     assert "Cheapest single limit" in svg and svg.count("cost-limit") == 2
     assert cost_svg(Parts(margins[:4], ("good",) * 4), (1.0, 3.0), 0.1, prices) == ""
+
+
+def test_both_limits_stand_on_the_curve_and_one_beyond_its_edge_stands_at_it() -> None:
+    """Of 100 good parts at 0 to 99 and 20 bad ones at 90 to 109; across 5 % in 252 pixels."""
+    margins = np.concatenate([np.arange(100), np.arange(20) + 90]).astype(np.float32)
+    parts = Parts(margins, ("good",) * 100 + ("dent",) * 20)
+    svg = roc_svg(parts, (98.0, 102.0))  # 2 good and 12 bad parts; no good and 8 bad parts
+    assert '<circle class="roc-t1" cx="140.8" cy="69.6"' in svg
+    assert '<circle class="roc-t2" cx="40.0" cy="100.4"' in svg
+    line = svg.partition('<polyline class="roc-line" points="')[2].partition('"')[0].split()
+    assert line[0] == "40.0,162.0", "nothing is rejected and nothing found"
+    assert line[-1] == "292.0,46.5" and "140.8,69.6" in line
+    assert '<circle class="roc-t1" cx="292.0" cy="8.0"' in roc_svg(parts, (0.0, 102.0))
+    assert roc_svg(Parts(margins[:9], ("good",) * 9), (0.0, 1.0)) == ""
 
 
 def test_false_alarms_at_a_share_of_defects_found() -> None:
