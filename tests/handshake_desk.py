@@ -1,6 +1,7 @@
 """A handshake on virtual time, its bank, and a PLC that writes into it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,11 @@ class Desk:
         assert self.last_id != before
         self.beat(control)
         return self.last_id
+
+    def job(self, tag: int = 7) -> int:
+        """A part that another bus asks for; its AcqID, or 0."""
+        plc = replace(decode_input(self.bank), part_tag=tag)
+        return self.handshake.start_job(plc, self.now)
 
     def acknowledge(self, control: Control = ENABLE) -> None:
         self.beat(control | ACK)

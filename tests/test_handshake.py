@@ -316,6 +316,44 @@ def test_a_command_that_never_answers_times_out_and_its_answer_is_nobodys(desk: 
     assert not desk.has(Status1.CMD_DONE)
 
 
+def test_a_job_of_another_bus_is_a_part_like_any(desk: Desk) -> None:
+    desk.ready()
+    assert desk.job(tag=77) == desk.bank.number("AcqID") == 1
+    assert [plc.part_tag for plc in desk.accepted] == [77]
+    assert desk.has(Status1.ACQUIRING) and not desk.has(Status1.TRIGGER_READY)
+    assert not desk.has(Status1.TRIGGER_ACK), "the PLC asked for nothing"
+
+
+def test_a_job_that_is_refused_is_told_to_the_bus_that_asked_and_not_to_the_plc(
+    desk: Desk,
+) -> None:
+    desk.ready()
+    desk.job()
+    assert desk.job() == 0
+    assert len(desk.accepted) == 1 and desk.counted == []
+    assert not desk.has(Status1.ACQ_ERROR)
+
+
+def test_a_job_is_judged_by_what_holds_now_and_not_by_the_last_turn(desk: Desk) -> None:
+    desk.ready()
+    desk.conditions.offline = OfflineReason.CAMERA
+    assert desk.job() == 0 and desk.accepted == []
+
+
+def test_a_job_waits_until_the_plc_has_read_the_id_of_its_own_part(desk: Desk) -> None:
+    held = ENABLE | Control.BUFFER_RESULTS
+    desk.ready(held)
+    desk.beat(held | TRIGGER)
+    assert desk.has(Status1.TRIGGER_READY) and desk.job() == 0
+    desk.beat(held)
+    assert desk.job() == 2
+
+
+def test_no_job_where_light_barriers_trigger(ring: Desk) -> None:
+    ring.ready()
+    assert ring.job() == 0
+
+
 def test_a_write_of_one_register_alone_keeps_the_rest(desk: Desk) -> None:
     desk.ready()
     desk.beat(PartTag=42)

@@ -242,6 +242,15 @@ def test_a_tag_that_comes_again_finds_no_result_of_the_part_before(is_ready: boo
     assert objections(ring, 1, tag=8) == ()
 
 
+def test_the_tag_of_another_bus_finds_no_result_of_the_part_before_either() -> None:
+    ring = Desk("ring").ready()
+    ring.part(tag=7)
+    ring.verdict(ring.last_id, part_tag=7)
+    assert objections(ring, 0, tag=7) == ()
+    assert ring.job(tag=7) == 2
+    assert objections(ring, 0, tag=7) == ("tag is not known",)
+
+
 def test_no_part_is_found_by_no_tag() -> None:
     ring = Desk("ring").ready()
     ring.part(tag=0)

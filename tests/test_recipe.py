@@ -61,6 +61,7 @@ def test_a_version_is_never_overwritten(config: Config) -> None:
     ("change", "is_same_set_up"),
     [
         ({"limits": Limits(t1=0.0, t2=1.0)}, True),
+        ({"limits": Limits(t1=0.0, t2=1.0, settings={"top": {"Gain": "3"}})}, False),
         ({"decides": "map_max"}, True),
         ({"version": 4}, True),
         ({"bundle": "cd" * 32}, False),
@@ -116,6 +117,27 @@ def test_what_is_wrong_is_named(config: Config, old: str, new: str, message: str
         load_recipe(config, "cell/3")
     assert message in str(caught.value)
     assert caught.value.offline == OfflineReason.NO_RECIPE
+
+
+@pytest.mark.parametrize(("t1", "t2"), [(0.5, 0.5), (-3.4e38, 3.4e38)])
+def test_limits_may_meet_and_may_be_as_far_as_float32_goes(
+    config: Config, t1: float, t2: float
+) -> None:
+    write_recipe(config, replaced(limits=Limits(t1=t1, t2=t2)))
+    assert load_recipe(config, "cell/3").recipe.limits == Limits(t1=t1, t2=t2)
+
+
+def test_settings_that_were_approved_for_an_unknown_camera_are_refused(config: Config) -> None:
+    """A name that was mistyped would leave the camera that was meant without any."""
+    known, unknown = ({name: {"Gain": "3"}} for name in ("top", "side"))
+    for version, settings in ((3, known), (4, unknown)):
+        limits = Limits(t1=0.0, t2=1.0, settings=settings)
+        write_recipe(config, replaced(version=version, limits=limits))
+    assert load_recipe(config, "cell/3").recipe.limits.settings == known
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(config, "cell/4")
+    assert refused.value.where.endswith("4.toml: limits.settings")
+    assert (refused.value.expected, refused.value.got) == ("a camera of config.toml", "'side'")
 
 
 def test_a_missing_recipe(config: Config) -> None:
