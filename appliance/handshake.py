@@ -102,7 +102,6 @@ class Handshake:
         self._plc: PlcInput | None = None
         self._beat_at_ns: int | None = None
         self._bits = Status1(0)
-        self._status2 = Status2(0)
         self._command_failed = False
         self._commands = 0
         self._running = 0
@@ -324,7 +323,6 @@ class Handshake:
         status2 |= Status2(0) if is_online and is_alive else Status2.SAFE_STATE
         # A slot of the ring has a flag of its own; of the level words this bit is it.
         status2 |= Status2.SIMULATED if self._is_simulated else Status2(0)
-        self._status2 = status2
         self._show("Status1", bits)
         self._show("Status1Copy", bits)
         self._show("Status2", status2)
