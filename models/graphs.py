@@ -6,7 +6,7 @@ passports, golden frames and the line know one graph with K maps, however many d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -90,9 +90,40 @@ def with_outputs(network: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelPr
     return model
 
 
+def part_of(
+    network: onnx.ModelProto, known: Container[str], wanted: Sequence[str]
+) -> onnx.ModelProto:
+    """What computes the float32 tensors `wanted` from those of `known` that it needs, no more."""
+    makers = {name: node for node in network.graph.node for name in node.output}
+    constants = {tensor.name for tensor in network.graph.initializer}
+    seen: set[str] = set()
+    inputs: list[str] = []
+    left = list(wanted)
+    while left:
+        name = left.pop()
+        if name in seen or not name:
+            continue
+        seen.add(name)
+        if name in known:
+            inputs.append(name)
+        elif name not in constants:
+            left += makers[name].input
+    part = onnx.ModelProto(ir_version=network.ir_version, opset_import=network.opset_import)
+    part.graph.name = "part"
+    part.graph.node.extend(
+        node
+        for node in network.graph.node
+        if any(name in seen and name not in known for name in node.output)
+    )
+    part.graph.initializer.extend(t for t in network.graph.initializer if t.name in seen)
+    for values, names in ((part.graph.input, inputs), (part.graph.output, wanted)):
+        values.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names)
+    return part
+
+
 def constants_of(arrays: Mapping[str, npt.NDArray[np.generic]]) -> list[onnx.TensorProto]:
     """Initializers by name."""
-    return [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in arrays.items()]
+    return [numpy_helper.from_array(np.asarray(a, order="C"), name) for name, a in arrays.items()]
 
 
 def _count_maps(graph: onnx.GraphProto, count: int) -> None:

@@ -36,7 +36,9 @@ AUROC_DROP, MARGIN_SIGMAS, FLIPS = 0.01, 0.10, 0.01
 """Largest loss of AUROC; 99th percentile of the margin's change, in standard deviations of the good
 images' margins; share of held-out parts with another verdict at the suggested limits."""
 
-_CALIBRATION, _CHOICE = 64, 24
+_CALIBRATION, _CHOICE = 64, 60
+"""Good images that layers are fitted to; good and, where known, bad ones that layers are chosen by.
+None of them is held out."""
 _ROOM = 0.7
 """Share of the limit that the choice of layers may use up: other images drift a little more."""
 _RUNS = 20
@@ -123,11 +125,12 @@ def quantise_bundle(
 
     # The forest's margin jumps where a tree splits: layers are chosen by the map that it reads.
     chosen_by = "map_max" if decides in ("segad", "average") else decides
-    good = data.limits_good[:_CHOICE]
-    truth = margins(network, good, chosen_by)
+    seen = (*data.limits_good[:_CHOICE], *data.limits_bad[:_CHOICE])
+    truth = margins(network, seen, chosen_by)
+    good = truth[: len(data.limits_good[:_CHOICE])]
     small, left_out, _ = choose(
         quantiser,
-        lambda model: change(truth, margins(model, good, chosen_by), truth),
+        lambda model: change(truth, margins(model, seen, chosen_by), good),
         _ROOM * MARGIN_SIGMAS,
         lambda done: report("layers", 0.1 + 0.6 * done),
     )
@@ -232,7 +235,8 @@ def main(
 ) -> None:
     """Add an int8 network to a copy of a bundle, with an accuracy report; exit 1 if refused."""
     loaded = load_bundle(bundle)
-    dataset = open_dataset(data, seed)
+    stretch = loaded.manifest.provenance.get("stretch") == "True"
+    dataset = open_dataset(data, seed, stretch=stretch or None)
     try:
         with progress.shown() as report:
             accuracy = quantise_bundle(loaded, dataset, out, report)

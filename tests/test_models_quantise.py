@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from appliance.errors import ArtefactError
 from models.export import session
+from models.graphs import constants_of, part_of
 from models.quantise import Quantiser, choose
 from models.quantise_command import Accuracy, change, compare
-from tests.networks import EXACT, exact_network
+from tests.networks import EXACT, as_network, exact_network
 
 
 def inputs(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -55,6 +57,54 @@ def test_scales_are_symmetric(quantiser: Quantiser) -> None:
             zero = tensors[node.input[2]]
             assert zero.dtype == np.int8
             assert not zero.any()
+
+
+@pytest.mark.parametrize(("gain", "padding", "low"), [(0.1, 0, -3), (0.1, 1, 0), (0.001, 0, 0)])
+def test_a_clip_before_a_convolution_is_moved_around_zero_where_that_wins_a_bit(
+    gain: float, padding: int, low: float
+) -> None:
+    """255 steps from -3 to 3 instead of 128 from 0 to 6; not where zeros are padded, nor where no
+    value passes the middle. The function is the same."""
+    rng = np.random.default_rng(0)
+    kernel = 1 + 2 * padding
+    constants = {
+        "first": (gain * rng.uniform(0.2, 1, (4, 3, 1, 1))).astype(np.float32),
+        "offset": np.full(4, -1e3 * gain * gain, np.float32),
+        "nought": np.array(0, np.float32),
+        "six": np.array(6, np.float32),
+        "second": rng.normal(0, 1, (2, 4, kernel, kernel)).astype(np.float32),
+        "all": np.array([1, 2, 3], np.int64),
+        "channel": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "first", "offset"], ["a"], name="one"),
+        helper.make_node("Clip", ["a", "nought", "six"], ["b"]),
+        helper.make_node("Conv", ["b", "second"], ["c"], name="two", pads=[padding] * 4),
+        helper.make_node("ReduceMean", ["c", "channel"], ["map"], keepdims=1),
+        helper.make_node("ReduceMax", ["map", "all"], ["score"], keepdims=0),
+    ]
+    whole = as_network(nodes, constants_of(constants), (8, 8))
+    images = [rng.uniform(0, 255, (1, 3, 8, 8)).astype(np.float32) for _ in range(4)]
+    small = Quantiser(whole, images).network(["two"])
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in small.graph.initializer}
+    clip = next(node for node in small.graph.node if node.op_type == "Clip")
+    assert [float(tensors[name]) for name in clip.input[1:]] == [low, low + 6]
+    one, other = answers(whole, images[0])[0], answers(small, images[0])[0]
+    assert np.abs(one - other).max() < 0.03 * np.ptp(one)
+
+
+def test_layers_are_fitted_to_what_was_rounded_before_them(quantiser: Quantiser) -> None:
+    """On the images of the fit the mean answer of the last layer is that of the float network."""
+    last = next(n for n in exact_network().graph.node if n.name == quantiser.layers[-1])
+    whole, small = (
+        np.stack([
+            np.asarray(session(part_of(model, ("image",), last.output)).run(None, {"image": x})[0])
+            for x in inputs(3)
+        ])
+        for model in (exact_network(), quantiser.network(quantiser.layers))
+    )  # fmt: skip
+    assert not np.array_equal(whole, small)
+    assert np.abs((whole - small).mean(axis=(0, 1, 3, 4))).max() < 0.01 * whole.std()
 
 
 def test_the_answers_stay_near_and_the_contract_stays(quantiser: Quantiser) -> None:
