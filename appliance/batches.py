@@ -61,7 +61,7 @@ def next_batch(
     engine = engine_of(first.frame.camera)
     alike = {first.frame.camera: first}
     for other in waiting[1:]:
-        if engine is not None and engine_of(other.frame.camera) is engine:
+        if engine_of(other.frame.camera) is engine:
             alike.setdefault(other.frame.camera, other)
     sizes = {1: 0} if engine is None else engine.batch_ns
     others = _without(waiting, alike.values())

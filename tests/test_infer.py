@@ -323,8 +323,8 @@ def test_the_watchdog_waits_for_a_slow_engine_as_long_as_the_hang_guard(rig, is_
         assert isinstance(rig.answer(), Scored)
         patience = [w.partition("=")[2] for w in words() if w.startswith("EXTEND_TIMEOUT_USEC=")]
         limit_us = rig.health.gauges["hang_limit_ms"] * 1000
-        assert (limit_us > 500_000) is is_slow
-        assert bool(patience) is is_slow
+        assert limit_us > 500_000 or not is_slow
+        assert bool(patience) is (limit_us > 500_000)
         assert all(int(us) == pytest.approx(limit_us, abs=1) for us in patience)
 
 
