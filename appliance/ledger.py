@@ -21,6 +21,8 @@ from appliance.messages import camera_label
 
 Debtor = str
 """A process, as in `Health.process`."""
+_PER_ROW_NS = 10_000_000
+"""Twice what sending one again takes (row_delivery.py)."""
 _GRACE_NS = 100_000_000
 """A part may be closed this late (two ticks of the loop) before it counts as forgotten."""
 
@@ -56,6 +58,8 @@ class Ledger:
     """Debtor, part, camera → until when the answer may come."""
     _rows: dict[int, int] = field(default_factory=dict[int, int])
     _healthy_since_ns: int | None = None
+    _settling_ns: int = 0
+    """How long from then on rows that waited may still be on their way."""
     _counted: tuple[int, int] = (0, 0)
     """Life of the recorder, and how many rows its database had counted when it last told."""
 
@@ -130,7 +134,8 @@ class Ledger:
         """Once a second: what is owed too long becomes a broken law.
 
         open_deadlines_ns: deadlines of all parts without a verdict. Rows count as missing only
-        after the recorder was healthy for 5 s; until then they are shown as pending. alive: who
+        after the recorder was healthy for 5 s, and for 10 ms more for each that waited then: they
+        are sent again a few at a time. Until then they are shown as pending. alive: who
         gave a fresh sign of life (None = all); what a silent process owes waits until it answers
         or a new life of it takes its place: its death is a fault of its own, not a lost message.
         """
@@ -146,8 +151,9 @@ class Ledger:
             self._healthy_since_ns = None
         elif self._healthy_since_ns is None:
             self._healthy_since_ns = now_ns
+            self._settling_ns = self.patience_ns + _PER_ROW_NS * len(self._rows)
         settled = self._healthy_since_ns
-        if settled is None or now_ns - settled < self.patience_ns:
+        if settled is None or now_ns - settled < self._settling_ns:
             self.rows_missing = 0
         else:
             oldest = now_ns - self.patience_ns

@@ -70,3 +70,33 @@ def test_what_the_journal_gave_up_is_not_sent_and_is_counted(
     assert sent == list(range(6, 26))
     rows.drop()
     assert (ledger.rows_pending, ledger.rows_dropped) == (20, 5)
+
+
+def test_rows_that_waited_for_a_recorder_are_late_and_not_missing(tmp_path: Path) -> None:
+    """A minute without it at 60 parts/s: a fault 9 when it is back would stop the line."""
+    journal = Journal(tmp_path / "state")
+    rows, ledger, sent = backlog(journal, 3600)
+    now_ns = 60 * S
+    ledger.check(now_ns, (), recorder_is_healthy=False)
+    for turn in range(30 * 20):
+        now_ns += S // 20
+        rows.send_again(now_ns)
+        rows.stored(Stored(part_ids=tuple(sent)))
+        sent.clear()
+        if turn % 20 == 0:
+            ledger.check(now_ns, (), recorder_is_healthy=True)
+            assert ledger.figures()["rows_missing"] == 0
+    assert ledger.rows_pending == 0
+    journal.close()
+
+
+def test_a_row_that_never_comes_is_missing_all_the_same(journal: Journal) -> None:
+    rows, ledger, sent = backlog(journal, 50)
+    now_ns = 60 * S
+    for _ in range(7 * 20):
+        now_ns += S // 20
+        rows.send_again(now_ns)
+        rows.stored(Stored(part_ids=tuple(one for one in sent if one != 7)))
+        sent.clear()
+        ledger.check(now_ns, (), recorder_is_healthy=True)
+    assert ledger.rows_pending == ledger.rows_missing == 1
