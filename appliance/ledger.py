@@ -134,7 +134,7 @@ class Ledger:
         """Once a second: what is owed too long becomes a broken law.
 
         open_deadlines_ns: deadlines of all parts without a verdict. Rows count as missing only
-        after the recorder was healthy for 5 s, and for 10 ms more for each that waited then: they
+        after the recorder was healthy for 5 s, or where many waited then for 10 ms for each: they
         are sent again a few at a time. Until then they are shown as pending. alive: who
         gave a fresh sign of life (None = all); what a silent process owes waits until it answers
         or a new life of it takes its place: its death is a fault of its own, not a lost message.
@@ -151,7 +151,7 @@ class Ledger:
             self._healthy_since_ns = None
         elif self._healthy_since_ns is None:
             self._healthy_since_ns = now_ns
-            self._settling_ns = self.patience_ns + _PER_ROW_NS * len(self._rows)
+            self._settling_ns = max(self.patience_ns, _PER_ROW_NS * len(self._rows))
         settled = self._healthy_since_ns
         if settled is None or now_ns - settled < self._settling_ns:
             self.rows_missing = 0
