@@ -79,7 +79,7 @@ def _device_source(config: Config, camera: Camera, service: Service) -> Source:
         )
     try:
         from appliance.camera_genicam import GenicamSource
-    except ModuleNotFoundError as err:
+    except ImportError as err:  # not installed, or a library that it wants is not
         expected = "harvesters and genicam (extra camera, docs/install.md)"
         raise ConfigError(f"camera.{camera.name}.kind", expected, str(err)) from err
     return GenicamSource(camera, config.trigger, service.clock)

@@ -276,7 +276,7 @@ def _camera(path: Path, name: str, producer: str, serial: str, *, is_opened: boo
 def _needs_packages() -> None:
     try:
         importlib.import_module("appliance.camera_genicam")
-    except ModuleNotFoundError as err:
+    except ImportError as err:  # not installed, or a library that it wants is not
         expected = "harvesters and genicam (extra camera, docs/install.md)"
         raise ConfigError("camera", expected, str(err)) from err
 

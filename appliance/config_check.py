@@ -5,6 +5,7 @@ is started, with the key's name.
 this machine: packages, files, addresses. Nothing is opened that a running line uses.
 """
 
+import importlib
 import importlib.util
 import socket
 import stat
@@ -91,6 +92,11 @@ def _check_camera(camera: Camera) -> None:
     if camera.kind == "files":  # a folder that is not there yet is a camera that is not there yet
         return
     _need(f"{where}.kind", "harvesters", "camera")
+    try:
+        importlib.import_module("genicam.gentl")
+    except ImportError as err:
+        expected = "a package genicam that loads (docs/install.md)"
+        raise ConfigError(f"{where}.kind", expected, str(err)) from err
     if camera.producer != "viky" and not Path(camera.producer).is_file():
         raise ConfigError(
             f"{where}.producer", "a GenTL producer (.cti)", f"no file {camera.producer}"

@@ -48,7 +48,7 @@ BASE = (
 )
 OPTIONAL = {
     "harvesters": "camera",
-    "genicam": "camera",
+    "genicam.gentl": "camera",
     "openvino": "openvino",
     "tensorrt": "tensorrt",
     "nicegui": "hmi",

@@ -1,6 +1,7 @@
 """What `config.py` can read and a process would refuse: said before anything is started."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,14 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     )
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: expected the extra `{extra}`"):
         checked(tmp_path, text)
+
+
+def test_a_camera_package_without_its_libraries_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed is not enough: the wheel wants Debian's libpython."""
+    pytest.importorskip("harvesters")
+    monkeypatch.setitem(sys.modules, "genicam.gentl", None)
+    expected = r"^camera\.top\.kind: expected a package genicam that loads"
+    with pytest.raises(ConfigError, match=expected):
+        checked(tmp_path, VIKY)

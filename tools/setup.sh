@@ -62,6 +62,16 @@ make_venv() {
     "$python" -m venv --clear "$venv" >&2 || die "$venv: cannot create the virtual environment"
 }
 
+# Bring what the wheel of GenICam looks for beside Python: Debian has libpython in a package of its own.
+bring_libpython() {  # for the virtual environment $1
+    local python=$1/bin/python package
+    "$python" -c 'import genicam' 2>/dev/null || return 0
+    "$python" -c 'import genicam.gentl' 2>/dev/null && return
+    package=$("$python" -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')
+    apt_install "$package" ||
+        say "GenICam cameras need $package: run 'apt-get install $package' as root"
+}
+
 # Install the checkout $1, editable, with the extras $3 into the virtual environment $2.
 # A stamp remembers what was installed, so that nothing happens until the dependencies change.
 install_inspectd() {
@@ -76,5 +86,6 @@ install_inspectd() {
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
         --constraint "$checkout/constraints.txt" --editable "${checkout}[$extras]" </dev/null >&2 ||
         die "pip could not install inspectd[$extras]: the reason stands above"
+    bring_libpython "$venv"
     echo "$wanted" >"$stamp"
 }
