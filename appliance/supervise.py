@@ -8,6 +8,7 @@ metrics that served before stop no line by it: they are tried again once a minut
 """
 
 import errno
+import fcntl
 import os
 import selectors
 import signal
@@ -24,7 +25,7 @@ from pathlib import Path
 import structlog
 
 from appliance.config import Config, load_config
-from appliance.errors import AddressInUse
+from appliance.errors import AddressInUse, ConfigError
 from appliance.product_table import load_products
 from appliance.readiness import JUDGING
 from appliance.service import EXIT_CONFIG, EXIT_DONE, EXIT_USAGE, start_logging
@@ -93,15 +94,25 @@ class Supervisor:
         self._is_stopping = False
         self._exit = EXIT_DONE
         config.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in config.runtime_dir.glob("spent-*"):
-            leftover.unlink(missing_ok=True)
 
     def stop(self, *_: object) -> None:
         """End the run after the present turn."""
         self._is_stopping = True
 
     def run(self, until: Callable[[], bool] = lambda: False) -> int:
-        """Until stopped, or until `until`, called every turn, says so; returns the exit code."""
+        """Until stopped, or until `until`, called every turn, says so; returns the exit code.
+
+        Raises ConfigError where another one runs the line of this root: a second one would take
+        the sockets by which the first hears that its processes live.
+        """
+        lock = os.open(self._config.runtime_dir, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            os.close(lock)
+            raise _runs_already(self._config) from err
+        for leftover in self._config.runtime_dir.glob("spent-*"):
+            leftover.unlink(missing_ok=True)
         try:
             while not self._is_stopping and not until():
                 now_ns = self._clock()
@@ -110,6 +121,7 @@ class Supervisor:
                 self._hear(0.05)
         finally:
             self._stop_all()
+            os.close(lock)
         return self._exit
 
     @property
@@ -290,6 +302,10 @@ def is_running(config: Config) -> bool:
         return tried.connect_ex(str(config.runtime_dir / "command")) == 0
 
 
+def _runs_already(config: Config) -> ConfigError:
+    return ConfigError(config.root, "a root whose line is stopped", "one whose line runs")
+
+
 @contextmanager
 def stopped_by_signals(stop: Callable[..., None]) -> Generator[None, None, None]:
     """SIGINT and SIGTERM call `stop` inside this block."""
@@ -306,6 +322,8 @@ def run(config_path: Path) -> int:
     config = load_config(config_path)
     load_products(config)
     files_of(config)
+    if is_running(config):
+        raise _runs_already(config)
     check_addresses(config)
     start_logging(is_beside=True)
     supervisor = Supervisor(config_path, config)

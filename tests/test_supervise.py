@@ -15,7 +15,7 @@ import pytest
 from appliance import supervise
 from appliance.config import Config, Engine, Hmi, Wire
 from appliance.config_camera import Camera
-from appliance.errors import AddressInUse
+from appliance.errors import AddressInUse, ConfigError
 from appliance.service import EXIT_CONFIG
 from appliance.supervise import Supervisor, check_addresses, is_running, process_table
 from appliance.wire import Wiring
@@ -192,6 +192,25 @@ def test_a_worker_that_is_prepared_on_another_box_is_not_started_here() -> None:
     )  # fmt: skip
     names = [("camera", "top"), ("infer", "0"), ("infer", "2"), ("decide", ""), ("record", "")]
     assert list(process_table(config)) == names
+
+
+def test_a_second_run_of_one_root_takes_nothing_of_the_first(rig: Rig) -> None:
+    """It would bind the sockets anew by which the first hears that its processes live."""
+    with running(rig, {}) as (supervisor, codes):
+        until("all serve", lambda: all(child.has_served for child in supervisor.children))
+        pids = supervisor.pids
+        with pytest.raises(ConfigError, match="expected a root whose line is stopped, got one"):
+            Children(rig, {}).run()
+        beats = [child.patience_until_ns for child in supervisor.children]
+        until(
+            "further signs of life",
+            lambda: all(
+                child.patience_until_ns > old
+                for child, old in zip(supervisor.children, beats, strict=True)
+            ),
+        )
+        assert supervisor.pids == pids
+        assert not codes
 
 
 def test_stop_leaves_nothing_behind(rig: Rig) -> None:
