@@ -3,15 +3,21 @@
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 78 wrong configuration.
 """
 
+import errno
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from appliance.errors import ConfigError, DeviceError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_WAY = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+)  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -127,16 +133,36 @@ def inspectd(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. ConfigError: one clear line and exit 78; DeviceError: the same, exit 1."""
+    """Run one command. ConfigError: one clear line and exit 78, and so are a disk without room and
+    a file that may not be read or written; DeviceError: the same, exit 1."""
     try:
         app(args=arguments, prog_name="inspectd", standalone_mode=True)
     except (ConfigError, DeviceError) as err:
-        # Brings the logging library: half of `--help`.
-        from appliance.service import EXIT_CONFIG, EXIT_NO
-
-        sys.stderr.write(f"inspectd: {err}\n")
-        sys.exit(EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_NO)
+        _refuse(err)
+    except OSError as err:
+        if (wrong := mendable(err)) is None:
+            raise
+        _refuse(wrong)
     return 0
+
+
+def mendable(err: OSError) -> ConfigError | None:
+    """What whoever gave the command can put right: a disk without room, a path or a right. None:
+    it is a bug, or a matter of other machines."""
+    said = (err.strerror or str(err)).lower()
+    if err.errno in _NO_ROOM:
+        return ConfigError(err.filename or "disk", "room for the files", said)
+    if err.errno in _NO_WAY and err.filename:
+        return ConfigError(err.filename, "a path that can be used", said)
+    return None
+
+
+def _refuse(err: ConfigError | DeviceError) -> NoReturn:
+    # Brings the logging library: half of `--help`.
+    from appliance.service import EXIT_CONFIG, EXIT_NO
+
+    sys.stderr.write(f"inspectd: {err}\n")
+    sys.exit(EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_NO)
 
 
 if __name__ == "__main__":

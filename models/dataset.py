@@ -219,7 +219,10 @@ def _split(
         network_bad, limits_bad = _dealt(known_bad, (half,), rng)
     held_out = (*(s for s in test if s.path in first), *rest_good, *rest_bad)
     if not limits_good:
-        raise ConfigError(found.name, "at least 4 good images", f"{len(found.good)}")
+        got = str(sum(sample.path in first for sample in found.good))
+        if doubles:
+            got += f", and {doubles} files that equal another one"
+        raise ConfigError(found.name, "at least 4 good images", got)
     return Dataset(
         name=found.name,
         network_good=tuple(network_good),

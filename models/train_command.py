@@ -103,7 +103,7 @@ def main(
     if classifier:
         learn_bad = True
     wishes = Wishes(
-        backbone=backbone,
+        backbone=one_of("--backbone", backbone, tuple(PLANS)),
         backbone_weights=backbone_weights,
         download=download_weights,
         epochs=epochs,

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, version, exit codes, one clear line for bad input."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from appliance.__main__ import COMMANDS, app
+from appliance.__main__ import COMMANDS, app, mendable
 from tests.rig import Rig
 
 
@@ -78,6 +79,28 @@ def test_a_missing_configuration_is_exit_78(arguments: list[str], tmp_path: Path
     assert f"{missing}: expected a TOML file, got no such file" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_exit_78_and_one_line() -> None:
+    """Here the sockets would lie below a file."""
+    with Rig() as rig:
+        (rig.root / "file").write_text("")
+        rig.config_path.write_text(f'runtime = "file/run"\n{rig.config_path.read_text()}')
+        done = inspectd("run", "--config", str(rig.config_path))
+        assert done.returncode == 78
+        assert f"{rig.root}/file/run: expected a path that can be used, got not a " in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_only_what_a_person_can_mend_is_told_without_a_traceback() -> None:
+    full = mendable(OSError(errno.ENOSPC, "No space left on device", "/data/x.png"))
+    assert str(full) == "/data/x.png: expected room for the files, got no space left on device"
+    nameless = mendable(OSError(errno.ENOSPC, "No space left on device"))
+    assert str(nameless) == "disk: expected room for the files, got no space left on device"
+    denied = mendable(PermissionError(errno.EACCES, "Permission denied", "/etc/x"))
+    assert str(denied) == "/etc/x: expected a path that can be used, got permission denied"
+    assert mendable(OSError(errno.EBADF, "Bad file descriptor")) is None
+    assert mendable(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")) is None
 
 
 def test_config_check() -> None:

@@ -164,6 +164,8 @@ def test_commands_print_one_object(bundle_dir, data, capsys):
         evaluate.main(bundle_dir, folder, seed=5, json=True)
     with pytest.raises(ConfigError, match=r"--regime: expected one of auto, .*got 'semi'"):
         train_command.main(folder, bundle_dir / "other", regime="semi")
+    with pytest.raises(ConfigError, match=r"--backbone: expected one of .*, got 'resnet'"):
+        train_command.main(folder, bundle_dir / "other", backbone="resnet")
 
 
 def test_nothing_is_left_behind_when_training_fails(data, tmp_path):

@@ -1,5 +1,6 @@
 """Loaders: four disjoint sets from every layout, one clear line for every bad input."""
 
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -122,6 +123,15 @@ def test_wrong_layouts_say_what_was_expected_and_what_came(tmp_path, prepare, me
     prepare(tmp_path / "data")
     with pytest.raises(ConfigError, match=message):
         open_dataset(tmp_path / "data")
+
+
+def test_doubles_are_not_counted_as_good_images(tmp_path):
+    write_images(tmp_path / "good", 2)
+    for number in range(4):
+        shutil.copy(next((tmp_path / "good").iterdir()), tmp_path / "good" / f"again{number}.png")
+    expected = "at least 4 good images, got 2, and 4 files that equal another one"
+    with pytest.raises(ConfigError, match=expected):
+        open_dataset(tmp_path)
 
 
 def test_unusable_images_are_named(tmp_path, mvtec):

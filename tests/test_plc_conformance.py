@@ -307,9 +307,11 @@ def kit(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_nobody_there_is_an_answer() -> None:
-    done = kit("127.0.0.1", "--port", str(free_port()))
+    port = free_port()
+    done = kit("127.0.0.1", "--port", str(port))
     assert done.returncode == 1
-    assert "no connection" in done.stderr
+    expected = "expected an appliance's Modbus server, got no connection"
+    assert done.stderr == f"inspectd: 127.0.0.1:{port}: {expected}\n"
 
 
 @pytest.mark.parametrize("wrong", [("--only", "X9"), ("--mode", "both")])

@@ -177,7 +177,8 @@ def main(
     try:
         report = asyncio.run(check(terms, names))
     except NoBox as err:
-        sys.stderr.write(f"inspectd: {host}:{port}: {err}\n")
+        expected = "an appliance's Modbus server"
+        sys.stderr.write(f"inspectd: {host}:{port}: expected {expected}, got {err}\n")
         raise typer.Exit(1) from err
     if html_file is not None:
         try:

@@ -5,6 +5,7 @@ machine's monotonic clock, so they contain the network and this client.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from appliance.words import Bank, Slot, WordOrder
 STATUS = (100, 53)
 COUNTERS = (160, 26)
 RING = (205, 125)
+
+# A refused connection has one line of ours, and none of the library's.
+logging.getLogger("pymodbus").addHandler(logging.NullHandler())
 
 
 class Violation(Exception):
@@ -72,7 +76,7 @@ class Box:
         except (ModbusException, OSError) as err:
             raise NoBox(str(err)) from err
         if not is_connected:
-            raise NoBox(f"no connection to {self.terms.host}:{self.terms.port}")
+            raise NoBox("no connection")
         self._client = client
         return self
 
