@@ -7,7 +7,7 @@ The simulations are those of `tests/limits_truth.py`: a stated 95 % bound has to
 import numpy as np
 import pytest
 
-from calibration.bounds import upper_bound
+from calibration.bounds import escape_ppm, upper_bound
 from calibration.cost import cost_svg
 from calibration.limits import (
     Parts,
@@ -210,6 +210,11 @@ def test_outcome_counts_as_the_line_does() -> None:
     assert seen.worst_type == "dent"
     load, bound = seen.review_load(0.1)
     assert load == pytest.approx(0.9 * 0.5 + 0.1 / 3) and bound > load
+    alone = outcome(_missing(3), 0.0, 0.0, 0.95)
+    assert alone.escapes_all[:2] == (3, 59), "more are above the limit than below"
+    assert alone.escapes["dent"] == alone.escapes_all, "one type has all of the doubt"
+    upper = seen.escapes_all.upper
+    assert seen.escape_ppm(0.1) == (escape_ppm(0.1, 1 / 3), escape_ppm(0.1, upper))
     twice = outcome(parts, 1.0, 2.0, 0.95, looks=2)
     assert twice.overkill.upper > seen.overkill.upper
 

@@ -72,6 +72,22 @@ def test_best_f1_of_hand_computed_scores():
     )
 
 
+def test_scores_without_a_number_or_of_one_class_alone_have_no_figures():
+    """Silence and NaN never look like a good model."""
+    with pytest.raises(ConfigError, match="expected finite margins, got 2 others"):
+        image_metrics([0, 1, 1], [np.nan, 1.0, np.inf])
+    with pytest.raises(ConfigError, match="expected good and bad images, got 0 good, 2 bad"):
+        image_metrics([1, 1], [0.0, 1.0])
+    with pytest.raises(ConfigError, match="expected defective and normal pixels, got 4 defective"):
+        pixel_metrics(np.ones((1, 2, 2), np.float32), np.ones((1, 2, 2), np.uint8))
+
+
+def test_draws_of_one_class_are_drawn_again():
+    """Of three parts three draws in ten have no bad one, and AUROC would divide by 0."""
+    found = interval(auroc_of, [0, 0, 1], [0.0, 1.0, 2.0], ["a", "b", "c"])
+    assert found == (1.0, 1.0, 1.0)
+
+
 def test_intervals_hold_the_value_and_widen_when_pictures_share_parts():
     rng = np.random.default_rng(0)
     parts = np.repeat(np.arange(30), 6)

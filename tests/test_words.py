@@ -130,11 +130,20 @@ def test_a_value_that_does_not_fit_is_refused_and_nothing_written(
     assert bank.read(0, MAP_WORDS) == before
 
 
+def test_an_array_comes_back_as_it_was_put() -> None:
+    bank = Bank()
+    bank.set("WorstRegion", (1, 2, 3, 0xFFFF))
+    assert bank.get("WorstRegion") == (1, 2, 3, 0xFFFF) == tuple(bank.read(125, 4))
+
+
 def test_counters_wrap_like_a_plc() -> None:
     bank = Bank()
     bank.set_counter("triggers", (1 << 32) + 5)
     bank.set_counter("VisionHeartbeat", 65_536)
     assert (bank.number("triggers"), bank.number("VisionHeartbeat")) == (5, 0)
+    bank.set_counter("triggers", (1 << 32) - 1)
+    bank.set_counter("VisionHeartbeat", 65_535)
+    assert (bank.number("triggers"), bank.number("VisionHeartbeat")) == ((1 << 32) - 1, 65_535)
     assert [name for name, _ in COUNTERS][10] == "unaccounted"
 
 
@@ -255,6 +264,9 @@ def test_the_slot_layout_is_the_documented_one() -> None:
         inspection_id=8,
     )
     assert bank.read(220, 10) == [5, 0x5A3C, 1, 0x1204, 9000, 33, 0xABCD, 0x0123, 8, 5]
+    bank.write(229, [6])
+    torn = bank.read_slot(1)
+    assert (torn.seq, torn.seq_again) == (5, 6)
 
 
 @pytest.mark.parametrize("index", [-1, 12])
@@ -284,8 +296,9 @@ def test_words_outside_the_map() -> None:
         bank.write(1020, [0] * 5)
     with pytest.raises(ValueError, match="HR -1"):
         bank.write(-1, [0])
-    bank.write(1019, [7] * 5)
-    assert bank.read(1019, 5) == [7] * 5
+    for number in (6, 7):  # what is written takes the place of what was there
+        bank.write(1019, [number] * 5)
+    assert bank.read(1019, 9) == [7] * 5
 
 
 def test_the_snapshot_is_complete() -> None:
