@@ -257,9 +257,13 @@ class Handshake:
         self._bits |= Status1.EXPOSURE_COMPLETE
         self._bits &= ~Status1.ACQUIRING
 
-    def deliver(self, verdict: Verdict, now_ns: int) -> None:
-        """A verdict exists: into the ring at once, into the level words when they are free."""
-        self._bits &= ~Status1.ACQUIRING
+    def deliver(self, verdict: Verdict, now_ns: int, is_newest: bool = True) -> None:
+        """A verdict exists: into the ring at once, into the level words when they are free.
+
+        is_newest: no part was accepted since; one that was may be before the camera still.
+        """
+        if is_newest:
+            self._bits &= ~Status1.ACQUIRING
         self._put_in_ring(verdict, now_ns)
         if self._is_level:
             self._waiting.append(verdict)

@@ -288,7 +288,7 @@ class Line:
             self._keep_counters()  # the lock outlives a crash
             self.box.follow(now_ns)  # no part may be triggered on the verdict that locks
         self.conditions.open_parts = len(self.book)
-        self.handshake.deliver(verdict, now_ns)
+        self.handshake.deliver(verdict, now_ns, part.part_id == self.intake.newest_part_id)
         self._show_counters()
         self._out.live(verdict)
         self._rows.send(verdict, now_ns)

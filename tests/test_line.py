@@ -52,6 +52,20 @@ def test_a_late_picture_of_an_older_part_lets_no_newer_one_move(world: World) ->
     assert world.has(Status1.EXPOSURE_COMPLETE)
 
 
+def test_the_verdict_of_an_older_part_ends_no_exposure_of_a_newer_one() -> None:
+    with World(results="ring") as world:
+        world.plan = lambda part_id: Plan(infer_ms=60) if part_id == 1 else Plan(camera_ms=120)
+        world.until_ready().part(PartTag=1)
+        world.run(30)
+        world.part(PartTag=2)
+        assert world.has(Status1.ACQUIRING)
+        world.run(90)
+        assert world.bank.number("ok") == 1, "the older one has its verdict"
+        assert world.has(Status1.ACQUIRING) and not world.has(Status1.EXPOSURE_COMPLETE)
+        world.run(60)
+        assert world.has(Status1.EXPOSURE_COMPLETE) and not world.has(Status1.ACQUIRING)
+
+
 @pytest.mark.parametrize("is_infer_first", [False, True])
 @pytest.mark.parametrize(("is_bad", "word"), [(False, Word.OK), (True, Word.NG)])
 def test_a_good_part_is_ok_and_a_bad_one_is_not(
