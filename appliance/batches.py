@@ -65,7 +65,10 @@ def next_batch(
             alike.setdefault(other.frame.camera, other)
     sizes = {1: 0} if engine is None else engine.batch_ns
     others = _without(waiting, alike.values())
-    ends_ns = [one.due_ns - _alone_ns(engine_of(one.frame.camera)) for one in others]
+    begins_ns = [one.due_ns - _network_ns(engine_of(one.frame.camera)) for one in others]
+    # One that is lost even where the first goes alone keeps nobody from going along.
+    soonest_ns = now_ns + _network_ns(engine)
+    ends_ns = [begin - BESIDE_NS for begin in begins_ns if begin >= soonest_ns]
     left_ns = min([first.due_ns, *ends_ns]) - now_ns
     count = max(
         size
@@ -81,6 +84,6 @@ def _without(waiting: list[Waiting], taken: Collection[Waiting]) -> list[Waiting
     return [one for one in waiting if not any(one is other for other in taken)]
 
 
-def _alone_ns(engine: Engine | None) -> int:
-    """What a frame needs that is answered by itself."""
-    return BESIDE_NS + (0 if engine is None else engine.batch_ns[1])
+def _network_ns(engine: Engine | None) -> int:
+    """Of a frame that is answered by itself."""
+    return 0 if engine is None else engine.batch_ns[1]

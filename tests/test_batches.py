@@ -106,8 +106,9 @@ def test_of_one_camera_one_frame_at_a_time_the_first_that_came() -> None:
 
 @pytest.mark.parametrize(
     ("left_ms", "count"),
-    # 60 for two in one call, each 10 besides, and then 30 + 10 for the other engine's
-    [(60 + 20 + 40, 2), (60 + 20 + 39, 1), (5, 1)],
+    # 60 for two in one call, each 10 besides, and then 30 + 10 for the other engine's; after a
+    # call for one, 40, it has still 30 or is lost
+    [(60 + 20 + 40, 2), (60 + 20 + 39, 1), (40 + 30, 1), (40 + 29, 2)],
 )
 def test_no_call_takes_so_many_that_one_of_another_engine_is_late(left_ms: int, count: int) -> None:
     engines = {"a": engine(n1=40, n2=60), "b": engine(n1=30)}
