@@ -17,6 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ _RESERVE = 2
 _DISK_CHECK_NS = 1_000_000_000
 _COMPRESSION = 1
 """PNG level: higher ones take several times as long for a few per cent."""
+_REMOVE = 50
+"""Surplus pictures that go at once: rows wait meanwhile."""
 _RECENT = 256
 """Files whose row may have missed their path in a crash; told again at start."""
 
@@ -185,8 +188,16 @@ class Archive:
             self.counters["archived"] += 1
             self._kept[path] = part_id
             self._news[part_id] = path
-        surplus = len(self._kept) - self.policy.max_images
-        for path in list(self._kept)[: surplus + min(self._protected, 50)] if surplus > 0 else ():
+        if self.is_stocked:  # before, the oldest that is known is one of today
+            self._remove_surplus()
+        news, self._news = self._news, {}
+        return news
+
+    def _remove_surplus(self) -> None:
+        surplus = min(len(self._kept) - self.policy.max_images, _REMOVE)
+        if surplus <= 0:
+            return
+        for path in list(islice(self._kept, surplus + min(self._protected, _REMOVE))):
             if len(self._kept) <= self.policy.max_images:
                 break
             if is_protected(self.folder / path):
@@ -194,8 +205,6 @@ class Archive:
                 self._protected += 1
             elif not self.remove(path):
                 break
-        news, self._news = self._news, {}
-        return news
 
     @property
     def is_stocked(self) -> bool:
@@ -268,7 +277,7 @@ class Archive:
         return self._stock is not None and (self.folder / path).exists()
 
     def _know_stock(self, patience_s: float | None) -> None:
-        if self._stock is None or not wait([self._stock], patience_s).done:
+        if self._stock is None or self._is_ending or not wait([self._stock], patience_s).done:
             return
         kept, note = self._stock.result()
         self._stock = None
@@ -285,18 +294,26 @@ class Archive:
         """What earlier runs left: pictures by age; half-written files go. In a thread."""
         found: list[tuple[int, str, int]] = []
         note = ""
+        days: list[Path] = []
         try:
-            for file in (self.folder / "images").glob("*/*"):
-                if self._is_ending:
-                    break
-                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
-                    if file.suffix == ".png" and file.stem.isdecimal():
-                        path = file.relative_to(self.folder).as_posix()
-                        found.append((file.stat().st_mtime_ns, path, int(file.stem)))
-                    elif self._is_leftover(file):
-                        file.unlink()
+            days = list((self.folder / "images").glob("*"))
         except OSError as err:
             note = str(err)
+        for day in days:
+            try:
+                for file in day.iterdir():
+                    if self._is_ending:
+                        break
+                    with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                        if file.suffix == ".png" and file.stem.isdecimal():
+                            path = file.relative_to(self.folder).as_posix()
+                            found.append((file.stat().st_mtime_ns, path, int(file.stem)))
+                        elif self._is_leftover(file):
+                            file.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # so did the day, or it is none: all others are there
+            except OSError as err:
+                note = str(err)
         return _Stock(OrderedDict((path, part_id) for _, path, part_id in sorted(found)), note)
 
     def _is_leftover(self, file: Path) -> bool:

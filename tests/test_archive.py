@@ -425,3 +425,69 @@ def test_while_stock_is_taken_pictures_go_on_and_none_of_them_is_a_leftover(
     assert half.exists() and not (day / ".7.png.k3j4h5").exists()
     assert list(archive.kept().values()) == [2, 3], "the oldest one went: two are the most"
     assert news[1] == ""
+
+
+def test_before_the_stock_is_taken_nothing_of_today_goes_as_the_oldest(
+    make: Callable[..., Archive], ring: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    for part_id in (1, 2):
+        first.offer(part(part_id, pixels=ring.put(noise(8, 8))))
+    finish(first)
+    may_look, glob = threading.Event(), Path.glob
+
+    def slow(path: Path, pattern: str) -> Iterator[Path]:
+        assert may_look.wait(10)
+        return glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", slow)
+    archive = make(max_images=2, patience_s=0.01)
+    for part_id in (3, 4, 5):
+        archive.offer(part(part_id, pixels=ring.put(noise(8, 8))))
+    finish(archive)
+    assert list(archive.kept().values()) == [3, 4, 5]
+    may_look.set()
+    until("the stock", lambda: archive.collect() is not None and archive.is_stocked)
+    assert list(archive.kept().values()) == [4, 5]
+    assert {path.stem for path in tmp_path.rglob("*.png")} == {"4", "5"}
+
+
+def test_what_is_too_much_goes_a_few_at_a_time(
+    make: Callable[..., Archive], ring: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`max_images` was lowered: a million removals in one turn would be a recorder that hangs."""
+    monkeypatch.setattr(archive_module, "_REMOVE", 2)
+    first = make()
+    for part_id in range(1, 8):
+        first.offer(part(part_id, pixels=ring.put(noise(8, 8))))
+        finish(first)
+    archive = make(max_images=2)
+    left: list[int] = []
+    for _ in range(4):
+        archive.collect()
+        left.append(len(list(tmp_path.rglob("*.png"))))
+    assert left == [5, 3, 2, 2]
+
+
+def test_a_folder_that_cannot_be_read_hides_no_other(
+    make: Callable[..., Archive], ring: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    first.offer(part(1, pixels=ring.put(noise(8, 8))))
+    finish(first)
+    images, iterdir = tmp_path / "images", Path.iterdir
+    for day in ("2026-09-19", "2026-09-20", "2026-09-22"):
+        (images / day).mkdir()
+
+    def look(path: Path) -> Iterator[Path]:
+        if path.name == "2026-09-20":
+            raise FileNotFoundError(path)  # a person took it meanwhile
+        if path.name == "2026-09-22":
+            raise OSError(5, "Input/output error")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", look)
+    (images / "notes.txt").touch()
+    archive = make()
+    assert list(archive.kept().values()) == [1]
+    assert "Input/output error" in archive.note
