@@ -7,8 +7,12 @@ recorder, so that rows and pictures go on while the line runs. Rows stay.
 A clock that leaps ahead makes everything old. Where nobody keeps it, nothing goes by age that was
 made before a hole of a week, until the clock has gone on for a week behind that hole: time for a
 person to see the note. Free space needs no clock, and goes on.
+
+A clock that was behind and is set right makes what it dated look old: of what this life of the
+recorder made, the date moves along by as much.
 """
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +48,14 @@ class _Item(NamedTuple):
     """Path below the data directory; "" for a segment."""
 
 
+class _Behind(NamedTuple):
+    """What this life dated by a clock that was then set ahead."""
+
+    began_s: float
+    ended_s: float
+    by_s: float
+
+
 class Retention:
     """On behalf of the recorder's loop.
 
@@ -68,6 +80,9 @@ class Retention:
         self._found: list[_Item] = []
         self._offset_s = 0.0
         """Wall clock less monotonic clock when the list was made."""
+        self._began_s, self._ahead_s = wall_s(), self._ahead()
+        """When this life began, by the clock as it is now; wall clock less monotonic clock."""
+        self._behind: list[_Behind] = []
         self._is_doubted = False
         """There is a hole of a week in the list, and less than a week behind it."""
         self.removed = 0
@@ -76,6 +91,7 @@ class Retention:
 
     def step(self) -> int:
         """Remove what must go now, a few files at most; how many went. Raises DeviceError."""
+        self._follow_clock()
         removed = 0
         while removed < STEP and (item := self._next()) is not None:
             if self._remove(item):
@@ -102,7 +118,7 @@ class Retention:
         old = next((item for item in self._items if item.made_s < horizon), None)
         self.waiting = 0
         if old is not None and not self._is_synced():
-            has_leapt = abs(self._wall_s() - self._clock() / 1e9 - self._offset_s) > _LEAP_S
+            has_leapt = abs(self._ahead() - self._offset_s) > _LEAP_S
             if has_leapt or self._clock() - (self._looked_ns or 0) > _FRESH_NS:
                 self._begin_look()
                 return None
@@ -113,7 +129,37 @@ class Retention:
                 return None
         if old is not None:
             self._items.remove(old)
+            for behind in self._behind:
+                if behind.began_s <= old.made_s <= behind.ended_s:
+                    self._move_date(old, old.made_s + behind.by_s)
+                    return None
         return old
+
+    def _ahead(self) -> float:
+        return self._wall_s() - self._clock() / 1e9
+
+    def _follow_clock(self) -> None:
+        leap_s = self._ahead() - self._ahead_s
+        if abs(leap_s) <= _LEAP_S:
+            return
+        if leap_s > 0:
+            ended_s = self._clock() / 1e9 + self._ahead_s
+            self._behind.append(_Behind(self._began_s, ended_s, leap_s))
+            if self._policy.max_age_days:
+                self._begin_look()  # another life would not know which dates are wrong
+        else:  # it was ahead, not behind before
+            less = [behind._replace(by_s=behind.by_s + leap_s) for behind in self._behind]
+            self._behind = [behind for behind in less if behind.by_s > _LEAP_S]
+        self._began_s += leap_s
+        self._ahead_s += leap_s
+
+    def _move_date(self, item: _Item, made_s: float) -> None:
+        try:
+            os.utime(item.path, (made_s, made_s))
+        except OSError as err:  # it goes with the next list, if it is there still
+            self._archive.note = str(err)
+        else:
+            self._items.append(item._replace(made_s=made_s))
 
     @property
     def note(self) -> str:
@@ -121,8 +167,9 @@ class Retention:
         if not self.waiting:
             return ""
         return (
-            f"{self.waiting} files are older than max_age_days by a clock that nobody keeps and "
-            "that has leapt by more than a week: they stay for a week, or until it is synchronised"
+            f"{self.waiting} files are older than max_age_days, but nobody keeps the clock, and "
+            "it leapt ahead or the line stood still for more than a week: they stay for a week, or "
+            "until it is synchronised"
         )
 
     def _look(self) -> None:
@@ -153,7 +200,7 @@ class Retention:
 
     def _begin_look(self) -> None:
         self._looked_ns = self._clock()
-        self._offset_s = self._wall_s() - self._looked_ns / 1e9
+        self._offset_s = self._ahead()
         self._looking, self._found = chain(self._segments(), self._images()), []
 
     def _segments(self) -> Iterator[_Item]:

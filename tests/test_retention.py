@@ -187,6 +187,44 @@ def test_a_clock_that_is_kept_is_believed_and_a_full_disk_asks_no_clock(tmp_path
     archive.close()
 
 
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_a_clock_that_was_behind_makes_nothing_old_that_is_new(
+    tmp_path: Path, is_synced: bool
+) -> None:
+    """A box without a battery begins in 1970; minutes later its clock is set right."""
+    disk = aged(tmp_path)
+    disk.is_synced = is_synced
+    later(disk, 0, -NOW_S)
+    archive, retention = disk.open()
+    assert retention.step() == 0
+    later(disk, 60)
+    new = disk.segment("000001.ng", (NOW_S - 60) / DAY_S)
+    later(disk, 60, NOW_S - 60)
+    assert sum(retention.step() for _ in range(10)) == 10
+    assert new.stat().st_mtime == pytest.approx(NOW_S - 60, abs=1)
+    disk.is_synced = True
+    later(disk, 31 * DAY_S)
+    assert sum(retention.step() for _ in range(10)) == 31, "it grows old as all others do"
+    assert not new.exists()
+    archive.close()
+
+
+def test_a_clock_that_was_set_ahead_and_back_moves_no_date(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, room=10**12, max_age_days=30)
+    disk.is_synced = False
+    archive, retention = disk.open()
+    later(disk, 60)
+    disk.segment("000001.ng", -60 / DAY_S)
+    for leap in (3650, -3650):
+        later(disk, 60, leap * DAY_S + 60)
+        for _ in range(4):
+            assert retention.step() == 0
+    disk.is_synced = True
+    later(disk, 31 * DAY_S)
+    assert sum(retention.step() for _ in range(4)) == 1
+    archive.close()
+
+
 def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
     disk = Disk(tmp_path, room=10**12)
     disk.image(1, Word.OK, 1000)
