@@ -26,7 +26,7 @@ from appliance.trees import Trees
 Row = npt.NDArray[np.float32]
 Kind = Literal["segad", "random_forest", "boosted_trees"]
 
-_OBJECTIVE = "binary:logitraw"
+_OBJECTIVE, _BOOSTER = "binary:logitraw", "gbtree"
 _SHAPES: dict[Kind, tuple[int, int, float, float]] = {
     "segad": (10, 200, 0.3, 0.6),
     "random_forest": (1, 2000, 1.0, 0.6),
@@ -78,6 +78,8 @@ class Forest:
             raise ArtefactError(path, "a forest in UBJ format", _first_line(err)) from err
         if learner["objective"]["name"] != _OBJECTIVE:
             raise ArtefactError(path, _OBJECTIVE, learner["objective"]["name"])
+        if learner["gradient_booster"]["name"] != _BOOSTER:
+            raise ArtefactError(path, _BOOSTER, learner["gradient_booster"]["name"])
         names = tuple(booster.feature_names or ())
         if names != tuple(columns):
             raise ArtefactError(path, *_difference(tuple(columns), names))

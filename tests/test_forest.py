@@ -180,6 +180,17 @@ def test_another_objective_is_refused(path, tmp_path):
         Forest.load(other, COLUMNS, hash_file(other))
 
 
+@pytest.mark.parametrize("booster", ["dart", "gblinear"])
+def test_what_is_no_sum_of_trees_is_refused(tmp_path, booster):
+    """Its file has other fields: margin and reasons could not be computed of them."""
+    features, labels = parts()
+    data = xgboost.DMatrix(features, labels, feature_names=list(COLUMNS))
+    other = tmp_path / "other.ubj"
+    xgboost.train({"objective": "binary:logitraw", "booster": booster}, data, 1).save_model(other)
+    with pytest.raises(ArtefactError, match=f"expected gbtree, got {booster}"):
+        Forest.load(other, COLUMNS, hash_file(other))
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "tail", "scrambled"])
 def test_a_damaged_file_is_refused_in_one_line(path, damage):
     data, digest = path.read_bytes(), hash_file(path)
