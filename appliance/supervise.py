@@ -239,7 +239,8 @@ class Supervisor:
             if child.handle is not None:
                 child.handle.terminate()
                 self._wait(child, max(0.1, end_s - time.monotonic()))
-            (self._config.runtime_dir / f"notify-{child.label}").unlink(missing_ok=True)
+            with suppress(OSError):  # read-only by now: the others are stopped all the same
+                (self._config.runtime_dir / f"notify-{child.label}").unlink(missing_ok=True)
         self._selector.close()
 
     def _wait(self, child: Child, timeout_s: float) -> None:

@@ -16,7 +16,7 @@ from appliance import supervise
 from appliance.config import Config, Engine, Hmi, Wire
 from appliance.config_camera import Camera
 from appliance.errors import AddressInUse, ConfigError
-from appliance.service import EXIT_CONFIG
+from appliance.service import EXIT_CONFIG, EXIT_DONE
 from appliance.supervise import Supervisor, check_addresses, is_running, process_table
 from appliance.wire import Wiring
 from tests.ports import free_port
@@ -131,6 +131,16 @@ def test_a_directory_that_takes_no_file_ends_no_line(rig: Rig) -> None:
         until("a minute's rest", lambda: record.start_at_ns > time.monotonic_ns() + 30 * 10**9)
         assert {"decide", "infer-0", "camera-top"} <= set(supervisor.pids)
         assert not codes
+
+
+def test_a_directory_that_lets_no_file_go_keeps_nobody_from_being_stopped(rig: Rig) -> None:
+    """Read-only by now: the recorder still gets its turn after decide."""
+    with running(rig, {}) as (supervisor, codes):
+        until("all of them", lambda: len(supervisor.pids) == len(supervisor.children))
+        stuck = rig.config.runtime_dir / "notify-decide"
+        stuck.unlink()
+        stuck.mkdir()
+    assert codes == [EXIT_DONE]
 
 
 def test_a_spent_process_has_one_try_a_minute_until_it_serves_again(
