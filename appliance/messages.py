@@ -296,8 +296,6 @@ class Stored(Message, frozen=True, kw_only=True):
     """Which life of the recorder counts: its pid; 0 = it does not."""
     rows: int = 0
     """Rows that the database has counted in this life, written now or found to be there."""
-    archived: int = 0
-    archive_dropped: int = 0
     is_disk_low: bool = False
     is_lossy: bool = False
     is_writable: bool = True

@@ -313,8 +313,6 @@ class Recorder:
             part_ids=part_ids,
             life=os.getpid(),
             rows=self._counters["rows"] + self._counters["known"],
-            archived=archive.counters["archived"],
-            archive_dropped=archive.counters["archive_dropped"],
             is_disk_low=archive.is_disk_low,
             is_lossy=self._is_lossy(),
             is_writable=self.is_writable,
