@@ -144,8 +144,8 @@ class _Device:
                 reason=reason, role=user.role.name, source="page",
             )  # fmt: skip
 
-        await self._desk.run(lambda: note("camera.set"))
         try:
+            await self._desk.run(lambda: note("camera.set"))
             feature = await self._desk.run(
                 partial(camera_device.change, self._desk.config, self._camera, name, value)
             )
