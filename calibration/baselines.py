@@ -83,7 +83,8 @@ def figures_of(rows: Sequence[PartRow], columns: Sequence[str]) -> dict[str, Any
 def rates_of(rows: Sequence[PartRow]) -> Rates:
     """Shares of rejects and uncertain parts."""
     words = [row.verdict.word for row in rows]
-    return Rates(*(words.count(word) / len(words) for word in (Word.NG, Word.UNCERTAIN)))
+    reject, uncertain = (words.count(word) / len(words) for word in (Word.NG, Word.UNCERTAIN))
+    return Rates(reject, uncertain, len(words))
 
 
 class Baselines:

@@ -3,7 +3,7 @@
 Enters: an approved baseline and what the line saw lately. Leaves: findings and a level (`warn` →
 `challenge` → `hold`). Means of accepted parts by EWMA and CUSUM (Montgomery, Introduction to
 Statistical Quality Control, chapter 9), whole distributions by PSI and Kolmogorov–Smirnov, rates of
-rejects by the exact binomial.
+rejects by the beta-binomial, which knows how few parts the baseline had.
 """
 
 import math
@@ -25,6 +25,7 @@ _LEAST_PSI = 0.1
 """Smaller shifts of a whole distribution are not worth a person's time, however sure they are."""
 _LEAST_KS = 0.1
 _LEAST_PARTS = 50
+_LONGEST_RUN = 100_000
 
 
 class Level(IntEnum):
@@ -150,20 +151,55 @@ def compare(
     return tuple(found)
 
 
-def most_rejects(window: int, rate: float, false_alarm: float = FALSE_ALARM) -> int:
+def most_rejects(
+    window: int, rate: float, parts: float = math.inf, false_alarm: float = FALSE_ALARM
+) -> int:
     """Rejects in a window of parts that are no alarm: more of them come with probability at most
-    `false_alarm` while the true rate is still `rate`."""
-    return int(stats.binom.isf(false_alarm, window, rate))
+    `false_alarm` while nothing has changed.
+
+    rate: share of rejects among `parts` approved parts; math.inf = known for sure. How far such a
+    share may be from the true one is in it (beta-binomial of Jeffreys' prior; Gelman et al.,
+    Bayesian Data Analysis, 3rd edition, section 2.4 and 2.8), so that no reject among 500 is a
+    baseline as well.
+    """
+    if math.isinf(parts):
+        return int(stats.binom.isf(false_alarm, window, rate))
+    return int(stats.betabinom.isf(false_alarm, window, *_beta(rate, parts)))
 
 
-def most_in_a_row(rate: float, false_alarm: float = FALSE_ALARM) -> int:
-    """Consecutive rejects that are no alarm: one more has at most this chance at any part."""
-    return max(1, math.ceil(math.log(false_alarm) / math.log(rate)) - 1)
+def most_in_a_row(rate: float, parts: float = math.inf, false_alarm: float = FALSE_ALARM) -> float:
+    """Consecutive rejects that are no alarm: one more has at most this chance at any part.
+
+    math.inf where nearly all of the baseline was rejected.
+    """
+    if math.isinf(parts):
+        return max(1, math.ceil(math.log(false_alarm) / math.log(rate)) - 1)
+    return max(1.0, _shortest_run(rate, parts, false_alarm) - 1)
 
 
-def longest_silence(rate: float, false_alarm: float = FALSE_ALARM) -> int:
-    """Parts without a reject that are no alarm; beyond it the rejecting itself is in doubt."""
-    return math.ceil(math.log(false_alarm) / math.log1p(-rate))
+def longest_silence(
+    rate: float, parts: float = math.inf, false_alarm: float = FALSE_ALARM
+) -> float:
+    """Parts without a reject that are no alarm; beyond it the rejecting itself is in doubt.
+
+    math.inf where the baseline had so few rejects that no silence says anything.
+    """
+    if math.isinf(parts):
+        return math.ceil(math.log(false_alarm) / math.log1p(-rate))
+    return _shortest_run(1 - rate, parts, false_alarm)
+
+
+def _shortest_run(rate: float, parts: float, false_alarm: float) -> float:
+    """How many in a row of what has this rate come with a chance of at most `false_alarm`."""
+    these, others = _beta(rate, parts)
+    before = np.arange(_LONGEST_RUN)
+    chance = np.cumprod((these + before) / (these + others + before))
+    return float(np.argmax(chance <= false_alarm)) + 1 if chance[-1] <= false_alarm else math.inf
+
+
+def _beta(rate: float, parts: float) -> tuple[float, float]:
+    """What is known of the true rate."""
+    return rate * parts + 0.5, (1 - rate) * parts + 0.5
 
 
 @dataclass(frozen=True)
@@ -172,27 +208,28 @@ class Rates:
 
     reject: float
     uncertain: float
+    parts: int = 500
+    """Among so many parts."""
 
 
 def judge_rates(
     rejects: Sequence[bool], uncertain: Sequence[bool], rates: Rates
 ) -> tuple[Finding, ...]:
     """The last parts, oldest first, against the approved rates."""
-    window = len(rejects)
+    window, parts = len(rejects), rates.parts
     found: list[Finding] = []
     for what, flags, rate in (
         ("rejects", rejects, rates.reject),
         ("uncertain parts", uncertain, rates.uncertain),
     ):
-        if 0 < rate < 1 and sum(flags) > (most := most_rejects(window, rate)):
+        if sum(flags) > (most := most_rejects(window, rate, parts)):
             found.append(Finding(f"{what} in the last {window} parts", sum(flags), most))
-    if 0 < rates.reject < 1:
-        row = longest_row(rejects, True)
-        if row > (most := most_in_a_row(rates.reject)):
-            found.append(Finding("rejects in a row", row, most))
-        silence = next((n for n, flag in enumerate(reversed(rejects)) if flag), window)
-        if silence > (most := longest_silence(rates.reject)):
-            found.append(Finding("parts without a reject", silence, most))
+    row = longest_row(rejects, True)
+    if row > (most := most_in_a_row(rates.reject, parts)):
+        found.append(Finding("rejects in a row", row, most))
+    silence = next((n for n, flag in enumerate(reversed(rejects)) if flag), window)
+    if silence > (most := longest_silence(rates.reject, parts)):
+        found.append(Finding("parts without a reject", silence, most))
     return tuple(found)
 
 

@@ -24,6 +24,9 @@ from calibration.drift import (
     psi_limit,
 )
 
+KNOWN = 10**7
+"""Parts of a baseline whose shares are as good as the truth."""
+
 
 def power(window: int, rate: float, true_rate: float) -> float:
     """How probably one window alarms when the true rate has become `true_rate`."""
@@ -176,7 +179,7 @@ def test_psi_is_zero_for_equal_shares_and_known_for_a_known_shift() -> None:
 
 
 def test_rates_of_the_last_parts() -> None:
-    rates = Rates(reject=0.005, uncertain=0.02)
+    rates = Rates(reject=0.005, uncertain=0.02, parts=KNOWN)
     calm = [n % 200 == 100 for n in range(1000)]
     assert judge_rates(calm, [n % 50 == 0 for n in range(1000)], rates) == ()
     many = [n % 50 == 0 for n in range(1000)]
@@ -191,7 +194,7 @@ def test_rates_of_the_last_parts() -> None:
 
 
 def test_one_more_than_the_most_that_is_no_alarm_is_one() -> None:
-    rates = Rates(reject=0.005, uncertain=0.02)
+    rates = Rates(reject=0.005, uncertain=0.02, parts=KNOWN)
 
     def found(rejects: list[bool], uncertain: list[bool]) -> list[Finding]:
         return list(judge_rates(rejects, uncertain, rates))
@@ -210,10 +213,44 @@ def test_one_more_than_the_most_that_is_no_alarm_is_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_a_rate_that_leaves_no_doubt_is_not_compared(rate: float) -> None:
-    """A baseline in which nothing or everything was rejected says nothing of the next part."""
-    assert judge_rates([True, True, False], [True, False, False], Rates(rate, rate)) == ()
+@pytest.mark.parametrize(("seen", "most"), [(0, 7), (2, 13), (10, 28)])
+def test_a_baseline_of_few_parts_allows_for_what_it_does_not_know(seen: int, most: int) -> None:
+    assert most_rejects(500, seen / 500, 500) == most
+    assert most > stats.binom.isf(FALSE_ALARM, 500, seen / 500)
+    # Whatever the true rate was: baseline and window of the same line alarm as seldom as promised.
+    rng = np.random.default_rng(seen)
+    true = rng.beta(seen + 0.5, 500 - seen + 0.5, 100_000)
+    assert (rng.binomial(500, true) > most).mean() <= FALSE_ALARM * 1.3
+
+
+def test_no_reject_in_the_baseline_is_a_baseline_as_well() -> None:
+    never = Rates(reject=0.0, uncertain=0.0, parts=500)
+    calm = [False] * 500
+    assert judge_rates(calm, calm, never) == ()
+    apart = [n % 60 == 0 and n < 420 for n in range(500)]
+    assert sum(apart) == 7 and judge_rates(apart, apart, never) == ()
+    apart[490] = True
+    assert [(f.what, f.value, f.limit) for f in judge_rates(apart, apart, never)] == [
+        ("rejects in the last 500 parts", 8, 7),
+        ("uncertain parts in the last 500 parts", 8, 7),
+    ]
+    row = [*calm[2:], True, True]
+    assert [f.what for f in judge_rates(row, calm, never)] == ["rejects in a row"]
+
+
+def test_where_everything_was_rejected_only_silence_is_told() -> None:
+    always = Rates(reject=1.0, uncertain=0.0, parts=500)
+    assert judge_rates([True] * 500, [False] * 500, always) == ()
+    found = judge_rates([True] * 498 + [False] * 2, [False] * 500, always)
+    assert [f.what for f in found] == ["parts without a reject"]
+
+
+def test_how_long_a_silence_is_depends_on_what_the_baseline_knew() -> None:
+    assert longest_silence(0.005, KNOWN) == longest_silence(0.005)
+    assert longest_silence(0.005, 2000) > longest_silence(0.005)
+    assert longest_silence(0.0, 500) == np.inf
+    assert most_in_a_row(0.11, KNOWN) == most_in_a_row(0.11) == 3
+    assert most_in_a_row(0.0, 500) == 1
 
 
 def test_three_alarming_windows_hold_the_line_and_quiet_ones_forgive_nothing() -> None:
