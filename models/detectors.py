@@ -23,7 +23,7 @@ from appliance.errors import ArtefactError, ConfigError
 from appliance.segments import column_names
 from appliance.toml_file import Section, read_toml
 from models.export import OPSET, session
-from models.graphs import constants_of, map_count, with_map
+from models.graphs import constants_of, map_count, reads, with_map
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -228,10 +228,7 @@ def _needed(model: onnx.ModelProto, output: str) -> onnx.ModelProto:
     for node in reversed(pruned.graph.node):
         if wanted & set(node.output):
             kept.append(node)
-            wanted.update(node.input)
-            for attribute in node.attribute:
-                bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-                wanted.update(name for body in bodies for n in body.node for name in n.input)
+            wanted.update(reads(node))
     del pruned.graph.node[:]
     pruned.graph.node.extend(reversed(kept))
     outputs = [value for value in pruned.graph.output if value.name == output]

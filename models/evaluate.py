@@ -177,6 +177,18 @@ def score_with(
     return scorer.score(frames, report, maps.append), maps
 
 
+def refuse_learnt(bundle: Bundle, data: Dataset) -> None:
+    """Raises ConfigError where the bundle has learnt from an image that is held out here."""
+    learnt = set(_split_of(bundle.folder))
+    leaked = [sample for sample in data.held_out if sample.sha256 in learnt]
+    if leaked:
+        raise ConfigError(
+            leaked[0].path,
+            "held-out images that the bundle has not learnt from",
+            f"{len(leaked)} that it has; were seed and split those of the training?",
+        )
+
+
 def judge(
     bundle: Bundle,
     data: Dataset,
@@ -187,15 +199,8 @@ def judge(
 
     score: who does the work; the figures are made here.
     """
+    refuse_learnt(bundle, data)
     held_out = data.held_out
-    learnt = set(_split_of(bundle.folder))
-    leaked = [sample for sample in held_out if sample.sha256 in learnt]
-    if leaked:
-        raise ConfigError(
-            leaked[0].path,
-            "held-out images that the bundle has not learnt from",
-            f"{len(leaked)} that it has; were seed and split those of the training?",
-        )
     answers, maps = score(bundle, data, report)
     margins = margins_of(bundle, answers)
     labels = np.array([sample.label for sample in held_out])

@@ -107,8 +107,12 @@ def part_of(
         if name in known:
             inputs.append(name)
         elif name not in constants:
-            left += makers[name].input
-    part = onnx.ModelProto(ir_version=network.ir_version, opset_import=network.opset_import)
+            left += reads(makers[name])
+    part = onnx.ModelProto(
+        ir_version=network.ir_version,
+        opset_import=network.opset_import,
+        functions=network.functions,
+    )
     part.graph.name = "part"
     part.graph.node.extend(
         node
@@ -119,6 +123,21 @@ def part_of(
     for values, names in ((part.graph.input, inputs), (part.graph.output, wanted)):
         values.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names)
     return part
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names of the tensors that the node takes, those included that the bodies of its loops and
+    branches take from around them."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+            taken = {value.name for value in body.output}
+            own = {value.name for value in (*body.input, *body.initializer)}
+            for inner in body.node:
+                taken |= reads(inner)
+                own.update(inner.output)
+            names |= taken - own
+    return names - {""}
 
 
 def constants_of(arrays: Mapping[str, npt.NDArray[np.generic]]) -> list[onnx.TensorProto]:

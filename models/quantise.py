@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 
 from appliance.errors import ArtefactError
 from models.export import session
-from models.graphs import constants_of, part_of
+from models.graphs import constants_of, part_of, reads
 from models.rounding import Moments, Shape, on_grid, rounded, step_of
 
 Images = list[npt.NDArray[np.float32]]
@@ -41,7 +41,10 @@ class Quantiser:
         self._network, self._inputs = network, list(inputs)
         self.layers = tuple(_convolutions(network))
         if not self.layers or len(set(self.layers)) != len(self.layers):
-            raise ArtefactError("network.onnx", "convolutions with names", f"{len(self.layers)}")
+            got = "some with one name" if self.layers else "none that int8 is made for"
+            raise ArtefactError("network.onnx", "convolutions with names of their own", got)
+        if not self._inputs:
+            raise ArtefactError("network.onnx", "good images to fit layers to", "none")
         self.costs = _costs(network)
 
     def network(self, layers: Sequence[str]) -> onnx.ModelProto:
@@ -55,6 +58,7 @@ class Quantiser:
             _quantise(_Layer.of(made, name), whole, small, set(chosen[index:]))
             whole.forget(name)
             small.forget(name)
+        _drop_unread(made.graph)
         onnx.checker.check_model(made)
         return made
 
@@ -125,7 +129,7 @@ class _Tensors:
         """What nothing behind this layer reads."""
         nodes = list(self._model.graph.node)
         at = next(index for index, node in enumerate(nodes) if node.name == layer)
-        read = {name for node in nodes[at + 1 :] for name in node.input} | {self._input}
+        read = {name for node in nodes[at + 1 :] for name in reads(node)} | {self._input}
         self._known = {name: images for name, images in self._known.items() if name in read}
 
 
@@ -154,13 +158,18 @@ def _wanted(layer: _Layer, whole: _Tensors, small: _Tensors, unfitted: set[str])
     """What the layer should answer; where its answer is added to something that is off already,
     the sum shall be right."""
     name = layer.node.output[0]
-    readers = [node for node in layer.graph.node if name in node.input]
-    if len(readers) == 1 and readers[0].op_type == "Add":
-        other = next(value for value in readers[0].input if value != name)
-        if not unfitted & small.makers(other):
-            sums, others = whole.of(readers[0].output[0]), small.of(other)
-            return [total - one for total, one in zip(sums, others, strict=True)]
-    return whole.of(name)
+    answers = whole.of(name)
+    readers = [node for node in layer.graph.node if name in reads(node)]
+    if len(readers) != 1 or readers[0].op_type != "Add":
+        return answers
+    others = [value for value in readers[0].input if value != name]
+    before = small.makers(others[0]) if others else set()
+    if not before or unfitted & before:
+        return answers
+    sums, other = whole.of(readers[0].output[0]), small.of(others[0])
+    if {sums[0].shape, other[0].shape} != {answers[0].shape}:  # one of them is spread out
+        return answers
+    return [total - one for total, one in zip(sums, other, strict=True)]
 
 
 def _centre(layer: _Layer, largest: float) -> bool:
@@ -177,7 +186,7 @@ def _centre(layer: _Layer, largest: float) -> bool:
     if clip is None or clip.op_type != "Clip" or any(layer.shape.pads):
         return False
     before = makers.get(clip.input[0])
-    alone = sum(name in node.input for node in graph.node for name in (source, clip.input[0])) == 2
+    alone = sum(name in reads(node) for node in graph.node for name in (source, clip.input[0])) == 2
     if before is None or before.op_type != "Conv" or len(before.input) != 3 or not alone:
         return False
     names = [*clip.input[1:], before.input[2]]
@@ -185,7 +194,7 @@ def _centre(layer: _Layer, largest: float) -> bool:
         return False
     low, high, bias = (numpy_helper.to_array(constants[name]) for name in names)
     centre = (low + high) / 2
-    if largest <= centre:
+    if not 0 < centre < largest:
         return False
     moved = {
         f"{source}/low": low - centre,
@@ -240,6 +249,15 @@ def _put(
     node.input[:] = [f"{name}/input_rounded", f"{name}/weights_rounded", f"{name}/bias"]
 
 
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """The float weights and biases in whose place others stand."""
+    read = {name for node in graph.node for name in reads(node)}
+    read |= {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def choose(
     quantiser: Quantiser, drift: Drift, limit: float, report: Callable[[float], None]
 ) -> tuple[onnx.ModelProto, list[str], float]:
@@ -280,14 +298,22 @@ def choose(
 
 
 def _convolutions(network: onnx.ModelProto) -> Iterator[str]:
-    """All but those that make or read the logit map: one channel, no cost, and it is the answer."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in network.graph.initializer}
+    """All but those that make or read the logit map: one channel, no cost, and it is the answer.
+
+    In a detector that somebody else made what has no name, or a shape that `Shape` does not tell,
+    stays float, too.
+    """
+    weights = {tensor.name: tensor for tensor in network.graph.initializer}
     for node in network.graph.node:
-        if node.op_type == "Conv":
-            outs, ins = shapes.get(node.input[1], (0, 0))[:2]
-            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-            if outs > 1 and (ins > 1 or groups > 1):
-                yield node.name
+        tensor = weights.get(node.input[1]) if node.op_type == "Conv" and node.name else None
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 4:
+            continue
+        said: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        is_dense = set(said.get("dilations", (1,))) == {1}
+        is_padded_by_numbers = said.get("auto_pad", b"NOTSET") == b"NOTSET"
+        outs, ins = tensor.dims[0], tensor.dims[1] * said.get("group", 1)
+        if outs > 1 and ins > 1 and is_dense and is_padded_by_numbers:
+            yield node.name
 
 
 def _costs(network: onnx.ModelProto) -> dict[str, int]:

@@ -23,22 +23,23 @@ import onnx
 import typer
 
 from appliance.bundle import Bundle, finish_bundle, golden_outputs, load_bundle
-from appliance.errors import ArtefactError
+from appliance.errors import ArtefactError, ConfigError
 from appliance.toml_file import Section
 from models import progress
 from models.dataset import Dataset, Sample, open_dataset, read_image
-from models.evaluate import Scorer, margins_of
+from models.evaluate import Scorer, margins_of, refuse_learnt
 from models.export import Preprocessor
 from models.metrics import image_metrics
 from models.quantise import Quantiser, choose
+from models.tiles import tiled
 
 AUROC_DROP, MARGIN_SIGMAS, FLIPS = 0.01, 0.10, 0.01
 """Largest loss of AUROC; 99th percentile of the margin's change, in standard deviations of the good
 images' margins; share of held-out parts with another verdict at the suggested limits."""
 
 _CALIBRATION, _CHOICE = 64, 60
-"""Good images that layers are fitted to; good and, where known, bad ones that layers are chosen by.
-None of them is held out."""
+"""Good images, or tiles of them, that layers are fitted to; good and, where known, bad ones that
+layers are chosen by. None of them is held out."""
 _ROOM = 0.7
 """Share of the limit that the choice of layers may use up: other images drift a little more."""
 _RUNS = 20
@@ -106,7 +107,8 @@ def quantise_bundle(
 ) -> Accuracy:
     """Write `out`: the bundle, its int8 network and the accuracy report.
 
-    Raises ArtefactError where a limit is broken or `out` exists; then nothing is written.
+    Raises ArtefactError where a limit is broken or `out` exists, ConfigError where the images are
+    not those of the bundle or it has learnt from what shall be the proof; then nothing is written.
     """
     if out.exists():
         raise ArtefactError(out, "a bundle directory that is not there yet", "an existing one")
@@ -114,6 +116,11 @@ def quantise_bundle(
     suggested = manifest.suggested
     if suggested is None or not data.held_out:
         raise ArtefactError(bundle.path("manifest.json"), "limits and held-out images", "none")
+    contract = manifest.input
+    source = (contract.source_height_px, contract.source_width_px, contract.channels)
+    if data.source != source:
+        raise ConfigError(data.name, f"images of {source} as in training", f"{data.source}")
+    refuse_learnt(bundle, data)
     network = onnx.load(bundle.path("network.onnx"))
     report("calibration", 0.0)
     quantiser = Quantiser(network, _inputs(bundle, data))
@@ -183,8 +190,12 @@ def _write(bundle: Bundle, small: onnx.ModelProto, accuracy: Accuracy, out: Path
 
 
 def _inputs(bundle: Bundle, data: Dataset) -> Iterator[npt.NDArray[np.float32]]:
-    preprocess = Preprocessor(bundle.manifest.input)
-    for frame in _frames(data, data.network_good[:_CALIBRATION]):
+    seen, contract = tiled(data, bundle.manifest.input)
+    good = seen.network_good
+    if seen is not data:  # tiles of one image lie side by side
+        good = [good[index] for index in np.random.default_rng(0).permutation(len(good))]
+    preprocess = Preprocessor(contract)
+    for frame in _frames(seen, good[:_CALIBRATION]):
         yield preprocess(frame[None])
 
 

@@ -49,7 +49,8 @@ class Moments:
     def __init__(self, groups: int, ins: int, outs: int) -> None:
         """ins, outs: inputs of one product and answers, per group."""
         self._count = 0
-        self._origin_x, self._origin_y = np.zeros((groups, ins, 1)), np.zeros((groups, outs, 1))
+        self._origin_x = np.zeros((groups, ins, 1), np.float32)
+        self._origin_y = np.zeros((groups, outs, 1), np.float32)
         self._x, self._y = np.zeros((groups, ins, 1)), np.zeros((groups, outs, 1))
         self._xx, self._yx = np.zeros((groups, ins, ins)), np.zeros((groups, outs, ins))
 
@@ -57,9 +58,9 @@ class Moments:
         """x: (G, K, P), y: (G, O, P)."""
         if not self._count:
             # Squares of what lies far from 0 and hardly moves would lose all digits to the mean's.
-            self._origin_x = x.mean(axis=2, keepdims=True, dtype=np.float64)
-            self._origin_y = y.mean(axis=2, keepdims=True, dtype=np.float64)
-        x, y = x - self._origin_x.astype(np.float32), y - self._origin_y.astype(np.float32)
+            self._origin_x = x.mean(axis=2, keepdims=True, dtype=np.float64).astype(np.float32)
+            self._origin_y = y.mean(axis=2, keepdims=True, dtype=np.float64).astype(np.float32)
+        x, y = x - self._origin_x, y - self._origin_y
         self._count += x.shape[2]
         across = x.transpose(0, 2, 1)
         self._x += x.sum(axis=2, keepdims=True, dtype=np.float64)
@@ -115,7 +116,7 @@ def rounded(weights: Array, covariance: Array) -> tuple[npt.NDArray[np.int8], Ar
 def step_of(values: npt.NDArray[np.float32]) -> float:
     """Step of symmetric int8 that rounds these values with the least square error."""
     largest = float(np.abs(values).max())
-    if largest == 0:
+    if largest < 1e-30:  # nothing, or what has no steps in float32
         return 1.0
     steps = largest / LEVELS * np.linspace(0.4, 1.0, 31)
     errors = [np.mean((on_grid(values, float(step)) - values) ** 2) for step in steps]
