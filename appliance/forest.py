@@ -80,6 +80,8 @@ class Forest:
             raise ArtefactError(path, _OBJECTIVE, learner["objective"]["name"])
         if learner["gradient_booster"]["name"] != _BOOSTER:
             raise ArtefactError(path, _BOOSTER, learner["gradient_booster"]["name"])
+        if other := _other_kind(booster, learner):
+            raise ArtefactError(path, "numbers in and one margin out", other)
         names = tuple(booster.feature_names or ())
         if names != tuple(columns):
             raise ArtefactError(path, *_difference(tuple(columns), names))
@@ -222,6 +224,15 @@ def reasons(
         where = "whole part" if segment == WHOLE else f"segment {segment}"
         sentences.append(f"{where}: {', '.join(clauses)}")
     return tuple(sentences)
+
+
+def _other_kind(booster: xgboost.Booster, learner: dict[str, Any]) -> str:
+    """What neither `trees.py` nor `contributions.py` reads, in a forest fitted elsewhere; "" = it
+    is one of ours."""
+    if "c" in (booster.feature_types or ()):
+        return "features that are categories"
+    outputs = int(learner["learner_model_param"].get("num_target", 1))
+    return "" if outputs == 1 else f"{outputs} margins"
 
 
 def _clause(column: str, deviation: float | None) -> str:

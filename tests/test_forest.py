@@ -191,6 +191,32 @@ def test_what_is_no_sum_of_trees_is_refused(tmp_path, booster):
         Forest.load(other, COLUMNS, hash_file(other))
 
 
+@pytest.mark.parametrize(
+    ("kinds", "outputs", "got"),
+    [
+        (["c"] + ["q"] * (len(COLUMNS) - 1), 1, "features that are categories"),
+        (None, 2, "2 margins"),
+    ],
+)
+def test_a_forest_of_another_kind_is_refused(kinds, outputs, got, tmp_path):
+    """Fitted elsewhere, with the right names and the right objective."""
+    features, labels = parts()
+    if kinds:
+        features[:, 0] = np.arange(len(features)) % 3
+    data = xgboost.DMatrix(
+        features,
+        np.column_stack([labels] * outputs),
+        feature_names=list(COLUMNS),
+        feature_types=kinds,
+        enable_categorical=kinds is not None,
+    )
+    booster = xgboost.train({"objective": "binary:logitraw"}, data, 2)
+    booster.save_model(tmp_path / "other.ubj")
+    digest = hash_file(tmp_path / "other.ubj")
+    with pytest.raises(ArtefactError, match=f"numbers in and one margin out, got {got}"):
+        Forest.load(tmp_path / "other.ubj", COLUMNS, digest)
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "tail", "scrambled"])
 def test_a_damaged_file_is_refused_in_one_line(path, damage):
     data, digest = path.read_bytes(), hash_file(path)
