@@ -88,3 +88,11 @@ async def call(client: Client, path: str, *arguments: Any) -> Any:
     method = await below(client, path)
     parent = await below(client, path.rpartition(".")[0])
     return await parent.call_method(method, *arguments)
+
+
+def text(value: str) -> ua.Variant:
+    return ua.Variant(value, ua.VariantType.String)
+
+
+def number(value: int, kind: ua.VariantType = ua.VariantType.Int32) -> ua.Variant:
+    return ua.Variant(value, kind)

@@ -16,19 +16,11 @@ pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
 
 from asyncua import Node, ua
 
-from tests.rig_bus import below, call, client, rig
+from tests.rig_bus import below, call, client, number, rig, text
 
 __all__ = ["rig"]
 
 types: Any = ua
-
-
-def text(value: str) -> ua.Variant:
-    return ua.Variant(value, ua.VariantType.String)
-
-
-def number(value: int, kind: ua.VariantType = ua.VariantType.Int32) -> ua.Variant:
-    return ua.Variant(value, kind)
 
 
 def test_every_mandatory_node_is_there_and_every_method_answers(rig: Rig) -> None:

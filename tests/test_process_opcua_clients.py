@@ -23,8 +23,7 @@ pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
 
 from asyncua import ua
 
-from tests.rig_bus import PASSWORD, USER, below, call, client, rig, url
-from tests.test_process_opcua import number, text
+from tests.rig_bus import PASSWORD, USER, below, call, client, number, rig, text, url
 
 __all__ = ["rig"]
 
