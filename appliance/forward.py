@@ -49,7 +49,8 @@ class Forwarder:
         if self._thread is None or self._thread.is_alive() or self._stopping.is_set():
             return
         self.failed += 1
-        self.note = f"central database: a bug ended the forwarding, {self.failed} times so far"
+        told = f"a bug ended the forwarding (no. {self.failed}), its traceback is in the log"
+        self.note = f"central database: {told}"
         self._let_go()
         self._begin(AWAY_S)
 

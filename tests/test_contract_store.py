@@ -324,7 +324,7 @@ def test_a_bug_that_ends_the_forwarding_is_told_and_it_begins_anew(
             return forwarder.failed == 1
 
         until("the bug", is_told)
-        assert "a bug ended the forwarding, 1 times" in forwarder.note
+        assert "a bug ended the forwarding (no. 1)" in forwarder.note
         until("all rows", lambda: owed(local.where) == 0)
         until("an end of the note", lambda: forwarder.note == "")
         assert of_boxes(tmp_path / "central.db") == {"box-1": 10}
