@@ -204,9 +204,13 @@ class _Mapped:
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        magic, self.epoch, self.slots, self.slot_bytes = _HEADER.unpack_from(self.map, 0)
-        if magic != _MAGIC:
-            raise ConfigError(path, "a frame ring", f"a file that begins with {magic!r}")
+        head = self.map[: _HEADER.size].ljust(_HEADER.size, b"\0")
+        magic, self.epoch, self.slots, self.slot_bytes = _HEADER.unpack(head)
+        size = 2 * _PAGE + self.slots * self.slot_bytes
+        if magic != _MAGIC or self.slots > MAX_SLOTS or len(self.map) != size:
+            # Of the part alone: a process that ended with 78 would stay down.
+            got = f"{len(self.map)} bytes that begin with {magic!r}"
+            raise PartError(Reason.INTERNAL, f"{path}: expected a frame ring, got {got}")
         self.memory = np.frombuffer(self.map, np.uint8)
         self._sequences = np.frombuffer(self.map, np.uint64, self.slots, _PAGE)
 

@@ -142,6 +142,20 @@ def test_an_epoch_that_does_not_fit_is_another_frame(rings):
         reader.view(msgspec.structs.replace(ref, ring="../frame-top.ring"))
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda data: b"no ring" + data[7:], lambda data: data[:-4096], lambda data: data[:40]],
+    ids=["another file", "cut short", "a stub"],
+)
+def test_a_ring_that_is_none_fails_the_part_and_not_the_process(rings, spoil):
+    writer = RingWriter(rings, "top", 4, 4096)
+    ref = writer.put(np.ones((8, 8), np.uint8))
+    writer.path.write_bytes(spoil(writer.path.read_bytes()))
+    with pytest.raises(PartError, match=f"{writer.path}: expected a frame ring, got ") as caught:
+        RingReader(rings).view(ref)
+    assert caught.value.reason is Reason.INTERNAL
+
+
 def test_other_writers_are_left_alone(rings):
     ours, theirs = a_ring(rings), RingWriter(rings, "frame-top2", 6, 4096)
     again = a_ring(rings)
