@@ -9,6 +9,8 @@ from collections.abc import Collection
 
 _HEALTHY_NS = 5_000_000_000
 _FRESH_NS = 1_000_000_000
+_NUMBERED = ("camera-", "infer-")
+"""Kinds of which a line has those that its configuration names."""
 
 
 class Budgets:
@@ -32,6 +34,8 @@ class Budgets:
 
     def look(self, named: Collection[str], now_ns: int) -> tuple[str, ...]:
         """Labels as in file names, now that the supervisor names these."""
+        # A camera or a worker that the line has no more may have left its file.
+        named = [one for one in named if one in self._watched or not one.startswith(_NUMBERED)]
         self._spent |= set(named)
         for label in self._spent - set(named):
             if label not in self._watched or self._is_healthy(label, now_ns):

@@ -49,3 +49,9 @@ def test_of_a_page_the_word_of_the_supervisor_alone_counts() -> None:
     budgets = Budgets(("record",))
     assert budgets.look(["tool"], 0) == ("tool",)
     assert budgets.look([], S) == ()
+
+
+def test_what_a_camera_left_that_is_no_more_is_no_fault() -> None:
+    budgets = Budgets(("camera:top", "infer-1", "record"))
+    left = ["camera-side", "infer-2", "camera-top", "infer-1"]
+    assert budgets.look(left, 0) == ("camera-top", "infer-1")
