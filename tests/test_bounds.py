@@ -121,6 +121,8 @@ def test_one_part_may_prove_a_share_near_one_and_no_part_proves_any() -> None:
 def test_a_rate_lies_between_0_and_1(rate: float) -> None:
     with pytest.raises(ValueError, match="expected a rate between 0 and 1"):
         most_missed(100, rate, 0.95)
+    with pytest.raises(ValueError, match="expected a rate between 0 and 1"):
+        parts_needed(rate, 0, 0.95)
 
 
 def test_all_openings_together_have_the_doubt_of_one_bound() -> None:
@@ -153,10 +155,10 @@ def test_escapes_per_million_delivered_parts() -> None:
 
 def test_counts_that_cannot_be_are_refused() -> None:
     for count, total, confidence in ((3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0), (1, 2, 0.3)):
-        with pytest.raises(ValueError, match="expected"):
-            upper_bound(count, total, confidence)
-    with pytest.raises(ValueError, match="rate"):
-        parts_needed(0.0, 0, 0.95)
+        for bound in (lower_bound, upper_bound):
+            with pytest.raises(ValueError, match="expected"):
+                bound(count, total, confidence)
     assert lower_bound(1, 2, 0.5) < 0.5 < upper_bound(1, 2, 0.5), "the least doubtful is one in two"
     assert share(0, 0, 0.95) == (0, 0, 0.0, 1.0)
     assert share(0, 0, 0.95).estimate is None
+    assert share(1, 4, 0.95).estimate == 0.25
