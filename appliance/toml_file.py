@@ -5,6 +5,7 @@ Whoever owns the file declares its sections; a key that no section has is an err
 
 import re
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +49,8 @@ def explain(
 ) -> ConfigError:
     """msgspec's message as ours: the key, what was expected, what came.
 
-    kind: the struct that was read; with it a word that is none of the allowed ones lists them.
+    kind: the struct that was read; with it a word that is none of the allowed ones lists them, and
+    a key that nobody knows names the one that it resembles.
     """
     problem, _, key = str(err).partition(" - at ")
     where = f"{path}: {key.strip('`').removeprefix('$.')}" if key else str(path)
@@ -56,7 +58,8 @@ def explain(
         expected, _, got = problem.removeprefix("Expected ").partition(", got ")
         return error(where, expected, got)
     if problem.startswith("Object contains unknown field "):
-        return error(where, "only known keys", problem.removeprefix("Object contains "))
+        alike = _alike(kind, key.strip("`"), problem.split("`")[1]) if kind else ""
+        return error(where, f"only known keys{alike}", problem.removeprefix("Object contains "))
     if problem.startswith("Object missing required field "):
         key = problem.removeprefix("Object missing required field ")
         return error(where, f"the key {key}", "no such key")
@@ -68,13 +71,33 @@ def explain(
 
 def _allowed(kind: type, key: str) -> str:
     """The words that a key like `$.camera[0].kind` may hold."""
+    info = _at(kind, key)
+    values = info.values if isinstance(info, msgspec.inspect.LiteralType) else ()
+    return " or ".join(f"'{value}'" for value in values) or "a known word"
+
+
+def _alike(kind: type, key: str, unknown: str) -> str:
+    """Which key of the section at `key` was probably meant; "" where none is near."""
+    info = _section(_at(kind, key))
+    fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
+    near = get_close_matches(unknown, [field.encode_name for field in fields], 1)
+    return f" (perhaps `{near[0]}`)" if near else ""
+
+
+def _at(kind: type, key: str) -> msgspec.inspect.Type:
+    """What stands at a key like `$.camera[0].kind`."""
     info = msgspec.inspect.type_info(kind)
     for step in re.findall(r"[a-z]\w*|\[", key.removeprefix("$")):
-        if isinstance(info, msgspec.inspect.UnionType):  # a section that need not be there
-            info = next(t for t in info.types if isinstance(t, msgspec.inspect.StructType))
+        info = _section(info)
         if isinstance(info, msgspec.inspect.StructType):
             info = next(field.type for field in info.fields if field.encode_name == step)
         elif isinstance(info, msgspec.inspect.VarTupleType):
             info = info.item_type if step == "[" else info
-    values = info.values if isinstance(info, msgspec.inspect.LiteralType) else ()
-    return " or ".join(f"'{value}'" for value in values) or "a known word"
+    return info
+
+
+def _section(info: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """The section itself where it need not be there."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        return next((t for t in info.types if isinstance(t, msgspec.inspect.StructType)), info)
+    return info
