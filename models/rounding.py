@@ -22,6 +22,10 @@ RIDGE, DAMPING = 1.0, 1e-3
 """Share of the mean variance that is added to every input's: least squares, rounding. Pixels of one
 image are much alike: with less, least squares learns the images by heart."""
 
+_BLOCK = 128
+"""Columns after which those beyond are made good, all at once: one by one, all of them would come
+through the memory each time."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -103,12 +107,17 @@ def rounded(weights: Array, covariance: Array) -> tuple[npt.NDArray[np.int8], Ar
     inverse = np.linalg.inv(_loaded(covariance, DAMPING))
     factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
     levels = np.zeros_like(left)
-    for column in range(left.shape[2]):
-        level = np.clip(np.rint(left[:, :, column : column + 1] / steps), -LEVELS, LEVELS)
-        levels[:, :, column : column + 1] = level
-        spoilt = left[:, :, column : column + 1] - level * steps
-        spoilt = spoilt / factor[:, column, column][:, None, None]
-        left[:, :, column:] -= spoilt * factor[:, None, column, column:]
+    for begin in range(0, left.shape[2], _BLOCK):
+        end = min(begin + _BLOCK, left.shape[2])
+        spoilt = np.zeros_like(left[:, :, begin:end])
+        for column in range(begin, end):
+            level = np.clip(np.rint(left[:, :, column : column + 1] / steps), -LEVELS, LEVELS)
+            levels[:, :, column : column + 1] = level
+            error = left[:, :, column : column + 1] - level * steps
+            error /= factor[:, column, column][:, None, None]
+            left[:, :, column:end] -= error * factor[:, None, column, column:end]
+            spoilt[:, :, column - begin : column - begin + 1] = error
+        left[:, :, end:] -= spoilt @ factor[:, begin:end, end:]
     back = np.argsort(order, axis=1, kind="stable")
     return np.take_along_axis(levels, back[:, None, :], axis=2).astype(np.int8), steps
 
