@@ -137,6 +137,10 @@ def test_advice_says_how_many_parts_would_do() -> None:
         "only 7.05 %; 59 can"
     )
     assert "at most 4.95 % is proved" in advice(59, 0, 0.05, 0.95)
+    assert advice(59, 2, 0.05, 0.95) == (
+        "59 bad parts, with 2 of them on the wrong side: cannot prove at most 5 %, only 10.3 %; "
+        "124 can"
+    )
     assert advice(1, 0, 0.05, 0.95, "bad parts (dent)").startswith("1 bad part (dent), even with")
     assert advice(1, 0, 0.05, 0.95, "bad parts (spare parts)").startswith(
         "1 bad part (spare parts)"
@@ -150,6 +154,7 @@ def test_escapes_per_million_delivered_parts() -> None:
     assert escape_ppm(0.001, 0.01) == pytest.approx(10, rel=0.01)
     assert escape_ppm(0.01, 1.0) == pytest.approx(10_000)
     assert escape_ppm(0.5, 1.0) == 500_000
+    assert escape_ppm(0.5, 0.5) == pytest.approx(1e6 / 3), "a quarter escapes, three are delivered"
     assert escape_ppm(1.0, 0.0) == 1e6, "nothing is delivered at all: no claim of cleanness"
 
 

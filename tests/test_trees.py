@@ -81,9 +81,17 @@ def test_trees_that_answer_otherwise_are_not_used(monkeypatch):
     assert [forest.margin(row) for row in rows] == by_xgboost(booster, rows)
 
 
-def test_probes_lie_on_the_splits_and_just_above_them():
-    trees = trees_of(fitted(max_depth=4))
-    on, above = np.split(trees.probes(40, len(COLUMNS)).reshape(20, 2, -1), 2, axis=1)
-    rows, _ = samples(300)
-    assert set(on[:, 0, 0].tolist()) & set(rows[:, 0].tolist())
-    assert not set(above[:, 0, 0].tolist()) & set(rows[:, 0].tolist())
+def test_probes_lie_on_the_splits_of_their_feature_and_just_above_them():
+    booster = fitted(max_depth=4)
+    splits = {number: set() for number in range(len(COLUMNS))}
+    model = json.loads(bytes(booster.save_raw("json")))
+    for tree in model["learner"]["gradient_booster"]["model"]["trees"]:
+        for node, left in enumerate(tree["left_children"]):
+            if left != -1:
+                split = np.float32(tree["split_conditions"][node])
+                splits[tree["split_indices"][node]].add(split)
+    rows = trees_of(booster).probes(40, len(COLUMNS))
+    for feature, own in splits.items():
+        assert own and set(rows[::2, feature]) <= own
+        assert not set(rows[1::2, feature]) & own
+        assert set(np.nextafter(rows[1::2, feature], np.float32(-np.inf))) <= own
