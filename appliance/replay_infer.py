@@ -6,6 +6,7 @@ there is none: what was said then is all that there is. No sockets, no rings, no
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ from appliance.recipe import LoadedRecipe
 from appliance.replay_tape import Heard
 from appliance.scoring import Scorer
 
+_AHEAD = 64
+"""How far the first part of a set-up is looked for. decide hears of scores and frames on two
+sockets: where a frame opens its part, the first score of all may stand before it."""
 _OF_THE_PICTURE = frozenset(
     {Reason.IMAGE_HEALTH, Reason.FIXTURE, Reason.INVALID_NUMBER, Reason.INFERENCE_ERROR}
 )
@@ -148,7 +152,13 @@ class Infer:
     def answers(self, tape: Iterable[Heard]) -> Iterator[Answer]:
         """One per entry, in their order. Raises ArtefactError."""
         self._engines.begin()
-        for heard in tape:
+        rest, waiting = iter(tape), deque[Heard]()
+        while True:
+            if not waiting and (following := next(rest, None)) is not None:
+                waiting.append(following)
+            if not waiting:
+                return
+            heard = waiting.popleft()
             if heard.is_after_gap:
                 self._judges = {}
             match heard.message:
@@ -157,9 +167,28 @@ class Infer:
                     self._judges[recipes.then.setup_hash] = recipes.now
                     yield Answer(heard, recipes)
                 case Scored() | InferFailed() as then:
+                    if then.setup_hash not in self._judges:
+                        self._look_ahead(then.setup_hash, rest, waiting)
                     yield self._answer(heard, then)
                 case _:
                     yield Answer(heard)
+
+    def _look_ahead(self, setup_hash: str, rest: Iterator[Heard], waiting: deque[Heard]) -> None:
+        """Find the part that this set-up opens with; what is passed over waits for its turn."""
+        looked = 0
+        while looked < _AHEAD:
+            if looked == len(waiting):
+                following = next(rest, None)
+                if following is None:
+                    return
+                waiting.append(following)
+            message = waiting[looked].message
+            looked += 1
+            if isinstance(message, PartOpened):
+                recipes = self._recipes_of(message)
+                if recipes.then.setup_hash == setup_hash:
+                    self._judges[setup_hash] = recipes.now
+                    return
 
     def _answer(self, heard: Heard, then: Scored | InferFailed) -> Answer:
         if isinstance(then, InferFailed) and then.reason not in _OF_THE_PICTURE:

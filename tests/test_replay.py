@@ -11,14 +11,15 @@ import pytest
 
 from appliance.codes import Word
 from appliance.errors import ArtefactError
+from appliance.messages import PartOpened, Scored
 from appliance.recipe import load_recipe
 from appliance.recording import Recording
 from appliance.replay import Player, WhatIf
 from appliance.replay_command import Options, play_one
-from appliance.replay_infer import Engines
+from appliance.replay_infer import Engines, Infer, Recipes
 from appliance.replay_report import Report
 from appliance.replay_stage import Pair
-from appliance.replay_tape import ahead
+from appliance.replay_tape import ahead, read
 from tests.recorded_world import T2, Recorded, part, replayed
 
 PARTS = 30
@@ -54,6 +55,25 @@ def test_every_word_comes_back_and_the_engine_is_kept_between_recordings(world: 
         timed.seconds = timed.engine_seconds = 0.0
         timed.verdicts = [verdict for verdict in timed.verdicts if verdict.part_id < 0]
     assert one == both, "who played which recording does not show"
+
+
+def test_the_first_score_of_all_may_stand_before_its_part(world: Recorded) -> None:
+    """In free run decide may hear of the score first; nothing was opened then."""
+    recipe = load_recipe(world.config, "net/1")
+    tape = list(read(Recording(world.config.recordings_dir / "r0")))
+    kinds = [type(heard.message) for heard in tape]
+    tape.insert(0, tape.pop(kinds.index(Scored)))
+    assert kinds.index(PartOpened) == 0
+    engines = Engines(world.config)
+    scores = [heard for heard in tape if type(heard.message) is Scored]
+    whole, alone = (
+        list(Infer(engines, lambda opened: Recipes(recipe, recipe)).answers(heard))
+        for heard in (tape, scores)
+    )
+    engines.close()
+    assert [answer.heard.entry for answer in whole] == [heard.entry for heard in tape]
+    assert not any(answer.is_blind for answer in whole)
+    assert all(answer.is_blind for answer in alone), "of scores alone nobody knows the recipe"
 
 
 def test_a_recipe_that_is_not_there_is_an_error_of_the_caller(world: Recorded) -> None:
