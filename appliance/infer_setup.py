@@ -175,6 +175,15 @@ def prepare(config: Config, recipe: str, setup_hash: str, beat: Callable[[], Non
 
 def prove(config: Config, loaded: LoadedRecipe, beat: Callable[[], None]) -> Setup:
     """See `prepare`: the same for a recipe that is read already."""
+    try:
+        return _proved(config, loaded, beat)
+    except MemoryError as err:  # a region of interest with some zeros too many
+        told = str(err) or "none left"
+        path = config.recipes_dir / loaded.path
+        raise ArtefactError(path, "room in memory for its engines and pictures", told) from err
+
+
+def _proved(config: Config, loaded: LoadedRecipe, beat: Callable[[], None]) -> Setup:
     provers: dict[str, _Prover] = {}
     try:
         for bundle, bundle_dir in loaded.recipe.bundles(config.cameras).items():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -88,3 +89,14 @@ def test_one_bundle_that_is_damaged_refuses_the_whole_recipe(config: Config) -> 
     network.write_bytes(network.read_bytes() + b"x")
     with pytest.raises(ArtefactError, match=r"other/network\.onnx"):
         ready(config)
+
+
+def test_a_recipe_that_no_memory_holds_is_refused(config: Config) -> None:
+    """An error of the caller, not a bug: infer would die of it and be started into it again."""
+    recipe = load_recipe(config, "cap/1").recipe
+    view = View(roi=(0, 0, 1_000_000, 1_000_000))
+    write_recipe(config, msgspec.structs.replace(recipe, version=2, camera={"top": view}))
+    loaded = load_recipe(config, "cap/2")
+    with pytest.raises(ArtefactError, match=r"cap/2\.toml: expected room in memory.* 931\. GiB"):
+        prepare(config, "cap/2", loaded.setup_hash, lambda: None)
+    assert not list(config.engines_dir.rglob("proof.json"))
