@@ -12,6 +12,7 @@ A clock that was behind and is set right makes what it dated look old: of what t
 recorder made, the date moves along by as much.
 """
 
+import math
 import os
 import time
 from collections import deque
@@ -75,6 +76,8 @@ class Retention:
         self._folder, self._policy, self._archive = folder, policy, archive
         self._words, self._clock, self._wall_s, self._is_synced = words, clock, wall_s, is_synced
         self._items: deque[_Item] = deque()
+        self._oldest_s = -math.inf
+        """None of the list was made before: a million files are not gone through at every turn."""
         self._looked_ns: int | None = None
         self._looking: Iterator[_Item] | None = None
         self._found: list[_Item] = []
@@ -115,9 +118,14 @@ class Retention:
 
     def _too_old(self) -> _Item | None:
         horizon = self._wall_s() - self._policy.max_age_days * _DAY_S
-        old = next((item for item in self._items if item.made_s < horizon), None)
         self.waiting = 0
-        if old is not None and not self._is_synced():
+        if horizon <= self._oldest_s:
+            return None
+        old = next((item for item in self._items if item.made_s < horizon), None)
+        if old is None:
+            self._oldest_s = min(item.made_s for item in self._items)
+            return None
+        if not self._is_synced():
             has_leapt = abs(self._ahead() - self._offset_s) > _LEAP_S
             if has_leapt or self._clock() - (self._looked_ns or 0) > _FRESH_NS:
                 self._begin_look()
@@ -127,12 +135,11 @@ class Retention:
             if self._is_doubted:
                 self.waiting = sum(item.made_s < horizon for item in self._items)
                 return None
-        if old is not None:
-            self._items.remove(old)
-            for behind in self._behind:
-                if behind.began_s <= old.made_s <= behind.ended_s:
-                    self._move_date(old, old.made_s + behind.by_s)
-                    return None
+        self._items.remove(old)
+        for behind in self._behind:
+            if behind.began_s <= old.made_s <= behind.ended_s:
+                self._move_date(old, old.made_s + behind.by_s)
+                return None
         return old
 
     def _ahead(self) -> float:
@@ -196,6 +203,7 @@ class Retention:
         self._found += [item for item in some if not is_protected(item.path)]
         if len(some) < LOOK:
             self._items, self._looking = deque(sorted(self._found)), None
+            self._oldest_s = -math.inf
             self._is_doubted = has_hole([item.made_s for item in self._found], self._wall_s())
 
     def _begin_look(self) -> None:

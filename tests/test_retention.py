@@ -111,6 +111,19 @@ def test_age_alone_takes_what_is_older_and_tells_the_rows(tmp_path: Path) -> Non
     archive.close()
 
 
+def test_each_goes_on_its_own_day_and_none_before(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, room=10**12, max_age_days=30)
+    for part, days in ((1, 29.5), (2, 28.5), (3, 20)):
+        disk.image(part, Word.NG if part == 2 else Word.OK, days)
+    archive, retention = disk.open()
+    assert retention.step() == 0
+    for left in ({"2.png", "3.png"}, {"3.png"}, {"3.png"}):
+        later(disk, DAY_S)
+        retention.step()
+        assert disk.left() == left
+    archive.close()
+
+
 def aged(tmp_path: Path) -> Disk:
     """A picture a day for 40 days, of which 30 are kept, and nobody keeps the clock."""
     disk = Disk(tmp_path, room=10**12, max_age_days=30)
