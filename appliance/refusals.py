@@ -2,6 +2,7 @@
 
 _SHOWN_NS = 60_000_000_000
 _REMEMBER = 200
+_OTHERS = "others, too many to name each: see the counters of the port"
 
 
 class Refusals:
@@ -12,13 +13,14 @@ class Refusals:
         """Address, and why."""
         self._newest_ns = 0
         self._told: dict[str, bool] = {}
-        """False until `untold` has given it out. So many are told apart, the counters go on."""
+        """False until `untold` has given it out. So many are told apart; that there are others is
+        told once."""
 
     def add(self, why: str, now_ns: int) -> None:
         """One more request was refused."""
         self.newest, self._newest_ns = why, now_ns
-        if len(self._told) < _REMEMBER:
-            self._told.setdefault(why, False)
+        is_room = why in self._told or len(self._told) < _REMEMBER
+        self._told.setdefault(why if is_room else _OTHERS, False)
 
     def untold(self) -> list[str]:
         """Those that came for the first time since the last call."""

@@ -388,6 +388,18 @@ def test_a_view_whose_part_was_not_written_any_more_goes_at_the_next_start(
     assert not lonely.exists()
 
 
+def slow_look(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The look at what earlier runs left waits for this event."""
+    may_look, glob = threading.Event(), Path.glob
+
+    def slow(path: Path, pattern: str) -> Iterator[Path]:
+        assert may_look.wait(10)
+        return glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", slow)
+    return may_look
+
+
 def test_while_stock_is_taken_pictures_go_on_and_none_of_them_is_a_leftover(
     make: Callable[..., Archive], ring: RingWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,13 +409,7 @@ def test_while_stock_is_taken_pictures_go_on_and_none_of_them_is_a_leftover(
     first.offer(part(1, pixels=ring.put(noise(8, 8))))
     finish(first)
     (day / ".7.png.k3j4h5").write_bytes(b"half of a p")
-    may_look, glob = threading.Event(), Path.glob
-
-    def slow(path: Path, pattern: str) -> Iterator[Path]:
-        assert may_look.wait(10)
-        return glob(path, pattern)
-
-    monkeypatch.setattr(Path, "glob", slow)
+    may_look = slow_look(monkeypatch)
     archive = make(max_images=2, patience_s=0.01)
     assert not archive.is_stocked
     old = part(1, pixels=ring.put(noise(8, 8)))
@@ -434,13 +440,7 @@ def test_before_the_stock_is_taken_nothing_of_today_goes_as_the_oldest(
     for part_id in (1, 2):
         first.offer(part(part_id, pixels=ring.put(noise(8, 8))))
     finish(first)
-    may_look, glob = threading.Event(), Path.glob
-
-    def slow(path: Path, pattern: str) -> Iterator[Path]:
-        assert may_look.wait(10)
-        return glob(path, pattern)
-
-    monkeypatch.setattr(Path, "glob", slow)
+    may_look = slow_look(monkeypatch)
     archive = make(max_images=2, patience_s=0.01)
     for part_id in (3, 4, 5):
         archive.offer(part(part_id, pixels=ring.put(noise(8, 8))))
