@@ -124,6 +124,10 @@ class Ledger:
             self.rows_dropped += 1
         self.rows_pending = len(self._rows)
 
+    def rows_wait_anew(self) -> None:
+        """The recorder was started anew, maybe too fast for `check` to see it away."""
+        self._healthy_since_ns = None
+
     def check(
         self,
         now_ns: int,

@@ -31,7 +31,8 @@ class RowDelivery:
         self._delivered = set(journal.unstored)
         """Rows that the recorder may have, but has not acknowledged."""
         self._resends = 0
-        self._pid = 0
+        self._start = 0
+        """Which life of the recorder was heard last; 0 = none."""
         self._told = 0
         """Doubled rows that this life of the recorder had counted when it last told."""
         self._doubles = 0
@@ -67,13 +68,20 @@ class RowDelivery:
         """A sign of life of the recorder: rows that came twice, less those that were sent twice."""
         self._seen_ns = now_ns
         total = health.counters.get("doubled", 0) + health.counters.get("contradictions", 0)
-        if not self._pid:
+        if not self._start:
             self._told = total  # before our own start
-        elif health.start != self._pid:
+        elif health.start != self._start:
             self._told = 0
+            self._begin_anew(now_ns)
         self._doubles += max(0, total - self._told)
-        self._pid, self._told = health.start, total
+        self._start, self._told = health.start, total
         self._ledger.rows_doubled = max(self._ledger.rows_doubled, self._doubles - self._resends)
+
+    def _begin_anew(self, now_ns: int) -> None:
+        """What went to the recorder's last life went with it: all of it is due at once."""
+        for part_id in self._sent_ns:
+            self._sent_ns[part_id] = now_ns - _RESEND_NS
+        self._ledger.rows_wait_anew()
 
     def is_recording(self, now_ns: int) -> bool:
         """The recorder lives and can write."""

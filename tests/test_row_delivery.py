@@ -9,7 +9,7 @@ from appliance import journal as journal_module
 from appliance.codes import Reason, Word
 from appliance.journal import Journal
 from appliance.ledger import Ledger
-from appliance.messages import Stored, Verdict
+from appliance.messages import Health, Stored, Verdict
 from appliance.row_delivery import RowDelivery
 
 S = 1_000_000_000
@@ -26,6 +26,10 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     made = Journal(tmp_path / "state", 1 << 18)
     yield made
     made.close()
+
+
+def alive(life: int) -> Health:
+    return Health(process="record", pid=1, life=life, is_serving=True)
 
 
 def backlog(journal: Journal, count: int) -> tuple[RowDelivery, Ledger, list[int]]:
@@ -100,3 +104,40 @@ def test_a_row_that_never_comes_is_missing_all_the_same(journal: Journal) -> Non
         sent.clear()
         ledger.check(now_ns, (), recorder_is_healthy=True)
     assert ledger.rows_pending == ledger.rows_missing == 1
+
+
+def test_what_went_to_a_life_of_the_recorder_that_died_is_due_when_the_next_one_speaks(
+    journal: Journal,
+) -> None:
+    rows, ledger, sent = backlog(journal, 20)
+    rows.heard(alive(1), 1 * S)
+    rows.send_again(2 * S)
+    rows.send_again(2 * S)
+    assert len(sent) == 20
+    rows.heard(alive(1), 2 * S)
+    rows.send_again(2 * S)
+    assert len(sent) == 20, "its answer may still come"
+    rows.heard(alive(2), 2 * S)
+    rows.send_again(2 * S)
+    rows.send_again(2 * S)
+    assert sorted(sent[20:]) == list(range(1, 21))
+    rows.heard(
+        Health(process="record", pid=1, life=2, is_serving=True, counters={"doubled": 20}), 3 * S
+    )
+    assert ledger.rows_doubled == 0, "they were sent twice"
+
+
+def test_a_recorder_that_dies_again_and_again_has_late_rows_and_not_missing_ones(
+    journal: Journal,
+) -> None:
+    """Back within a second each time, so that no check sees it away: fault 9 stopped the line."""
+    rows, ledger, _ = backlog(journal, 20)
+    for second in range(12):
+        if second % 3 == 0:
+            rows.heard(alive(1 + second), second * S)
+        rows.send_again(second * S)
+        ledger.check(second * S, (), recorder_is_healthy=True)
+        assert ledger.figures()["rows_missing"] == 0
+    for second in range(12, 16):
+        ledger.check(second * S, (), recorder_is_healthy=True)
+    assert ledger.rows_missing == 20, "this one lives and does not answer"
