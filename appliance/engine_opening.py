@@ -22,8 +22,9 @@ from appliance.errors import ArtefactError
 from appliance.head import Sums, head_model, merged_network
 from appliance.passport import Passport, read_record
 
-_GRAPHS = ("network.onnx", "network.plain.onnx")
-"""Of one network: the exact one, and the published one where export wrote it, too."""
+GRAPHS = ("network.onnx", "network.plain.onnx", "network.last.onnx", "network.winograd.onnx")
+"""Of one network: the exact one, and where export wrote them, the published one and two other forms
+of the exact one."""
 
 
 def thread_count(settings: config.Engine) -> int:
@@ -34,7 +35,7 @@ def thread_count(settings: config.Engine) -> int:
 def passport_of(settings: config.Engine, bundle: Bundle, cache: Path) -> Passport:
     """Who this bundle runs as on this box. Raises ArtefactError where no such engine is there.
 
-    Of two graphs the one that `inspectd engine` found to be the faster here, else the exact one.
+    Of several graphs the one that `inspectd engine` found to be the fastest, else the exact one.
     cache: `config.engines_dir`.
     """
     exact, *others = passports_of(settings, bundle)
@@ -50,8 +51,7 @@ def passports_of(settings: config.Engine, bundle: Bundle) -> tuple[Passport, ...
     adapter = _adapter(settings)
     adapter.require_precision(settings.precision)
     device, driver = adapter.device()
-    # Other precisions are made by the runtime; int8 needs a network that was calibrated.
-    files = ("network.int8.onnx",) if settings.precision == "int8" else _GRAPHS
+    files = _graphs(settings.precision)
     hashes = [bundle.manifest.files[name] for name in files if name in bundle.manifest.files]
     return tuple(
         Passport(
@@ -194,11 +194,22 @@ def _adapter(settings: config.Engine) -> type[Engine]:
 def network_file(bundle: Bundle, passport: Passport) -> str:
     """The graph that runs under this passport. Raises ArtefactError where the bundle has none."""
     files = bundle.manifest.files
-    names = ("network.int8.onnx",) if passport.precision == "int8" else _GRAPHS
+    names = _graphs(passport.precision)
     for name in names:
         if files.get(name, "") == passport.network != "":
             return name
     raise ArtefactError(bundle.path(names[0]), f"{names[0]} in the bundle", "none")
+
+
+def _graphs(precision: str) -> tuple[str, ...]:
+    """Files that may run in this precision, the first one of them wherever nothing was measured.
+
+    The runtimes make other precisions of these graphs, but int8 needs a network that was
+    calibrated, and Winograd's transforms multiply what a number of few bits was rounded by.
+    """
+    if precision == "int8":
+        return ("network.int8.onnx",)
+    return GRAPHS if precision == "fp32" else GRAPHS[:-1]
 
 
 def _merged(bundle: Bundle, file: str, spec: Spec, sums: Sums, cache: Path) -> bytes:

@@ -44,6 +44,7 @@ class OpenVinoEngine(Engine):
         self._core: Any = ov.Core()
         try:
             self._graph: Any = self._core.read_model(model)
+            self._handed_in = hand_in(self._graph) if _HINTS[self.precision] != "f32" else {}
             self._compiled = {1: self._compile(1)}
         except RuntimeError as err:
             raise ArtefactError("network", "a graph that OpenVINO can run", _line(err)) from err
@@ -66,6 +67,8 @@ class OpenVinoEngine(Engine):
         if used != hint:
             raise ArtefactError("engine.precision", f"a processor that runs {hint}", used)
         request = compiled.create_infer_request()
+        for name, value in self._handed_in.items():
+            request.set_tensor(name, value)
         return _Compiled(request, request.get_tensor("frame").data)
 
     def warm_up(self, together: int = 1) -> int:
@@ -93,7 +96,8 @@ class OpenVinoEngine(Engine):
             "map": (count, *self.spec.map_shape),
             "score": (count,),
         }
-        got = {port.get_any_name(): port for port in [*graph.inputs, *graph.outputs]}
+        ports = {port.get_any_name(): port for port in [*graph.inputs, *graph.outputs]}
+        got = {name: port for name, port in ports.items() if name not in self._handed_in}
         if set(got) != set(wanted):
             raise ArtefactError("network", f"{sorted(wanted)}", f"{sorted(got)}")
         for name, shape in wanted.items():
@@ -123,8 +127,37 @@ class OpenVinoEngine(Engine):
         return scores.tolist()
 
     def _release(self) -> None:
-        self._compiled = {}
+        self._compiled, self._handed_in = {}, {}
         self._graph = None
+
+
+def hand_in(graph: Any) -> dict[str, Any]:
+    """Constants on the left of large products become inputs: name → tensor, for every request.
+
+    OpenVINO multiplies by such a constant in float32, whatever precision was asked for, and turns
+    all numbers before and behind it: a quarter of the time of the exact graph in bfloat16 on AMX.
+    Only behind the first convolution: what resizes a frame goes on in float32; and not what makes
+    an output, which is one channel.
+    """
+    handed_in: dict[str, Any] = {}
+    parameters: list[Any] = []
+    is_behind = False
+    made = {result.input_value(0).get_node().get_friendly_name() for result in graph.results}
+    for node in graph.get_ordered_ops():
+        is_behind |= node.get_type_name() == "Convolution"
+        if not is_behind or node.get_type_name() != "MatMul" or node.get_friendly_name() in made:
+            continue
+        left = node.input_value(0)
+        if left.get_node().get_type_name() != "Constant" or len(left.get_shape()) != 2:
+            continue
+        name = f"left of {node.get_friendly_name()}"
+        parameter = ov.opset13.parameter(list(left.get_shape()), ov.Type.f32, name)
+        parameter.output(0).set_names({name})
+        node.input(0).replace_source_output(parameter.output(0))
+        handed_in[name] = ov.Tensor(left.get_node().data.copy())
+        parameters.append(parameter)
+    graph.add_parameters(parameters)
+    return handed_in
 
 
 def _line(err: Exception) -> str:

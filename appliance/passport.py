@@ -78,7 +78,7 @@ class Record(Section, frozen=True, kw_only=True):
     engines: dict[str, Built] = msgspec.field(default_factory=dict[str, Built])
     """File beside this one → what it is; none where the runtime builds nothing."""
     is_faster: bool = False
-    """Measured here against the bundle's other graph: this one is to run."""
+    """Measured here against the bundle's other graphs: this one is to run."""
 
 
 class Proof(Section, frozen=True, kw_only=True):

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import BasicBlock, Bottleneck, untrained
-from models.exact import ExactSuperSimpleNet
-from models.export import to_onnx
+from models.export import export_exact, other_graphs, to_onnx
 from models.supersimplenet import SuperSimpleNet, Wiring
 
 
@@ -89,12 +88,16 @@ def random_network(
 def graphs_to_compare(
     backbone: str, size: tuple[int, int], heads: Heads = PAPER
 ) -> dict[str, onnx.ModelProto]:
-    """`exact`, `published` and `backbone` alone, for one input of `size` (H, W)."""
-    plain = random_network(backbone, size, heads)
+    """For one input of `size` (H, W): `exact`, `published` and `backbone` alone; and other forms of
+    the exact one, `last` and, where it may gain, `winograd`.
+    """
+    network = random_network(backbone, size, heads)
+    others = {file.split(".")[1]: graph for file, graph in other_graphs(network, size).items()}
     return {
-        "exact": to_onnx(ExactSuperSimpleNet(plain, size), size),
-        "published": to_onnx(plain, size),
-        "backbone": to_onnx(_BackboneAlone(plain), size),
+        "exact": export_exact(network, size),
+        "published": others.pop("plain"),
+        "backbone": to_onnx(_BackboneAlone(network), size),
+        **others,
     }
 
 

@@ -205,6 +205,8 @@ class SegmentationHead(nn.Module):
 class ExactSuperSimpleNet(nn.Module):
     """Same outputs as `SuperSimpleNet.forward` in eval mode, for inputs of one size."""
 
+    segmentation_head = SegmentationHead
+    tap_convolution = TapConvolution
     cls_bias: Tensor
     cls_logit_kernel: Tensor
     blur_y: Tensor
@@ -238,7 +240,7 @@ class ExactSuperSimpleNet(nn.Module):
         matrix, bias = fold_batch_norm(
             matrix @ adaptor.weight.double()[:, :, 0, 0], bias, _norm(head[1])
         )
-        self.segment = SegmentationHead(
+        self.segment = self.segmentation_head(
             matrix.split(list(plain.backbone.channels), dim=1),
             bias,  # behind the pool, as the adaptor is: not diluted at the border
             _convolution(head[3]).weight[:, :, 0, 0],
@@ -263,8 +265,8 @@ class ExactSuperSimpleNet(nn.Module):
                 "omyx,mc->ocyx", on_features, adaptor.weight.double()[:, :, 0, 0]
             )
         kernels = on_features.split(list(plain.backbone.channels), dim=1)
-        self.cls_fine = TapConvolution(kernels[0], fine, grid)
-        self.cls_coarse = TapConvolution(kernels[1], coarse, grid)
+        self.cls_fine = self.tap_convolution(kernels[0], fine, grid)
+        self.cls_coarse = self.tap_convolution(kernels[1], coarse, grid)
         self.register_buffer("cls_bias", bias_map.float())
         self.register_buffer("cls_logit_kernel", on_logits.float().contiguous())
 

@@ -24,8 +24,10 @@ from torch import nn
 from appliance.bundle import InputContract
 from appliance.errors import ConfigError
 from appliance.head import head_model
+from models.channels_last import ChannelsLastSuperSimpleNet
 from models.exact import ExactSuperSimpleNet
 from models.supersimplenet import SuperSimpleNet
+from models.winograd import winograd
 
 OPSET = 18
 """Of `network.onnx`; the pre-processing head is written in the same one."""
@@ -38,12 +40,24 @@ def export_exact(network: SuperSimpleNet, size: tuple[int, int]) -> onnx.ModelPr
     return to_onnx(ExactSuperSimpleNet(network, size), size)
 
 
-def save_plain(network: SuperSimpleNet, size: tuple[int, int], draft: Path) -> None:
-    """The graph as published beside the exact one, for `inspectd engine` to measure on a device.
+def other_graphs(network: SuperSimpleNet, size: tuple[int, int]) -> dict[str, onnx.ModelProto]:
+    """File name → graph with the same answers, for `inspectd engine` to measure on a device.
 
-    A processor that multiplies bfloat16 may run small networks faster by it.
+    The graph as published, the exact one with its channels last, and that one with Winograd's
+    convolutions, where it has any that may gain.
     """
-    onnx.save(to_onnx(network, size), draft / "network.plain.onnx")
+    last = to_onnx(ChannelsLastSuperSimpleNet(network, size), size)
+    graphs = {"network.plain.onnx": to_onnx(network, size), "network.last.onnx": last}
+    fewer_products = winograd(last)
+    if fewer_products is not None:
+        graphs["network.winograd.onnx"] = fewer_products
+    return graphs
+
+
+def save_other_graphs(network: SuperSimpleNet, size: tuple[int, int], draft: Path) -> None:
+    """`other_graphs` beside the exact one."""
+    for name, graph in other_graphs(network, size).items():
+        onnx.save(graph, draft / name)
 
 
 def to_onnx(network: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:

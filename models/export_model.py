@@ -33,7 +33,7 @@ from models import backbones, bundle_files, progress
 from models.checkpoints import HEADS, hidden_of, put_heads, read_heads, save_heads
 from models.dataset import open_dataset
 from models.evaluate import Scorer
-from models.export import export_exact, save_plain
+from models.export import export_exact, save_other_graphs
 from models.learn import PLANS
 from models.network_training import Trained
 from models.supersimplenet import SuperSimpleNet, Wiring
@@ -151,9 +151,11 @@ def main(
     data: Annotated[
         str, typer.Option(help="Labelled images for limits, forest, gates and metrics.")
     ] = "",
-    both_graphs: Annotated[
+    every_graph: Annotated[
         bool,
-        typer.Option("--both-graphs", help="Keep the published graph, too; see inspectd engine."),
+        typer.Option(
+            "--every-graph", help="Keep other forms of the network, too; see inspectd engine."
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the split of --data.")] = 0,
     product: Annotated[str, typer.Option(help="Name of the product.")] = "",
@@ -193,8 +195,8 @@ def main(
                 smallest_defect_px=smallest_defect_px(size, (height, width)),
             )
             manifest = write_without_data(draft, contract, trained)
-        if both_graphs:
-            save_plain(trained.network, contract.network_size, draft)
+        if every_graph:
+            save_other_graphs(trained.network, contract.network_size, draft)
         manifest = msgspec.structs.replace(manifest, product=product or manifest.product)
         finish_bundle(draft, out, manifest)
     sys.stdout.write(f"{out}: bundle {load_bundle(out).id[:12]}\n")

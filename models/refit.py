@@ -21,6 +21,7 @@ import onnx
 
 from appliance import forest
 from appliance.bundle import Bundle, Golden, Manifest, Suggested, finish_bundle
+from appliance.engine_opening import GRAPHS
 from appliance.errors import ArtefactError, ConfigError
 from appliance.scores import Decides, Heard, Unit, average
 from appliance.segments import CLASSIFICATION, column_names
@@ -37,7 +38,7 @@ from models.regions import read_segments
 Report = Callable[[str, float], None]
 Floats = npt.NDArray[np.float32]
 
-_NETWORKS = ("network.onnx", "network.plain.onnx", "network.int8.onnx")
+_NETWORKS = (*GRAPHS, "network.int8.onnx")
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from models.checkpoints import HEADS, save_heads
 from models.classifier import Classifier, WithClassifier, fine_tune
 from models.dataset import Dataset, Sample
 from models.evaluate import Scorer, pixels
-from models.export import Preprocessor, export_exact, save_plain, to_onnx
+from models.export import Preprocessor, export_exact, save_other_graphs, to_onnx
 from models.network_training import Trained, Wishes, train_network
 from models.pictures import Shape
 from models.targets import defect_sides
@@ -70,7 +70,7 @@ def train_bundle(
     resize: Resize = "area",
     tiles: Tiles | None = None,
     classifier: bool = False,
-    both_graphs: bool = False,
+    every_graph: bool = False,
     segments: tuple[npt.NDArray[np.uint8], tuple[str, ...]] | None = None,
     progress: progress.Report = progress.ignore,
 ) -> Path:
@@ -78,11 +78,11 @@ def train_bundle(
 
     size: network input (H, W), at least 32 each. product: "" = the data's name. wishes: all that
     may be asked of the network's training, in place of backbone, epochs and seed. tiles: how large
-    images are cut for the network, with `size` the input for one tile. classifier: fine- tune a
-    backbone on good and bad images as the score, which the forest reads too. both_graphs: see
-    `save_plain`. segments: the map (H, W) and its names; None = a grid of 3x3. A training that was
-    killed goes on where it was, from `.NAME.training` beside `out`. Raises ConfigError on unusable
-    images or settings, ArtefactError where `out` exists.
+    images are cut for the network, with `size` the input for one tile. classifier: fine-tune a
+    backbone on good and bad images as the score, which the forest reads too. every_graph: see
+    `other_graphs`. segments: the map (H, W) and its names; None = a grid of 3x3. A training that
+    was killed goes on where it was, from `.NAME.training` beside `out`. Raises ConfigError on
+    unusable images or settings, ArtefactError where `out` exists.
     """
     wishes = wishes or Wishes(backbone=backbone, epochs=epochs, seed=seed)
     if out.exists():
@@ -94,8 +94,8 @@ def train_bundle(
     contract = contract_of(data, size, resize, tiles)
     if tiles is not None and classifier:
         raise ConfigError("--classifier", "images that are not cut into tiles", f"{tiles}")
-    if both_graphs and classifier:
-        raise ConfigError("--both-graphs", "a bundle without --classifier", "both")
+    if every_graph and classifier:
+        raise ConfigError("--every-graph", "a bundle without --classifier", "both")
     lost = small_defects(data, contract)
     if lost:
         sys.stderr.write(f"inspectd: {lost}\n")
@@ -110,8 +110,8 @@ def train_bundle(
         manifest = write_draft(
             data, draft, contract, trained, product, stages, supervised, segments
         )
-        if both_graphs:
-            save_plain(trained.network, contract.network_size, draft)
+        if every_graph:
+            save_other_graphs(trained.network, contract.network_size, draft)
         finish_bundle(draft, out, manifest)
         (work / "checkpoint.pt").unlink(missing_ok=True)
     progress("done", 1.0)

@@ -77,9 +77,11 @@ def main(
     classifier: Annotated[
         bool, typer.Option("--classifier", help="Fine-tune a classifier on bad images, too.")
     ] = False,
-    both_graphs: Annotated[
+    every_graph: Annotated[
         bool,
-        typer.Option("--both-graphs", help="Keep the published graph, too; see inspectd engine."),
+        typer.Option(
+            "--every-graph", help="Keep other forms of the network, too; see inspectd engine."
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
@@ -126,7 +128,7 @@ def main(
         train_bundle(
             dataset, out, size=size, product=product, wishes=wishes, resize=resizing,
             tiles=Tiles(height_px=tile, width_px=tile, overlap_px=overlap) if tile else None,
-            classifier=classifier, both_graphs=both_graphs, progress=shown,
+            classifier=classifier, every_graph=every_graph, progress=shown,
         )  # fmt: skip
     bundle = load_bundle(out)
     manifest = bundle.manifest

@@ -5,7 +5,7 @@ it misbehave: a black one gives NaN, a white one keeps it busy for ever.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -105,7 +105,7 @@ def write_network_bundle(
     net: tuple[int, int] = NET,
     size: tuple[int, int] = (64, 96),
     network: onnx.ModelProto | None = None,
-    plain: onnx.ModelProto | None = None,
+    others: Mapping[str, onnx.ModelProto] | None = None,
     tiles: Tiles | None = None,
     change: dict[str, Any] | None = None,
 ) -> Bundle:
@@ -127,8 +127,8 @@ def write_network_bundle(
     )
     network = network or network_model(bias, net)
     onnx.save(network, str(draft / "network.onnx"))
-    if plain is not None:
-        onnx.save(plain, str(draft / "network.plain.onnx"))
+    for name, other in (others or {}).items():
+        onnx.save(other, str(draft / name))
     labels = np.zeros(contract.map_size, np.uint8)
     labels[8:] = 1
     cv2.imwrite(str(draft / "segments.png"), labels)

@@ -8,8 +8,8 @@ import pytest
 
 from appliance.__main__ import main
 from appliance.bundle import Bundle, load_bundle
-from appliance.config import load_config
-from appliance.engine_opening import open_engine, passport_of
+from appliance.config import Engine, load_config
+from appliance.engine_opening import network_file, open_engine, passport_of, passports_of
 from appliance.errors import ArtefactError
 from tests.networks import NET, network_model, write_network_bundle
 
@@ -49,12 +49,14 @@ def test_what_does_not_run_as_stored_is_exit_78(
     assert "golden/0.npz: expected SHA-256" in capsys.readouterr().err
 
 
+OTHERS = ("network.plain.onnx", "network.last.onnx", "network.winograd.onnx")
+PLAIN = OTHERS[0]
 SHIFT = 1e-4
 """Of the published graph: what tells it apart, within the tolerance of the golden frames."""
 
 
 def both(site: Path, shift: float = SHIFT) -> Bundle:
-    return write_network_bundle(site / "b", plain=network_model(shift, NET))
+    return write_network_bundle(site / "b", others={PLAIN: network_model(shift, NET)})
 
 
 def runs(site: Path) -> str:
@@ -97,6 +99,33 @@ def test_the_faster_graph_is_the_one_that_the_line_runs(
     monkeypatch.setattr("appliance.engine_command.times_in_turn", lambda engines: [1.0, 2.0])
     assert engine(site) == 0, "measured again, it may come out otherwise"
     assert runs(site) == "network.onnx"
+
+
+def test_of_several_graphs_the_fastest_runs(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is measured against the exact one: what else the machine does meets both of a pair."""
+    others = {name: network_model(SHIFT * (1 + n), NET) for n, name in enumerate(OTHERS)}
+    bundle = write_network_bundle(site / "b", others=others)
+    pairs = iter([[2.0, 1.9], [4.0, 3.0], [2.0, 1.8]])
+    monkeypatch.setattr("appliance.engine_command.times_in_turn", lambda engines: next(pairs))
+    assert engine(site, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["graph"] for row in told["engines"]] == ["network.onnx", *OTHERS]
+    assert told["graph"] == "network.last.onnx"
+    config = load_config(site / "config.toml")
+    passport = passport_of(config.engine, bundle, config.engines_dir)
+    assert network_file(bundle, passport) == "network.last.onnx"
+
+
+def test_winograds_graph_is_for_float32_alone(tmp_path: Path) -> None:
+    others = {name: network_model(SHIFT * (1 + n), NET) for n, name in enumerate(OTHERS)}
+    bundle = write_network_bundle(tmp_path / "b", others=others)
+    pytest.importorskip("openvino")
+    float32, bfloat16 = Engine(kind="openvino"), Engine(kind="openvino", precision="bf16")
+    for settings, count in ((float32, 4), (bfloat16, 3)):
+        files = [network_file(bundle, one) for one in passports_of(settings, bundle)]
+        assert files == ["network.onnx", *OTHERS][:count]
 
 
 def test_both_are_measured_in_turn(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,13 +46,14 @@ def _onnx_runtime(model: onnx.ModelProto, threads: int) -> Call:
 
 def _openvino(model: onnx.ModelProto, hint: str, threads: int) -> Call:
     try:
-        from appliance.engine_openvino import ov
+        from appliance.engine_openvino import hand_in, ov
     except ImportError as err:
         raise NotMeasuredError(f"the extra `openvino` is needed: {err}") from err
     core = ov.Core()
     graph = core.read_model(model.SerializeToString())
     name = graph.inputs[0].get_any_name()
     fixed = [1, *(int(axis.get_length()) for axis in list(graph.inputs[0].partial_shape)[1:])]
+    handed_in = hand_in(graph) if hint != "f32" else {}
     graph.reshape({name: fixed})
     compiled = core.compile_model(
         graph,
@@ -68,10 +69,12 @@ def _openvino(model: onnx.ModelProto, hint: str, threads: int) -> Call:
     if used != hint:
         raise NotMeasuredError(f"this processor has no {hint}, OpenVINO would take {used}")
     request: Any = compiled.create_infer_request()
+    for left, value in handed_in.items():
+        request.set_tensor(left, value)
     outputs = [port.get_any_name() for port in compiled.outputs]
 
     def call(pixels: Pixels) -> dict[str, Any]:
-        request.infer([pixels])
+        request.infer({name: pixels})
         return {output: request.get_tensor(output).data.copy() for output in outputs}
 
     return call
