@@ -145,9 +145,9 @@ CONTRACT = InputContract(
 
 
 @cache
-def deployed() -> bytes:
+def deployed(form: str = "last") -> bytes:
     """With the head for frames in front."""
-    graph = resnet()[2]["network.last.onnx"]
+    graph = resnet()[2][f"network.{form}.onnx"]
     return merged_network(graph, CONTRACT, 200, 300, 1, "float").SerializeToString()
 
 

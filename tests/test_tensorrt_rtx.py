@@ -17,6 +17,7 @@ from appliance.head import merged_network
 from models.export import session
 from models.quantise import Quantiser
 from tests.networks import EXACT, exact_network
+from tests.test_models_forms import deployed
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings", reason="tensorrt-rtx-cu13 has wheels for Linux on x86-64 alone"
@@ -64,6 +65,15 @@ def test_the_graph_that_runs_is_parsed_and_built(precision: str, batch: int) -> 
     plan, _ = builder.plan(parsed, batch, configure=for_ampere)
     assert len(plan) > 1_000_000
     assert phases
+
+
+@pytest.mark.parametrize("form", ["last", "winograd"])
+def test_another_form_of_the_graph_is_parsed_and_built(form: str) -> None:
+    builder = Builder(trt, lambda phase: None)
+    graph = onnx.load_model_from_string(deployed(form))
+    parsed = builder.network(fix_batch(graph, 1), "fp32")
+    plan, _ = builder.plan(parsed, 1, configure=for_ampere)
+    assert len(plan) > 1_000_000
 
 
 def test_half_is_half_the_size() -> None:
