@@ -98,6 +98,7 @@ def test_the_faster_graph_is_the_one_that_the_line_runs(
     assert all(row["golden_frames"] == 2 for row in told["engines"])
     monkeypatch.setattr("appliance.engine_command.times_in_turn", lambda engines: [1.0, 2.0])
     assert engine(site) == 0, "measured again, it may come out otherwise"
+    assert "\nnetwork.onnx is what a line runs here\n" in capsys.readouterr().out
     assert runs(site) == "network.onnx"
 
 
@@ -113,6 +114,7 @@ def test_of_several_graphs_the_fastest_runs(
     told = json.loads(capsys.readouterr().out)
     assert [row["graph"] for row in told["engines"]] == ["network.onnx", *OTHERS]
     assert told["graph"] == "network.last.onnx"
+    assert [row.get("of_exact") for row in told["engines"]] == [None, 0.95, 0.75, 0.9]
     config = load_config(site / "config.toml")
     passport = passport_of(config.engine, bundle, config.engines_dir)
     assert network_file(bundle, passport) == "network.last.onnx"
