@@ -182,14 +182,15 @@ class _Bus:
         answer: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         self._waiting[identity] = answer
         command = Command(id=identity, name=name, argument=argument, by=by)
-        await self._commands.send(command)
         try:
-            return await asyncio.wait_for(answer, _ANSWER_S)
+            if await self._commands.send(command):
+                return await asyncio.wait_for(answer, _ANSWER_S)
+            detail = "the decision process takes no command"
         except (asyncio.TimeoutError, TimeoutError):
             detail = "the decision process gave no answer"
-            return CommandResult(id=identity, code=CommandError.TIMED_OUT, detail=detail)
         finally:
             del self._waiting[identity]
+        return CommandResult(id=identity, code=CommandError.TIMED_OUT, detail=detail)
 
     async def _take_answers(self) -> None:
         while True:

@@ -72,7 +72,7 @@ class _Decide:
         self._lag_ms = 0.0
         self._largest_lag_ms = 0.0
         self._shown: tuple[object, ...] = ()
-        self._sending: set[asyncio.Future[None]] = set()
+        self._sending: set[asyncio.Future[bool]] = set()
         self._throttle = Throttle(config.root_dir / config.sysfs)
         self._shortage = Shortage(config.root_dir / config.procfs)
         self._turns = Turns(service.clock)

@@ -8,7 +8,6 @@ address is a socket file in one 0700 directory; between boxes it is `tcp://` wit
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-import contextlib
 import fcntl
 import os
 import socket as posix
@@ -82,6 +81,8 @@ _FAR: Mapping[int, int] = {
 }
 SETUP_ANSWER_MS = 500
 """Longest wait for decide to take the answer about a set-up."""
+COMMAND_MS = 2000
+"""Longest wait for decide to take a command: started afresh, it is there again by then."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
@@ -181,8 +182,9 @@ class Wiring:
         socket.set(zmq.LINGER, 200)
         socket.set(zmq.SNDHWM, row.high_water)
         socket.set(zmq.RCVHWM, row.high_water)
-        if row.sender == zmq.PUSH:
-            # Nothing may wait for a peer that is not there: it would arrive as history.
+        if row.sender in (zmq.PUSH, zmq.DEALER):
+            # Nothing may wait for a peer that is not there: it would arrive as history. A command,
+            # too: whoever gave it was told long ago that nobody answers.
             socket.set(zmq.IMMEDIATE, 1)
         socket.set(zmq.RECONNECT_IVL, 20)
         socket.set(zmq.RECONNECT_IVL_MAX, 200)
@@ -372,7 +374,18 @@ class AsyncReceiver:
             self.inline = parts[first + 1] if len(parts) > first + 1 else None
             return parts[:first], message
 
-    async def send(self, message: AnyMessage, route: list[bytes] | None = None) -> None:
-        """Send, for DEALER and ROUTER ends; dropped silently by a ROUTER whose peer is gone."""
-        with contextlib.suppress(zmq.Again):
+    async def send(self, message: AnyMessage, route: list[bytes] | None = None) -> bool:
+        """Send, for DEALER and ROUTER ends; dropped silently by a ROUTER whose peer is gone.
+
+        False: nobody took it within 2 s, and nobody will.
+        """
+        if not self._is_routed:
+            # Its stub knows no flags.
+            waiting = self._socket.poll(COMMAND_MS, zmq.POLLOUT)  # pyright: ignore[reportCallIssue]
+            if not await waiting:
+                return False
+        try:
             await self._socket.send_multipart([*(route or []), encode(message)], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True

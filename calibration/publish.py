@@ -147,11 +147,13 @@ async def order(commands: AsyncReceiver, name: str, by: str, argument: str = "")
             if isinstance(heard, CommandResult) and heard.id == asked.id:
                 return heard
 
-    await commands.send(asked)
     try:
-        return await asyncio.wait_for(answer(), _ANSWER_S)
+        if await commands.send(asked):
+            return await asyncio.wait_for(answer(), _ANSWER_S)
+        detail = "the line takes no order just now"
     except asyncio.TimeoutError:
-        return CommandResult(id=asked.id, code=CommandError.TIMED_OUT, detail="no answer")
+        detail = "no answer"
+    return CommandResult(id=asked.id, code=CommandError.TIMED_OUT, detail=detail)
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:

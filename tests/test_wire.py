@@ -14,6 +14,7 @@ import pytest
 import zmq
 import zmq.auth
 
+from appliance import wire as wire_module
 from appliance.codes import CommandError, Reason
 from appliance.errors import ConfigError
 from appliance.messages import (
@@ -246,6 +247,53 @@ def test_commands_find_their_way_back(wire):
 
     answers = asyncio.run(asyncio.wait_for(talk(), 10))
     assert [answer.id for answer in answers if isinstance(answer, CommandResult)] == ["0", "1"]
+
+
+def test_a_command_that_nobody_took_is_not_obeyed_later(wire, monkeypatch):
+    """Who ordered it was told that nobody answers: by then another product may be on the line."""
+    monkeypatch.setattr(wire_module, "COMMAND_MS", 20)
+
+    async def talk():
+        dealer = wire().async_sender("command")
+        begun = time.monotonic()
+        early = [Command(id=f"of an hour ago {n}", name="load_recipe") for n in range(2)]
+        sending = [asyncio.ensure_future(dealer.send(early[0]))]
+        await asyncio.sleep(0.01)
+        sending.append(asyncio.ensure_future(dealer.send(early[1])))
+        assert await asyncio.gather(*sending) == [False, False]
+        assert time.monotonic() - begun < 2
+        first = wire()
+        first.async_receiver("command")
+        assert await _until_taken(dealer, "lost with its receiver")
+        first.close()
+        while await dealer.send(Command(id="early", name="x")):
+            await asyncio.sleep(0.002)
+        assert not await dealer.send(Command(id="in between", name="halt"))
+        receiver = wire().async_receiver("command")
+        assert await _until_taken(dealer, "now")
+        return (await receiver.receive())[1]
+
+    command = asyncio.run(asyncio.wait_for(talk(), 10))
+    assert isinstance(command, Command) and command.id == "now"
+
+
+def test_a_command_waits_for_a_decide_that_starts(wire):
+    async def talk():
+        dealer = wire().async_sender("command")
+        sending = asyncio.ensure_future(dealer.send(Command(id="1", name="x")))
+        await asyncio.sleep(0)
+        receiver = wire().async_receiver("command")
+        assert await sending
+        return (await receiver.receive())[1]
+
+    command = asyncio.run(asyncio.wait_for(talk(), 10))
+    assert isinstance(command, Command) and command.id == "1"
+
+
+async def _until_taken(dealer, identity):
+    while not await dealer.send(Command(id=identity, name="x")):
+        pass
+    return True
 
 
 def test_an_async_receiver_hears_blocking_senders(wire):

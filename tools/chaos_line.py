@@ -25,7 +25,7 @@ from appliance.codes import (
     Status2,
 )
 from appliance.messages import Command
-from appliance.wire import Wiring
+from appliance.wire import COMMAND_MS, Wiring
 from appliance.words import Bank
 from tools.bench_line import (
     NUMBERS,
@@ -233,7 +233,7 @@ class Scene:
         """A command of a person, as the page sends it."""
         with Wiring(self.line.config.runtime_dir) as wiring:
             command = Command(id=name, name=name, argument=argument, by="ada")
-            wiring.sender("command").send(command)
+            wiring.sender("command").send(command, wait_ms=COMMAND_MS)
 
     def accepted_since(self, begun_ns: int) -> int:
         """Parts triggered after this and accepted."""
