@@ -5,6 +5,7 @@ which part is remembered here, which belong to none, and what infer said of a fr
 announced yet: two sockets are read in any order.
 """
 
+import math
 from typing import TypeAlias
 
 from appliance.messages import FrameReady, InferFailed, Scored
@@ -22,6 +23,9 @@ class FrameIds:
         self._parts: dict[tuple[str, int], int] = {}
         self._ignored: dict[tuple[str, int], int] = {}
         self._early: dict[tuple[str, int], tuple[int, Answer]] = {}
+        self._since: dict[str, int] = {}
+        """By camera, the lowest id of which it is known whether its frame was announced: of the
+        first one in our life and its own that is not forgotten."""
 
     def is_known(self, frame: FrameReady) -> bool:
         """It was tied or ignored before."""
@@ -35,6 +39,7 @@ class FrameIds:
     def tie(self, frame: FrameReady, part_id: int) -> Answer | None:
         """It is this part's. Returns what infer said of it already."""
         key = (frame.camera, frame.frame_id)
+        self._since.setdefault(*key)
         self._parts[key] = part_id
         _, early = self._early.pop(key, (0, None))
         return early
@@ -42,6 +47,7 @@ class FrameIds:
     def ignore(self, frame: FrameReady, now_ns: int) -> None:
         """It belongs to no part, and neither does what infer will say of it."""
         key = (frame.camera, frame.frame_id)
+        self._since.setdefault(*key)
         self._ignored[key] = now_ns
         self._early.pop(key, None)
 
@@ -58,23 +64,36 @@ class FrameIds:
 
     def forget(self, frame: FrameReady) -> None:
         """Its part is long closed."""
-        self._parts.pop((frame.camera, frame.frame_id), None)
+        key = (frame.camera, frame.frame_id)
+        self._parts.pop(key, None)
+        self._forgot(*key)
 
-    def forget_early(self, camera: str) -> int:
-        """Answers that wait for a frame of this camera; how many there were."""
+    def _forgot(self, camera: str, frame_id: int) -> None:
+        self._since[camera] = max(frame_id + 1, self._since.get(camera, 0))
+
+    def camera_restarted(self, camera: str) -> int:
+        """What its last life had announced is all that will come of it. How many answers wait for
+        a frame of that life: they do not any more."""
+        self._since.pop(camera, None)
         void = [key for key in self._early if key[0] == camera]
         for key in void:
             del self._early[key]
         return len(void)
 
-    def expire(self, now_ns: int, remember_ns: int) -> int:
+    def expire(self, now_ns: int, remember_ns: int) -> tuple[int, int]:
         """How many answers were of frames that nobody saw: in free run a lost `FrameReady` each.
+        And how many of frames from before all that is known: infer found us sooner than the camera
+        did, or answered one that the camera died with, or one that waited while infer prepared a
+        set-up.
 
         remember_ns: how long a frame that belongs to no part is known.
         """
         while self._ignored and now_ns - next(iter(self._ignored.values())) > remember_ns:
-            del self._ignored[next(iter(self._ignored))]
-        lost = [key for key, (at, _) in self._early.items() if now_ns - at > _EARLY_NS]
-        for key in lost:
+            key = next(iter(self._ignored))
+            del self._ignored[key]
+            self._forgot(*key)
+        waited = [key for key, (at, _) in self._early.items() if now_ns - at > _EARLY_NS]
+        for key in waited:
             del self._early[key]
-        return len(lost)
+        lost = sum(1 for camera, number in waited if number >= self._since.get(camera, math.inf))
+        return lost, len(waited) - lost

@@ -351,10 +351,13 @@ class Line:
         """Every second: the conservation law, rows that are given up, counters into the journal."""
         is_recording = self._rows.is_recording(now_ns)
         self._rows.drop()
+        # What prepares a set-up may say so all the time, and answers when it is done.
         alive: list[Debtor] = [
             peer.label
             for peer in self.setups.peers.values()
             if peer.is_fresh(now_ns, max(INFER_FRESH_NS, peer.hang_limit_ns))
+            and self.setups.uses_current(peer.label)
+            and not self.setups.is_changing
         ]
         if all(label in alive for label in self._workers):
             alive.append(INFER)

@@ -77,6 +77,9 @@ class PartBook:
         self._frames = FrameIds()
         self._newest: dict[str, FrameReady] = {}
         """By camera, of the newest part that has a frame: part ids and frame ids grow together."""
+        self._forgotten_to = journal.first_id - 1
+        """Up to this part id nothing is known of a part that is not here: of an earlier life, or
+        closed long ago."""
         self._without_image = dict.fromkeys(self._cameras, 0)
         self.orphans = 0
         """Frames and answers that belong to no part of this life of the process."""
@@ -191,7 +194,7 @@ class PartBook:
     def camera_restarted(self, camera: str) -> None:
         """A new life of the camera may number its frames anew; what the old one began is void."""
         self._newest.pop(camera, None)
-        self.orphans += self._frames.forget_early(camera)
+        self.orphans += self._frames.camera_restarted(camera)
 
     def frame(self, message: FrameReady, now_ns: int) -> Sight | None:
         """A frame for a part. Returns the view when its score was there first."""
@@ -274,8 +277,9 @@ class PartBook:
         """The view that an answer is about; an answer for none is counted."""
         part = self.part(part_id)
         sight = part.sights.get(camera) if part else None
-        if part is None and part_id < self._journal.first_id:
-            # Asked by an earlier life of this process, which ended that part as "restart".
+        if part is None and part_id <= self._forgotten_to:
+            # Of an earlier life, which ended that part as "restart"; or it waited for half a minute
+            # while infer prepared a set-up.
             self.orphans += 1
         elif sight is None:
             self._ledger.foreign += 1
@@ -390,10 +394,16 @@ class PartBook:
             if oldest.deadline_ns > horizon:
                 break
             del self._closed[oldest.part_id]
+            self._forgotten_to = max(self._forgotten_to, oldest.part_id)
             for sight in oldest.sights.values():
+                # What is owed still is owed by who was silent all the time, or had other work.
+                for debtor, camera in ((camera_label(sight.camera), ""), (INFER, sight.camera)):
+                    self._ledger.answered(debtor, oldest.part_id, camera)
                 if sight.frame is not None:
                     self._frames.forget(sight.frame)
-        self._ledger.foreign += self._frames.expire(now_ns, _REMEMBER_NS)
+        lost, before = self._frames.expire(now_ns, _REMEMBER_NS)
+        self._ledger.foreign += lost
+        self.orphans += before
 
     def close_all(self, reason: Reason, detail: str, now_ns: int) -> None:
         """End every open part as ERROR."""

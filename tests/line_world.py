@@ -119,6 +119,7 @@ class World:
         self.is_disk_slow = False
         self.read_ms = 20.0
         """Reading a recipe and hashing its bundle."""
+        self.prepare_ms = 40.0
         self.is_storing = True
         self.opened: dict[int, int] = {}
         """Part id → deadline, of every part that was ever accepted."""
@@ -390,7 +391,7 @@ class World:
             return False
         pid = process.pid
         if isinstance(message, Prepare):
-            self.at(40, lambda: self._prepared(label, process, pid, message))
+            self.at(self.prepare_ms, lambda: self._prepared(label, process, pid, message))
         else:
             self.at(1, lambda: self._swap(process, pid, message))
         return True

@@ -124,6 +124,24 @@ def test_infer_restarted_with_a_part_open(world: World) -> None:
     assert breach(world) == 0
 
 
+@pytest.mark.parametrize("prepare_ms", [7_000, 40_000])
+def test_a_frame_that_waits_while_a_new_infer_prepares_is_late_and_not_lost(
+    world: World, prepare_ms: int
+) -> None:
+    """Up so soon that nobody missed it, so the part was triggered; the engine is slow to load."""
+    world.plan = lambda part_id: Plan(camera_ms=60, infer_ms=prepare_ms)
+    world.until_ready()
+    world.run(120 - world.now // MS % 100)  # signs of life come every 100 ms
+    world.kill(world.infer, back_ms=30)
+    world.run(60)
+    world.prepare_ms = prepare_ms
+    part_id = world.part()
+    world.idle(prepare_ms + 1000)
+    assert world.verdicts[part_id].verdict.reason == Reason.LATE
+    world.until_ready()
+    assert breach(world) == 0
+
+
 @pytest.mark.parametrize("victim", ["camera", "infer"])
 def test_a_dead_process_ends_ready_and_is_a_fault_until_it_is_back(
     world: World, victim: str

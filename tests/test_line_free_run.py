@@ -94,9 +94,48 @@ def test_a_lost_picture_in_free_run_is_a_part_too(running: World, reason: Reason
 
 
 def test_a_score_for_a_frame_that_nobody_saw_shows(running: World) -> None:
-    frame = running.frame(0, 1)
-    running.scored(running.score_of(frame))
+    running.send_frame(running.frame(0, 1), Plan())
+    running.scored(running.score_of(running.frame(0, 2)))
     assert breach(running) == 1
+
+
+def test_an_answer_that_waited_while_infer_prepared_a_set_up_is_no_breach(running: World) -> None:
+    """Of a frame that came in a change of recipe: nobody remembers that it belonged to no part."""
+    running.beat(Control(0))
+    frame = running.frame(0, 1)
+    running.seen(frame)
+    running.idle(40_000)
+    running.scored(running.score_of(frame))
+    free(running)
+    assert breach(running) == 0
+    running.scored(running.score_of(running.frame(0, 2)))
+    assert breach(running) == 1
+
+
+def test_answers_that_find_a_new_decide_before_the_camera_does_are_no_breach(
+    running: World,
+) -> None:
+    """Both try again every 200 ms, each at its own time: fault 9 would stop the line."""
+    running.kill_decide()
+    running.run(150)  # the camera's sign of life is heard
+    for _ in range(3):
+        running.scored(running.score_of(running.frame(0, 1)))
+    running.send_frame(running.frame(0, 2), Plan())
+    orphans = running.line.book.orphans
+    assert breach(running) == 0
+    assert running.line.book.orphans == orphans + 3
+
+
+def test_an_answer_to_a_frame_that_a_camera_died_with_is_no_breach(running: World) -> None:
+    """It went to infer, which is slow; what should have told decide of it died with the camera."""
+    running.send_frame(running.frame(0, 1), Plan())
+    last = running.score_of(running.frame(0, 2))
+    running.kill(running.camera)
+    running.idle(1000)
+    running.scored(last)
+    free(running)
+    running.send_frame(running.frame(0, 3), Plan())
+    assert breach(running) == 0
 
 
 def test_stop_and_start_of_free_run(running: World) -> None:
