@@ -306,13 +306,7 @@ class CameraProcess:
         except ArtefactError as err:
             self._outlet.tell(refusal(self._label, message.setup_hash, err))
             return
-        self._outlet.tell(
-            Prepared(
-                process=self._label,
-                setup_hash=setup.setup_hash,
-                is_simulated=self._source.is_simulated,
-            )
-        )
+        self._outlet.tell(Prepared(process=self._label, setup_hash=setup.setup_hash))
 
     def _leave_word(self, write: Callable[[], None]) -> None:
         """For people: what the device has, beside the sockets. No reason to stop a line."""
@@ -342,6 +336,7 @@ class CameraProcess:
                 # The first picture must not be lost because infer is still on its way to us.
                 is_serving=self._is_open and self._outlet.is_heard,
                 setup_hash=in_force.setup_hash if in_force else "",
+                is_simulated=self._source.is_simulated,
                 counters=counters,
                 gauges=self._outlet.gauges | own_use(),
                 note=self._note or self._remark(),

@@ -151,7 +151,6 @@ class Infer:
             process=self._label,
             setup_hash=setup.setup_hash,
             passport=setup.passports,
-            is_simulated=setup.is_simulated,
         )
         self._send(prepared)
 
@@ -286,6 +285,7 @@ class Infer:
             life=self._service.life,
             is_serving=setup is not None,
             setup_hash="" if setup is None else setup.setup_hash,
+            is_simulated=setup is not None and setup.is_simulated,
             counters={
                 **self._answers.counters,
                 **self._counters,

@@ -152,7 +152,6 @@ class Prepared(Message, frozen=True, kw_only=True):
     """"camera:NAME" or "infer:NAME"."""
     setup_hash: str
     passport: str = ""
-    is_simulated: bool = False
 
 
 class Refused(Message, frozen=True, kw_only=True):
@@ -458,6 +457,8 @@ class Health(Message, frozen=True, kw_only=True):
     is_serving: bool
     """False while the device or engine is not usable; the process itself is well."""
     setup_hash: str = ""
+    is_simulated: bool = False
+    """Its pictures, or its network by this set-up, are not real."""
     counters: dict[str, int] = {}
     gauges: dict[str, float] = {}
     note: str = ""

@@ -38,7 +38,7 @@ class Peer:
     is_serving: bool = False
     setup_hash: str = ""
     is_simulated: bool = False
-    """Its pictures, or its network, are not real: as it said when it was last prepared."""
+    """Its pictures, or its network, are not real."""
     hang_limit_ns: int = 0
     """How long it may be silent by its own word: an inference can take that long."""
     note: str = ""
@@ -117,7 +117,7 @@ class Setups:
                 self._change.prepared.discard(peer.label)
         peer.seen_ns = now_ns
         peer.is_serving, peer.note = health.is_serving, health.note
-        peer.setup_hash = health.setup_hash
+        peer.setup_hash, peer.is_simulated = health.setup_hash, health.is_simulated
         peer.hang_limit_ns = int(health.gauges.get("hang_limit_ms", 0.0) * 1e6)
         if self.uses_current(peer.label):
             peer.refusal = None
@@ -126,8 +126,6 @@ class Setups:
     def prepared(self, message: Prepared) -> None:
         """A process is ready to swap."""
         change, current = self._change, self.current
-        if message.process in self.peers:
-            self.peers[message.process].is_simulated = message.is_simulated
         if change is not None and message.setup_hash == change.target.setup_hash:
             # What was not asked by this change answers an earlier one.
             change.prepared |= {message.process} & change.asked

@@ -411,13 +411,7 @@ class World:
             )
         else:
             process.prepared = message.setup_hash
-            self.line.setups.prepared(
-                Prepared(
-                    process=label,
-                    setup_hash=message.setup_hash,
-                    is_simulated=label.startswith("camera"),
-                )
-            )
+            self.line.setups.prepared(Prepared(process=label, setup_hash=message.setup_hash))
         self.line.tick(self.now)
 
     def _swap(self, process: Process, pid: int, message: Swap) -> None:
@@ -433,7 +427,11 @@ class World:
         ):
             if process.is_alive:
                 health = Health(
-                    process=name, pid=process.pid, is_serving=True, setup_hash=process.setup
+                    process=name,
+                    pid=process.pid,
+                    is_serving=True,
+                    setup_hash=process.setup,
+                    is_simulated=name.startswith("camera"),
                 )
                 self.line.heard(health, self.now)
 

@@ -108,6 +108,8 @@ def test_no_word_is_believed_of_a_camera_that_says_it_is_simulated() -> None:
     """`config.toml` names a producer; only the camera's process knows that its cameras are none."""
     with World(is_real=True) as world:
         world.until_ready()
+        world.kill_decide()  # the camera goes on, and nobody asks it for its set-up again
+        world.until_ready()
         assert Status2.SIMULATED in Status2(world.bank.number("Status2"))
         part_id = world.part(PartTag=7)
         world.run(100)
