@@ -38,6 +38,8 @@ _START_NS = 30_000_000_000
 _STOP_S = 2.5
 _RESTART_NS = 100_000_000
 _START_AGAIN_NS = 1_000_000_000
+_STALL_NS = 1_000_000_000
+"""Our own turn took so long: the others may have had none either, or their pings lie unread."""
 
 
 def process_table(config: Config) -> tuple[tuple[str, str], ...]:
@@ -113,10 +115,15 @@ class Supervisor:
             raise _runs_already(self._config) from err
         for leftover in self._config.runtime_dir.glob("spent-*"):
             leftover.unlink(missing_ok=True)
+        turned_ns = self._clock()
         try:
             while not self._is_stopping and not until():
-                now_ns = self._clock()
+                last_ns, now_ns = turned_ns, self._clock()
+                turned_ns = now_ns
                 for child in self.children:
+                    if now_ns - last_ns > _STALL_NS:
+                        fresh_ns = now_ns + _WATCHDOG_NS
+                        child.patience_until_ns = max(child.patience_until_ns, fresh_ns)
                     self._look_after(child, now_ns)
                 self._hear(0.05)
         finally:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,8 +53,10 @@ sys.exit(supervise.run(Path(sys.argv[1])))
 class Children(Supervisor):
     """The supervisor with other commands in its table: real processes, only smaller."""
 
-    def __init__(self, rig: Rig, programs: dict[str, str]) -> None:
-        super().__init__(rig.config_path, rig.config)
+    def __init__(
+        self, rig: Rig, programs: dict[str, str], clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        super().__init__(rig.config_path, rig.config, clock)
         self.programs = programs
         self.away: set[str] = set()
 
@@ -65,9 +67,11 @@ class Children(Supervisor):
 
 
 @contextmanager
-def running(rig: Rig, programs: dict[str, str]) -> Iterator[tuple[Children, list[int]]]:
+def running(
+    rig: Rig, programs: dict[str, str], clock: Callable[[], int] = time.monotonic_ns
+) -> Iterator[tuple[Children, list[int]]]:
     """The supervisor in a thread; the list gets its exit code."""
-    supervisor = Children(rig, programs)
+    supervisor = Children(rig, programs, clock)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
     thread.start()
@@ -191,6 +195,19 @@ def test_what_hangs_is_killed(rig: Rig) -> None:
     with running(rig, {"infer": HANG}) as (supervisor, _):
         old = until("infer", lambda: supervisor.pids.get("infer-0"))
         until("another infer", lambda: supervisor.pids.get("infer-0", old) != old)
+
+
+def test_a_supervisor_that_stood_still_itself_kills_nobody(rig: Rig) -> None:
+    """A box that was frozen: nobody pinged, since nobody ran."""
+    slept_ns = 0
+    with running(rig, {}, lambda: time.monotonic_ns() + slept_ns) as (supervisor, _):
+        children = supervisor.children
+        until("all", lambda: all(child.has_served for child in children))
+        old = supervisor.pids
+        slept_ns = 10_000_000_000
+        later_ns = time.monotonic_ns() + slept_ns + 2_300_000_000  # 0.3 s on, and 2 s of patience
+        until("pings", lambda: all(child.patience_until_ns > later_ns for child in children))
+        assert supervisor.pids == old
 
 
 def test_a_worker_that_is_prepared_on_another_box_is_not_started_here() -> None:
