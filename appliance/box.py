@@ -185,7 +185,9 @@ class Box:
         for camera in lost:
             # A fresh start of the camera is what ends a row of missing pictures.
             self._book.forgive(camera)
-        if not lost and not is_camera_ok and len(self._book) == 0:
+        if lost or is_camera_ok:
+            self._no_image_until_ns = None
+        elif len(self._book) == 0:
             self._probe_camera(now_ns)
         is_current = all(setups.uses_current(label) for label in setups.peers)
         self.ledger_cleared = min(self.ledger_cleared, self._ledger.unaccounted)

@@ -233,6 +233,26 @@ def test_two_parts_in_a_row_without_a_picture_end_ready_and_it_comes_back(world:
     assert world.read()[1] == Word.OK
 
 
+def test_a_camera_that_gives_no_picture_twice_has_its_second_each_time(world: World) -> None:
+    """A new camera process ended the first wait, not the next one."""
+    for is_killed in (True, False):
+        world.plan = lambda part_id: Plan(camera="none", camera_ms=10)
+        for _ in range(2):
+            world.until_ready().part()
+            world.read()
+        world.run(100)
+        assert not world.is_ready
+        if is_killed:
+            world.kill(world.camera)
+        else:
+            world.idle(800)
+            assert not world.is_ready
+        world.plan = lambda part_id: Plan()
+        world.until_ready().part()
+        assert world.read()[1] == Word.OK
+        world.idle(2000)
+
+
 def test_one_late_answer_is_one_part_without_a_picture(world: World) -> None:
     world.plan = lambda part_id: Plan(camera="none", camera_ms=300)
     world.until_ready().part()
