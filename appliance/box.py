@@ -203,7 +203,7 @@ class Box:
             is_starting=not self._was_ready and now_ns - self._started_ns < _STARTING_NS,
             is_unaccounted=self._ledger.unaccounted > self.ledger_cleared,
             is_journal_bad=self.is_journal_bad,
-            is_reject_missing=self._gate.check(now_ns),
+            is_reject_missing=self._gate.check(),
             is_stalled=now_ns < self._stalled_until_ns,
             is_budget_spent=any(p.partition("-")[0] in JUDGING for p in self.spent_budgets),
             is_unkept=self._config.record.stop_when_lossy and self._is_lossy(now_ns),

@@ -91,7 +91,7 @@ class Line:
         self.ledger = Ledger()
         self.tally = Tally(journal.counters)
         self.alarms = Alarms(config.alarms)
-        self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add)
+        self.gate = Gate(config.plc.gate_timeout_ms, self.tally.add, now_ns)
         due = ChallengeDue(config.challenge, journal.counters)
         self.challenge = Challenge(self.tally.add, self.tally.total, due, utc_s, journal.counters)
         self._workers = config.workers
@@ -199,7 +199,7 @@ class Line:
     def plc_wrote(self, plc: PlcInput, received_ns: int) -> None:
         """An accepted write of the PLC; before its request is answered."""
         self.intake.plc = plc
-        self.gate.wrote(plc)
+        self.gate.wrote(plc, received_ns)
         self.handshake.on_write(plc, received_ns)
         if self.hardware is not None:
             self.hardware.wrote(plc, received_ns)

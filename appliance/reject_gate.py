@@ -19,10 +19,13 @@ _REMEMBERED = 64
 
 
 class Gate:
-    """Of one line. `count(name)`: one more of a counter for life."""
+    """Of one line, since `begun_ns`. `count(name)`: one more of a counter for life."""
 
-    def __init__(self, timeout_ms: int, count: Callable[[str], None]) -> None:
+    def __init__(self, timeout_ms: int, count: Callable[[str], None], begun_ns: int) -> None:
         self._timeout_ns, self._count = timeout_ms * 1_000_000, count
+        self._known_ns = begun_ns + self._timeout_ns
+        """Until then rejects leave that an earlier life gave, or nobody while there was none."""
+        self._heard_ns = begun_ns
         self._awaited: deque[tuple[int, int]] = deque()
         """Until when a reject must be confirmed, and its tag; oldest first, tags may repeat."""
         self._optional: list[int] = []
@@ -58,8 +61,9 @@ class Gate:
         elif verdict.word in _MAY_LEAVE:
             self._optional = [*self._optional, verdict.part_tag][-_REMEMBERED:]
 
-    def wrote(self, plc: PlcInput) -> None:
+    def wrote(self, plc: PlcInput, now_ns: int) -> None:
         """RejectConfirmed toggled: ConfirmedTag left the line, the oldest one with this tag."""
+        self._heard_ns = now_ns
         before, self._status = self._status, plc.gate_status
         if before is None or not (before ^ plc.gate_status) & GateStatus.REJECT_CONFIRMED:
             return
@@ -68,12 +72,13 @@ class Gate:
             self._awaited.remove(awaited)
         elif plc.confirmed_tag in self._optional:
             self._optional.remove(plc.confirmed_tag)
-        else:
+        elif now_ns >= self._known_ns:
             self.unexpected += 1
 
-    def check(self, now_ns: int) -> bool:
-        """True while a reject was not confirmed in time."""
-        while self._awaited and now_ns >= self._awaited[0][0]:
+    def check(self) -> bool:
+        """True while a reject was not confirmed in time: after that the PLC wrote without it. What
+        it wrote in time may lie unread while nobody reads."""
+        while self._awaited and self._heard_ns >= self._awaited[0][0]:
             self._awaited.popleft()
             self.missing += 1
         return self.missing > 0

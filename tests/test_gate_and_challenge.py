@@ -73,12 +73,45 @@ def test_a_reject_that_is_not_confirmed_in_time_is_a_fault_that_holds_ready(worl
     world.until_ready()
 
 
+@pytest.mark.parametrize("is_confirmed", [True, False])
+def test_a_confirmation_that_came_while_the_loop_stood_still_is_in_time(
+    world: World, is_confirmed: bool
+) -> None:
+    """Its request is read after the turn that finds the time over; so is one of a PLC that was
+    not heard for a moment."""
+    world.beat(ENABLE, GateStatus=FITTED)
+    bad(world, 7)
+    world.idle(1500)
+    world.stall(800)
+    world.run(100)
+    confirmed = {"GateStatus": FITTED | CONFIRMED, "ConfirmedTag": 7} if is_confirmed else {}
+    world.beat(ENABLE, **confirmed)
+    world.idle(1000)
+    assert fault(world) == (FaultCode.NONE if is_confirmed else FaultCode.REJECT_NOT_CONFIRMED)
+
+
+def test_a_reject_of_before_a_restart_is_no_surprise_when_it_leaves(world: World) -> None:
+    """The verdict was given by the last life; a Warning would ask for a person after each crash."""
+    world.beat(ENABLE, GateStatus=FITTED)
+    bad(world, 7)
+    world.kill_decide()
+    world.until_ready()
+    world.beat(ENABLE, GateStatus=FITTED)
+    world.beat(ENABLE, GateStatus=FITTED | CONFIRMED, ConfirmedTag=7)
+    world.idle(100)
+    assert not world.has(Status1.WARNING)
+    world.idle(2000)
+    world.beat(ENABLE, GateStatus=FITTED, ConfirmedTag=7)
+    world.idle(100)
+    assert world.has(Status1.WARNING), "it cannot leave twice"
+
+
 def test_clear_error_in_the_scan_of_the_fault_itself_acknowledges_nothing(world: World) -> None:
     """The PLC clears an AcqError and cannot know yet that a reject stayed on the line."""
     world.beat(ENABLE, GateStatus=FITTED)
     bad(world, 7)
-    while fault(world) == FaultCode.NONE:
-        world.run(50)  # the PLC's last answer was before this
+    world.idle(1500)
+    world.run(1000)  # the PLC's last answer was before this
     world.beat(ENABLE | Control.CLEAR_ERROR)
     world.idle(500)
     assert fault(world) == FaultCode.REJECT_NOT_CONFIRMED

@@ -22,15 +22,20 @@ class Reported:
 
     def __init__(self, status: GateStatus = WELL) -> None:
         self.counted: Counter[str] = Counter()
-        self.gate = Gate(100, lambda name: self.counted.update([name]))
+        self.gate = Gate(100, lambda name: self.counted.update([name]), -200 * MS)
         self._status = status
         self.tells(status)
 
-    def tells(self, status: GateStatus, tag: int = 0) -> None:
+    def tells(self, status: GateStatus, tag: int = 0, now_ns: int = 0) -> None:
         bank = Bank()
         bank.set("GateStatus", status)
         bank.set("ConfirmedTag", tag)
-        self.gate.wrote(decode_input(bank))
+        self.gate.wrote(decode_input(bank), now_ns)
+
+    def is_missed(self, now_ns: int) -> bool:
+        """After one more write, that says nothing new."""
+        self.tells(self._status, now_ns=now_ns)
+        return self.gate.check()
 
     def confirms(self, tag: int) -> None:
         self._status ^= GateStatus.REJECT_CONFIRMED
@@ -44,13 +49,13 @@ class Reported:
 def test_a_reject_is_awaited_until_its_time_is_over(word: Word) -> None:
     plc = Reported()
     plc.gets(word, 7)
-    assert not plc.gate.check(100 * MS - 1)
-    assert plc.gate.check(100 * MS) and plc.gate.missing == 1
-    assert plc.gate.check(500 * MS) and plc.gate.missing == 1, "counted once, and it latches"
+    assert not plc.is_missed(100 * MS - 1)
+    assert plc.is_missed(100 * MS) and plc.gate.missing == 1
+    assert plc.is_missed(500 * MS) and plc.gate.missing == 1, "counted once, and it latches"
     plc.gate.clear(is_reject_known=False)
-    assert plc.gate.check(500 * MS)
+    assert plc.is_missed(500 * MS)
     plc.gate.clear(is_reject_known=True)
-    assert not plc.gate.check(500 * MS)
+    assert not plc.is_missed(500 * MS)
 
 
 @pytest.mark.parametrize("word", [Word.NG, Word.ERROR, Word.UNCERTAIN])
@@ -58,7 +63,7 @@ def test_what_left_the_line_was_asked_to(word: Word) -> None:
     plc = Reported()
     plc.gets(word, 7)
     plc.confirms(7)
-    assert not plc.gate.check(500 * MS) and not plc.gate.is_warning
+    assert not plc.is_missed(500 * MS) and not plc.gate.is_warning
     plc.confirms(7)
     assert plc.gate.unexpected == 1 and plc.gate.is_warning, "it cannot leave twice"
     plc.gate.clear(is_reject_known=True)
@@ -69,7 +74,7 @@ def test_a_good_part_that_left_is_a_warning_and_an_uncertain_one_may_stay() -> N
     plc = Reported()
     plc.gets(Word.OK, 7)
     plc.gets(Word.UNCERTAIN, 8)
-    assert not plc.gate.check(500 * MS)
+    assert not plc.is_missed(500 * MS)
     plc.confirms(7)
     assert plc.gate.unexpected == 1 and plc.gate.is_warning
 
@@ -78,7 +83,7 @@ def test_a_reject_whose_tag_nobody_knows_is_counted_and_a_warning() -> None:
     plc = Reported()
     plc.gets(Word.NG, is_tag_told=False)
     assert plc.gate.untagged == plc.counted["rejects_untagged"] == 1
-    assert plc.gate.is_warning and not plc.gate.check(500 * MS)
+    assert plc.gate.is_warning and not plc.is_missed(500 * MS)
     plc.gate.clear(is_reject_known=True)
     assert not plc.gate.is_warning
 
@@ -110,10 +115,10 @@ def test_a_gate_that_needs_a_person(status: GateStatus, is_warning: bool) -> Non
 
 
 def test_nothing_is_awaited_before_the_plc_spoke_or_where_nothing_is_fitted() -> None:
-    silent = Gate(100, lambda name: None)
+    silent = Gate(100, lambda name: None, 0)
     silent.verdict(verdict(Word.NG, 7), 0)
-    assert not silent.is_warning and not silent.check(500 * MS)
+    assert not silent.is_warning and not silent.check()
     plc = Reported(GateStatus.AIR_OK)
     plc.gets(Word.NG, 7)
     plc.gets(Word.NG, is_tag_told=False)
-    assert not plc.gate.check(500 * MS) and plc.gate.untagged == 0
+    assert not plc.is_missed(500 * MS) and plc.gate.untagged == 0
