@@ -132,6 +132,8 @@ class OpcUaServer:
         self._is_silent = True
         self._changed = asyncio.Event()
         self._recipes: dict[int, tuple[str, str]] = {}
+        self._in_force = 0, 0
+        """Product number and hash of the recipe when these were read."""
 
     def words(self, image: Bank, words: Words) -> None:
         """The newest count."""
@@ -206,8 +208,9 @@ class OpcUaServer:
             return
         image, words = self._words
         self._words = None
-        if image.number("RecipeId") not in self._recipes or not self._recipes:
-            self._recipes = await asyncio.to_thread(self._read_recipes)
+        in_force = image.number("RecipeId"), image.number("RecipeHash32")
+        if in_force[0] not in self._recipes or in_force != self._in_force:
+            self._recipes, self._in_force = await asyncio.to_thread(self._read_recipes), in_force
         methods.image = image
         if model.is_silent and model.was_shown:
             await events.silence(False)

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import structlog
 
-from appliance.codes import CommandError
+from appliance.codes import CommandError, State
 from appliance.config import Config
 from appliance.config_bus import Bus, OpcUa
 from appliance.config_camera import Camera
-from appliance.messages import CommandResult
+from appliance.messages import CommandResult, Words
 from appliance.opcua_users import put_user, users_file
+from appliance.recipe import Limits, Recipe, load_recipe, write_recipe
+from appliance.words import Bank
 from tests.ports import free_port
 
 pytest.importorskip("asyncua", reason="the extra `bus` is not installed")
@@ -42,7 +44,7 @@ class Box:
         settings = OpcUa(host="127.0.0.1", port=free_port(), **more)
         self.address = "127.0.0.1", settings.port
         self.url = f"opc.tcp://127.0.0.1:{settings.port}/inspectd"
-        config = Config(
+        config = self.config = Config(
             root=str(root), deadline_ms=200, bus=Bus(opcua=settings),
             camera=(Camera(name="top", kind="files", folder="x"),),
         )  # fmt: skip
@@ -137,6 +139,38 @@ def test_a_stranger_does_not_take_over_the_session_of_another(tmp_path: Path) ->
             await mes.disconnect()
 
     asyncio.run(attack())
+
+
+def put_in_force(box: Box, version: int) -> None:
+    """A version of the one product, as decide says so."""
+    config = box.config
+    recipe = Recipe(
+        id="cell", version=version, bundle="ab" * 32, bundle_dir="b", decides="map_max",
+        limits=Limits(t1=float(version), t2=9.0),
+    )  # fmt: skip
+    write_recipe(config, recipe)
+    table = f'[[product]]\nnumber = 1\nrecipe = "cell/{version}"\n'
+    (box.root / "products.toml").write_text(table)
+    image = Bank()
+    image.set("State", State.READY)
+    image.set("RecipeId", 1)
+    image.set("RecipeHash32", load_recipe(config, f"cell/{version}").hash32)
+    box.server.words(image, Words(registers={}))
+
+
+def test_a_new_version_of_the_product_in_force_is_known_by_its_name(tmp_path: Path) -> None:
+    """A person put it in force, no client; the number of the product stays the same."""
+    box = Box(tmp_path)
+
+    async def follow() -> None:
+        async with box.serving():
+            for version in (1, 2):
+                put_in_force(box, version)
+                expected = {1: (f"cell/{version}", load_recipe(box.config, f"cell/{version}").hash)}
+                while box.server._recipes != expected:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(follow(), 15))
 
 
 class Heard:
