@@ -130,6 +130,7 @@ class SparkplugNode:
         """Connect, be born, publish. Raises DeviceError when the broker is lost."""
         loop = self._loop = asyncio.get_running_loop()
         self._lost = loop.create_future()
+        self._commands = asyncio.Queue(100)  # what came as the last connection went is over
         connected: asyncio.Future[str] = loop.create_future()
         client = self._client = self._make_client(connected)
         client.will_set(self._topic("NDEATH"), self._death(), qos=1)

@@ -270,6 +270,35 @@ def test_a_command_that_the_broker_keeps_is_not_obeyed_and_counted(
 
 
 @needs_broker
+def test_a_command_that_came_as_the_broker_went_is_not_obeyed_at_the_next_connection(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """Half a minute later another product may be on the line."""
+
+    def wish(number: int) -> bytes:
+        wished = Payload(timestamp=1)
+        wished.metrics.add(name="Node Control/Load Recipe", int_value=number)
+        data: bytes = wished.SerializeToString()
+        return data
+
+    async def live() -> None:
+        asked = Asked()
+        node = make(tmp_path, broker.port, asked)
+        async with serving(node):
+            await broker.next("NBIRTH/box")
+            node._commanded(wish(2), False)
+            assert node._lost is not None
+            node._lost.set_result("as paho's thread says so in the same turn")
+            await broker.next("NBIRTH/box")
+            node._commanded(wish(3), False)
+            while not asked.commands:
+                await asyncio.sleep(0.01)
+        assert asked.commands == [("load_recipe", "3", "mqtt:broker")]
+
+    asyncio.run(asyncio.wait_for(live(), 15))
+
+
+@needs_broker
 def test_verdicts_wait_while_the_broker_is_away_and_what_is_too_much_is_counted(
     broker: Broker, tmp_path: Path
 ) -> None:
