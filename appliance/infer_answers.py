@@ -158,6 +158,10 @@ class Answers:
         if frame.pixels.dtype not in ("uint8", "uint16") or not 8 <= frame.bits <= 16:
             got = f"{frame.bits} bits in {frame.pixels.dtype}"
             raise PartError(Reason.INTERNAL, f"expected 8 to 16 bits in uint8 or uint16, got {got}")
+        if self._clock() > one.due_ns:
+            # decide has closed its part. After a stop the frames of a second may wait, for sockets
+            # hold more than the channel says; what they cost makes those that come now late, too.
+            raise PartError(Reason.LATE, "its part was over before its turn came")
         begun = time.monotonic_ns()
         if frame.pixels.ring != INLINE and frame.copied_at_ns:
             one.stages_ns["hand_over"] = begun - frame.copied_at_ns + frame.copy_ns

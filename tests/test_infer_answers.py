@@ -50,7 +50,7 @@ class Line:
         self.answers.use(made)
         return made
 
-    def show(self, *cameras: str) -> list[Scored | InferFailed]:
+    def show(self, *cameras: str, left_ns: int = 1) -> list[Scored | InferFailed]:
         """A frame of each, in one call where they are three; what was said to them."""
         self.sent.clear()
         waiting: list[Waiting] = []
@@ -60,7 +60,7 @@ class Line:
                 camera=camera, part_id=number, frame_id=number, setup_hash="s",
                 pixels=inline_ref(pixels, 1), age_ns=0,
             )  # fmt: skip
-            waiting.append(Waiting(frame, pixels.tobytes(), 0))
+            waiting.append(Waiting(frame, pixels.tobytes(), self.now_ns + left_ns))
         self.answers.answer(waiting, 0)
         assert sorted(said.part_id for said, _ in self.sent) == list(range(len(cameras)))
         return [said for said, _ in self.sent]
@@ -108,6 +108,16 @@ def test_failures_that_lie_a_minute_apart_or_of_an_engine_that_is_gone_are_none(
     line.another_setup()
     line.show("left")
     assert not line.answers.is_engine_failing
+
+
+@pytest.mark.parametrize("line", [{}], indirect=True)
+def test_a_frame_whose_part_is_over_costs_the_next_one_no_time(line: Line) -> None:
+    """After a stop many wait: each of them in full, and the line would be late for long."""
+    said = line.show("left", "top", left_ns=-1)
+    assert [isinstance(one, InferFailed) and one.reason for one in said] == [Reason.LATE] * 2
+    assert line.answers.counters["scored"] == 0
+    (scored,) = line.show("top", left_ns=0)
+    assert isinstance(scored, Scored)
 
 
 @pytest.mark.parametrize("line", [{}], indirect=True)
