@@ -96,6 +96,10 @@ class Box:
             self._stalled_until_ns = now_ns + _STALL_SHOWN_NS
         self._ticked_ns = now_ns
 
+    def is_stalled(self, now_ns: int) -> bool:
+        """The loop stood still a moment ago: what was said meanwhile may lie unread."""
+        return now_ns < self._stalled_until_ns
+
     def heard_of_heat(self, health: Health) -> None:
         """A sign of life of a worker."""
         for gauge, workers in (
@@ -204,7 +208,7 @@ class Box:
             is_unaccounted=self._ledger.unaccounted > self.ledger_cleared,
             is_journal_bad=self.is_journal_bad,
             is_reject_missing=self._gate.check(),
-            is_stalled=now_ns < self._stalled_until_ns,
+            is_stalled=self.is_stalled(now_ns),
             is_budget_spent=any(p.partition("-")[0] in JUDGING for p in self.spent_budgets),
             is_unkept=self._config.record.stop_when_lossy and self._is_lossy(now_ns),
             is_stopped=self.is_stopped or self.is_halted,

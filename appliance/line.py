@@ -349,13 +349,16 @@ class Line:
 
     def check_ledger(self, now_ns: int) -> None:
         """Every second: the conservation law, rows that are given up, counters into the journal."""
-        is_recording = self._rows.is_recording(now_ns)
+        # What was owed is given its time again where nobody could read that it came.
+        is_known = not self.box.is_stalled(now_ns)
+        is_recording = is_known and self._rows.is_recording(now_ns)
         self._rows.drop()
         # What prepares a set-up may say so all the time, and answers when it is done.
         alive: list[Debtor] = [
             peer.label
             for peer in self.setups.peers.values()
-            if peer.is_fresh(now_ns, max(INFER_FRESH_NS, peer.hang_limit_ns))
+            if is_known
+            and peer.is_fresh(now_ns, max(INFER_FRESH_NS, peer.hang_limit_ns))
             and self.setups.uses_current(peer.label)
             and not self.setups.is_changing
         ]

@@ -15,7 +15,7 @@ from appliance.codes import (
     Word,
 )
 from appliance.journal import acq_id
-from appliance.messages import Health
+from appliance.messages import Health, Stored
 from tests.line_plans import MS, Plan
 from tests.line_steps import breach
 from tests.line_world import World
@@ -193,6 +193,25 @@ def test_a_loop_that_stood_still_is_a_fault_until_turns_come_in_time_again(world
     assert not world.has(Status1.FAULT)
     assert world.bank.number("FaultCode") == FaultCode.DECISION_LATE, "readable until ClearError"
     assert world.is_ready
+
+
+def test_what_was_on_its_way_when_the_whole_box_stood_still_has_its_time_again(
+    world: World,
+) -> None:
+    """The others say that they live before what they answered is read."""
+    world.is_storing = False
+    world.plan = lambda part_id: Plan(infer_ms=300)
+    part_id = world.until_ready().part()
+    world.run(250)
+    world.stall(10_000)
+    world._beats()
+    world.line.tick(world.now)
+    world.line.check_ledger(world.now)
+    assert world.line.ledger.figures()["unaccounted"] == 0
+    world.run(300)
+    world.line.stored(Stored(part_ids=(part_id,)))
+    world.is_storing = True
+    assert breach(world) == 0
 
 
 def test_a_slow_start_of_the_loop_is_no_fault(world: World) -> None:
