@@ -102,6 +102,14 @@ def read_picture(file: Path) -> Pixels:
     return image  # pyright: ignore[reportReturnType] - its type was checked above
 
 
+def pictures_of(camera: Camera, cache_bytes: int = 0) -> Pictures | RecordedPictures:
+    """What this camera shows. Raises DeviceError."""
+    folder = Path(camera.folder)
+    if folder.suffix == ".mcap" or any(folder.glob("*.mcap")):
+        return RecordedPictures(folder, camera.name)
+    return Pictures(folder, cache_bytes)
+
+
 @dataclass(frozen=True, slots=True)
 class _Shot:
     """One exposure on its way."""
@@ -162,11 +170,7 @@ class FolderSource:
 
     def open(self) -> None:
         """Read the pictures. Raises DeviceError, naming the file that is none."""
-        folder = Path(self._camera.folder)
-        if folder.suffix == ".mcap" or any(folder.glob("*.mcap")):
-            self._pictures = RecordedPictures(folder, self._camera.name)
-        else:
-            self._pictures = Pictures(folder, self._cache_bytes)
+        self._pictures = pictures_of(self._camera, self._cache_bytes)
 
     def configure(self, view: View) -> int:
         """Nothing to set; the bytes of the largest picture that is known."""

@@ -94,18 +94,12 @@ def check(config: ConfigPath = Path("config.toml")) -> None:
     """Check every key, file, port and hash without starting anything."""
     # Here: every process of the line comes through this file, and few of them need all of this.
     from appliance import config_check
-    from appliance.bundle import load_bundles
-    from appliance.recipe import load_recipe
+    from appliance.recipe_check import check_recipe
 
     loaded = load_config(config)
     products = load_products(loaded)
     for number, name in sorted(products.items()):
-        recipe = load_recipe(loaded, name)
-        wanted = recipe.recipe.bundles(loaded.cameras)
-        bundles = ", ".join(bundle.id[:12] for bundle in load_bundles(loaded.bundles_dir, wanted))
-        sys.stdout.write(
-            f"product {number}: recipe {name} ({recipe.hash[:12]}), bundle {bundles}\n"
-        )
+        sys.stdout.write(f"product {number}: {check_recipe(loaded, name)}\n")
     config_check.check(loaded)
     if supervise.is_running(loaded):
         sys.stderr.write("the line runs: whether its ports are free was not looked at\n")

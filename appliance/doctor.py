@@ -21,12 +21,13 @@ import msgspec
 import typer
 
 from appliance import supervise
-from appliance.bundle import Bundle, load_bundle, load_bundles
+from appliance.bundle import Bundle, load_bundle
 from appliance.config import Config, load_config
 from appliance.disk import wanted_bytes_per_s, written_bytes_per_s
 from appliance.errors import ConfigError
 from appliance.product_table import load_products
 from appliance.recipe import Recipe, load_recipe
+from appliance.recipe_check import check_recipe
 from appliance.support import write_bundle
 from appliance.tls import files_of
 
@@ -111,7 +112,7 @@ def installation(path: Path) -> Iterator[Finding]:
         return
     yield Finding("config", "good", str(path))
     for number, name in sorted(products.items()):
-        yield _checked(f"product {number}", lambda name=name: _recipe(config, name))
+        yield _checked(f"product {number}", lambda name=name: check_recipe(config, name))
     is_running = supervise.is_running(config)
     if is_running:
         yield Finding("addresses", "good", "held by the line that runs here")
@@ -180,12 +181,6 @@ def _checked(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what, "good", check())
     except ConfigError as err:
         return Finding(what, "broken", str(err))
-
-
-def _recipe(config: Config, name: str) -> str:
-    recipe = load_recipe(config, name)
-    bundles = load_bundles(config.bundles_dir, recipe.recipe.bundles(config.cameras))
-    return f"recipe {name}, bundle {', '.join(bundle.id[:12] for bundle in bundles)}"
 
 
 def _addresses(config: Config) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from appliance.bundle import Bundle, GateLimits, load_bundle
-from appliance.codes import OfflineReason, Reason
+from appliance.codes import Reason
 from appliance.config import Config
 from appliance.engine import Engine, Frame, figures_of
 from appliance.engine_opening import open_engine, passport_of
@@ -229,10 +229,6 @@ class _Prover:
         where = f"{self._config.recipes_dir / loaded.path}: camera.{name}"
         view = loaded.recipe.camera.get(name)
         roi = view.roi if view else None
-        if roi is not None and (min(roi) < 0 or min(roi[2:]) < 1):
-            raise ArtefactError(
-                f"{where}.roi", "x, y >= 0; width, height > 0", f"{roi}", OfflineReason.NO_RECIPE
-            )
         finder = None
         if view is not None and view.fixture is not None:
             finder = finder_of(view.fixture, self._bundle, roi, f"{where}.fixture")

@@ -213,6 +213,8 @@ def _check_limits(where: str, limits: Limits) -> None:
 
 def _check_view(where: str, view: View) -> None:
     """Limits belong to one bundle and one score: another one's prove nothing."""
+    if view.roi is not None and (min(view.roi) < 0 or min(view.roi[2:]) < 1):
+        raise RecipeError(f"{where}.roi", "x, y >= 0; width, height > 0", f"{view.roi}")
     if bool(view.bundle) != bool(view.bundle_dir):
         got = "bundle" if view.bundle else "bundle_dir"
         raise RecipeError(where, "bundle and bundle_dir together", f"{got} alone")

@@ -110,6 +110,11 @@ def test_config_check() -> None:
         assert done.returncode == 0, done.stderr
         assert "product 1: recipe cell/1" in done.stdout
         assert "product 2: recipe other/1" in done.stdout
+        recipe = rig.config.recipes_dir / "other" / "1.toml"
+        recipe.write_text(recipe.read_text() + "[camera.top]\nroi = [0, 1, 64, 64]\n")
+        done = inspectd("config", "check", "--config", str(rig.config_path))
+        assert done.returncode == 78
+        assert f"{recipe}: camera.top.roi: expected a region within the camera's" in done.stderr
         segments = rig.config.bundles_dir / "null" / "segments.png"
         segments.write_bytes(segments.read_bytes() + b"x")
         done = inspectd("config", "check", "--config", str(rig.config_path))

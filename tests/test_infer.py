@@ -11,13 +11,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from appliance.codes import OfflineReason, Reason
+from appliance.codes import Reason
 from appliance.engine_null import write_null_bundle
 from appliance.frames import inline_ref
 from appliance.image_gates import learn
 from appliance.messages import (
     FrameReady,
-    Refused,
     Scored,
 )
 from appliance.recipe import Fixture, View
@@ -224,15 +223,6 @@ def test_the_network_sees_the_region_alone(rig):
     assert rig.answer().classification == pytest.approx(99, rel=1e-5)
     part = rig.show(wide[:90], recipe[1], "top")
     expect_failure(rig.answer(), part, Reason.INFERENCE_ERROR, "at least 130x100 pixels")
-
-
-def test_a_region_that_is_none_is_refused(rig):
-    bundle = write_network_bundle(rig.config.bundles_dir / "b")
-    recipe = rig.recipe(bundle, top=View(roi=(0, 0, 0, 10)))
-    refused = rig.start().prepare(recipe)
-    assert isinstance(refused, Refused)
-    assert refused.where.endswith("camera.top.roi")
-    assert refused.offline is OfflineReason.NO_RECIPE
 
 
 def test_a_part_that_lies_elsewhere_is_moved_back_and_one_without_fixture_is_never_scored(rig):
