@@ -34,6 +34,8 @@ class EngineFaults(Section, frozen=True, kw_only=True):
     slow_ms: int = 0
     hang_every: int = 0
     """The call never returns."""
+    is_stuck_at_end: bool = False
+    """The engine cannot be closed: that call never returns, either. No frame strikes it."""
     hoard_every: int = 0
     """Takes memory until it is refused, 1 GB at most."""
 

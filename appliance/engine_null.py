@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import cv2
 import numpy as np
@@ -88,8 +88,7 @@ class NullEngine(Engine):
         if self._strikes(call, faults.fail_every):
             raise PartError(Reason.INFERENCE_ERROR, "the runtime fails, as the faults ask for")
         if self._strikes(call, faults.hang_every):
-            while True:
-                time.sleep(60)
+            _hang()
         if self._strikes(call, faults.hoard_every):
             hoard: list[bytes] = []
             while len(hoard) << 20 < _HOARD_BYTES:
@@ -102,7 +101,13 @@ class NullEngine(Engine):
         return (call - self._warm_calls) % every == 0
 
     def _release(self) -> None:
-        pass
+        if self._faults.is_stuck_at_end:
+            _hang()
+
+
+def _hang() -> NoReturn:
+    while True:
+        time.sleep(60)
 
 
 def write_null_bundle(

@@ -43,6 +43,8 @@ _QUIET_NS = 10_000_000_000
 """No frame for so long: the daily proof may take a turn."""
 _LOADING_NS = 120_000_000_000
 """Hang limit of one step of a preparation: three bundles that take a minute each are no hang."""
+_CLOSING_NS = 5_000_000_000
+"""Hang limit of giving a set-up back, while a recipe changes: a driver may take its time."""
 
 
 def main(service: Service, config: Config, name: str) -> None:
@@ -131,7 +133,7 @@ class Infer:
             try:
                 self._answers.make_room(setup)
             except ConfigError:
-                setup.close()
+                self._close(setup)
                 raise
         except ConfigError as err:
             self._counters["refused"] += 1
@@ -157,7 +159,7 @@ class Infer:
     def _swap(self, order: Swap) -> None:
         if self._prepared is not None and order.setup_hash == self._prepared.setup_hash:
             if self._current is not None:
-                self._current.close()
+                self._close(self._current)
             self._current, self._prepared = self._prepared, None
             self._answers.use(self._current)
             self._guard.limit_ns = self._current.hang_limit_ns
@@ -189,13 +191,20 @@ class Infer:
             self._note = str(err)
             self._current, self._daily = None, ()
             self._answers.use(None)
-            setup.close()
+            self._close(setup)
             self._beat_ns = 0
 
     def _drop_prepared(self) -> None:
         if self._prepared is not None:
-            self._prepared.close()
+            self._close(self._prepared)
             self._prepared = None
+
+    def _close(self, setup: Setup) -> None:
+        """Watched like every other call that a driver may never return from."""
+        limit_ns, self._guard.limit_ns = self._guard.limit_ns, _CLOSING_NS
+        with self._watched():
+            setup.close()
+        self._guard.limit_ns = limit_ns
 
     def _answer_all(self, frame: FrameReady, inline: bytes | None, woken_ns: int) -> None:
         """This frame and what waits besides."""

@@ -82,6 +82,22 @@ def test_a_swap_back_drops_what_was_prepared(rig):
     expect_failure(rig.answer(), part, Reason.WRONG_RECIPE, two[1][:12])
 
 
+@pytest.mark.parametrize("is_back", [False, True], ids=["the old one", "the prepared one"])
+@pytest.mark.parametrize(
+    "rig", [{"kind": "null", "faults": {"is_stuck_at_end": True}}], indirect=True
+)
+def test_an_engine_that_cannot_be_closed_ends_the_process_and_is_named(rig, is_back):
+    one = rig.recipe(write_null_bundle(rig.config.bundles_dir / "b", "b", 64, 96), "one")
+    two = rig.recipe(write_null_bundle(rig.config.bundles_dir / "c", "c", 64, 96), "two")
+    rig.start()
+    rig.use(one)
+    assert isinstance(rig.prepare(two), Prepared)
+    rig.order(Swap(setup_hash=(one if is_back else two)[1]))
+    assert rig.exit_code() == 1
+    assert "the engine hangs" in rig.said()
+    assert "_release" in rig.said()
+
+
 def test_larger_maps_get_a_larger_ring_and_smaller_ones_do_not(rig):
     small = write_network_bundle(rig.config.bundles_dir / "b")
     large = write_network_bundle(rig.config.bundles_dir / "c", net=(48, 64))
