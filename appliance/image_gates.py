@@ -12,8 +12,9 @@ Every figure comes from a part of the pixels, so that 5 megapixels cost about tw
   (Immerkær, Fast Noise Variance Estimation, 1996). Gain, a dark lamp or a worn sensor raise it
   where `focus` sees the part's own edges alone;
 - `identical`: 1 where the grid equals that of the camera's last frame in every bit. The noise of a
-  sensor makes that impossible, so it proves a frozen device. A folder or a recording may show the
-  same file twice: `judge` forgives frames that say that they are simulated;
+  sensor makes that impossible, so it proves a frozen device. It takes no limits, and is judged of
+  a bundle that has learnt none, too. A folder or a recording may show the same file twice: `judge`
+  forgives frames that say that they are simulated;
 - `shift_px`: where the middle of the mean good image correlates best with the frame (normalised,
   both reduced to at most 128 pixels). Sees up to a tenth of the side; what moved further gives a
   random place at that edge. Phase correlation, tried first, answers 0.5 % to a shift of 10 % on
@@ -66,32 +67,43 @@ class Gates:
         """In replay: the frames that follow were seen by this one of several infer processes."""
         self._looker = worker
 
+    def compare(self, frame: Image) -> dict[str, float]:
+        """`identical` alone, which needs no limits; remembers the frame as the last one."""
+        return {"identical": self._repeats(_grid(frame))}
+
     def measure(self, frame: Image) -> dict[str, float]:
         """Figures of a frame, uint8 (H, W) or (H, W, 3); remembers it as the last one."""
-        grid, last = _grid(frame), self._lasts.get(self._looker)
+        grid = _grid(frame)
         figures = {
             "mean": float(grid.mean()),
             "saturated": _saturated(grid),
             "focus": _focus(frame),
             "noise": _noise(frame),
-            "identical": float(last is not None and np.array_equal(grid, last)),
+            "identical": self._repeats(grid),
         }
-        self._lasts[self._looker] = grid
         if self._mean_image is not None:
             reduced = _resized(grid, *self._mean_image.shape)
             figures["shift_px"] = _shift_px(reduced, self._mean_image, *frame.shape[:2])
         return figures
 
+    def _repeats(self, grid: Image) -> float:
+        last = self._lasts.get(self._looker)
+        self._lasts[self._looker] = grid
+        return float(last is not None and np.array_equal(grid, last))
+
 
 def judge(
-    figures: dict[str, float], limits: GateLimits, *, may_repeat: bool
+    figures: dict[str, float], limits: GateLimits | None, *, may_repeat: bool
 ) -> tuple[Reason, str] | None:
     """The first gate that a frame fails, with what was expected and what came; None = healthy.
 
+    limits: None where nothing was learnt; a frozen device shows all the same.
     may_repeat: True for simulated frames, which may be identical to the last one.
     """
     if figures["identical"] and not may_repeat:
         return Reason.IMAGE_HEALTH, "identical: the picture equals the last one in every bit"
+    if limits is None:
+        return None
     for name, limit in (
         ("mean", limits.mean),
         ("saturated", limits.saturated),
@@ -152,12 +164,10 @@ def learn(images: Iterable[Image], mean_image: str = "gates.png") -> tuple[GateL
     return limits, mean
 
 
-def gates_of(bundle: Bundle) -> Gates | None:
-    """Fresh gates for one camera; None where the bundle has none. Raises ArtefactError."""
+def gates_of(bundle: Bundle) -> Gates:
+    """Fresh gates for one camera. Raises ArtefactError."""
     limits = bundle.manifest.gates
-    if limits is None:
-        return None
-    if limits.shift_px is None:
+    if limits is None or limits.shift_px is None:
         return Gates()
     path = bundle.path(limits.mean_image)
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

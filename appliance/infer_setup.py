@@ -45,10 +45,11 @@ class CameraSetup(msgspec.Struct, frozen=True):
     """What infer does with the frames of one camera."""
 
     engine: Engine
-    gates: Gates | None
+    gates: Gates
     roi: Roi | None
     finder: Finder | None = None
     gate_limits: GateLimits | None = None
+    """None: the bundle has learnt none. That a device is frozen shows without them."""
     passport: str = ""
     """Its id."""
 
@@ -78,13 +79,14 @@ class CameraSetup(msgspec.Struct, frozen=True):
         if self.finder is not None:
             stages_ns["fixture"] = time.monotonic_ns() - begun
         limits = self.gate_limits
-        if self.gates is not None and limits is not None:
-            gates.update(self.gates.measure(picture))
-            gates["identical"] = max(gates["identical"], float(frame.is_repeat))
-            fault = judge(gates, limits, may_repeat=frame.is_simulated)
-            stages_ns["gates"] = time.monotonic_ns() - begun
-            if fault is not None:
-                raise PartError(*fault)
+        if limits is None and frame.is_simulated:
+            return picture  # there is nothing to judge it by
+        gates.update((self.gates.compare if limits is None else self.gates.measure)(picture))
+        gates["identical"] = max(gates["identical"], float(frame.is_repeat))
+        fault = judge(gates, limits, may_repeat=frame.is_simulated)
+        stages_ns["gates"] = time.monotonic_ns() - begun
+        if fault is not None:
+            raise PartError(*fault)
         return picture
 
     def picture(self, frame: Pixels, bits: int, figures: dict[str, float]) -> Frame:

@@ -69,10 +69,9 @@ class PictureJudge:
 
     def is_healthy(self, frame: Frame) -> bool:
         """The image gates let it through; a repeated picture is none of their business here."""
-        gates = self._camera.gates
-        if gates is None or self._limits is None:
+        if self._limits is None:
             return True
-        return judge(gates.measure(frame), self._limits, may_repeat=True) is None
+        return judge(self._camera.gates.measure(frame), self._limits, may_repeat=True) is None
 
     def maps(self, frame: Frame) -> tuple[Map, float]:
         """(K, h, w) raw logits, and the classification logit. Raises PartError."""

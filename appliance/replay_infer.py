@@ -97,8 +97,7 @@ class Engines:
         """Another recording: no picture of it is the same as the last one of the one before."""
         for setup in self._setups.values():
             for camera in setup.cameras.values():
-                if camera.gates is not None:
-                    camera.gates.forget()
+                camera.gates.forget()
 
     def close(self) -> None:
         """Release the engines."""
@@ -197,9 +196,7 @@ class Infer:
         if heard.seen is None or heard.pixels is None or recipe is None:
             return Answer(heard, is_blind=True)
         setup = self._engines.setup(recipe)
-        gates = setup.cameras[then.camera].gates
-        if gates is not None:
-            gates.look_as(then.worker)
+        setup.cameras[then.camera].gates.look_as(then.worker)
         said = answer(setup, heard.seen.frame, heard.pixels)
         if isinstance(said, Mapped):
             self.engine_ns += said.scored.stages_ns["engine"]

@@ -121,7 +121,7 @@ class Rig:
         return prepared
 
     def show(self, picture: np.ndarray, setup_hash: str, camera: str = "top", **more: Any) -> int:
-        """Put it into the ring and tell infer; returns the part."""
+        """Put it into the ring and tell infer, as a folder camera does; returns the part."""
         self.sent += 1
         ready = FrameReady(
             camera=camera,
@@ -129,7 +129,7 @@ class Rig:
             frame_id=1000 + self.sent,
             setup_hash=setup_hash,
             age_ns=0,
-            **{"pixels": self.rings[camera].put(picture), **more},
+            **{"pixels": self.rings[camera].put(picture), "is_simulated": True, **more},
         )
         self.until("room for a frame", lambda: self.frames[camera].send(ready))
         return self.sent

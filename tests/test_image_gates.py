@@ -188,7 +188,6 @@ def test_limits_and_mean_image_travel_through_a_bundle(tmp_path):
     bundle = bundle_with(tmp_path, limits, cv2.imencode(".png", mean)[1].tobytes())
     assert bundle.manifest.gates == limits
     gates = gates_of(bundle)
-    assert gates is not None
     assert gates.measure(part(100)) == Gates(mean).measure(part(100))
 
 
@@ -197,12 +196,20 @@ def test_no_shift_limit_travels_too(tmp_path):
     bundle = bundle_with(tmp_path, limits, cv2.imencode(".png", mean)[1].tobytes())
     assert bundle.manifest.gates == limits
     gates = gates_of(bundle)
-    assert gates is not None
     assert "shift_px" not in gates.measure(part(100))
 
 
-def test_a_bundle_without_gates_has_none(tmp_path):
-    assert gates_of(bundle_with(tmp_path, None, None)) is None
+def test_without_limits_a_frozen_camera_shows_all_the_same(tmp_path):
+    gates = gates_of(bundle_with(tmp_path, None, None))
+    assert judge(gates.compare(part(100)), None, may_repeat=False) is None
+    assert judge(gates.compare(part(101)), None, may_repeat=False) is None
+    figures = gates.compare(part(101))
+    assert figures == {"identical": 1}
+    assert judge(figures, None, may_repeat=True) is None
+    verdict = judge(figures, None, may_repeat=False)
+    assert verdict is not None
+    assert verdict == (Reason.IMAGE_HEALTH, verdict[1])
+    assert "identical" in verdict[1]
 
 
 def test_a_mean_image_that_is_none_is_refused(tmp_path):

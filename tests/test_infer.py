@@ -29,20 +29,31 @@ line, rig = rig_infer.line, rig_infer.rig
 
 def test_a_frame_becomes_a_map_and_a_score(line):
     pixels = picture(5)
-    part = line.show(pixels, line.setup_hash)
+    part = line.show(pixels, line.setup_hash, is_simulated=False)
     answer = line.answer()
     assert isinstance(answer, Scored)
     assert (answer.part_id, answer.frame_id, answer.camera) == (part, 1000 + part, "top")
     assert answer.setup_hash == line.setup_hash
     assert answer.passport == line.prepared.passport
     assert not answer.is_simulated
-    assert set(answer.stages_ns) == {"wait", "engine", "map"}
+    assert set(answer.stages_ns) == {"wait", "gates", "engine", "map"}
+    assert answer.gates == {"identical": 0}
     assert all(ns >= 0 for ns in answer.stages_ns.values())
     amap = line.reader.copy(answer.map)
     assert (amap.shape, amap.dtype) == ((1, 16, 24), np.float32)
     cells = pixels.reshape(16, 4, 24, 4).mean(axis=(1, 3))
     np.testing.assert_allclose(amap[0], cells, rtol=1e-5)
     assert answer.classification == pytest.approx(cells.max(), rel=1e-5)
+
+
+def test_a_frozen_device_is_stopped_by_a_bundle_that_learnt_no_gates_too(line):
+    line.show(picture(60), line.setup_hash, is_simulated=False)
+    assert isinstance(line.answer(), Scored)
+    part = line.show(picture(60), line.setup_hash, is_simulated=False)
+    failed = expect_failure(line.answer(), part, Reason.IMAGE_HEALTH, "identical")
+    assert failed.gates == {"identical": 1}
+    line.show(picture(60), line.setup_hash)  # a folder may show a file twice
+    assert isinstance(line.answer(), Scored)
 
 
 def test_every_frame_is_answered_once_and_in_order(line):
@@ -155,7 +166,7 @@ def test_the_null_engine_gives_back_the_mean_and_says_that_it_is_simulated(rig):
     rig.use(recipe)
     assert rig.health is not None and rig.health.is_simulated
     for level in (0, 1, 128, 255):
-        rig.show(np.full((64, 96), level, np.uint8), recipe[1])
+        rig.show(np.full((64, 96), level, np.uint8), recipe[1], is_simulated=False)
         answer = rig.answer()
         assert answer.is_simulated
         assert answer.classification == level
@@ -184,11 +195,11 @@ def test_gates_stop_a_picture_before_the_network(rig):
     assert "engine" not in failed.stages_ns
 
     frozen = picture(51)
-    rig.show(frozen, recipe[1])
+    rig.show(frozen, recipe[1], is_simulated=False)
     assert isinstance(rig.answer(), Scored)
-    part = rig.show(frozen, recipe[1])
+    part = rig.show(frozen, recipe[1], is_simulated=False)
     expect_failure(rig.answer(), part, Reason.IMAGE_HEALTH, "identical")
-    rig.show(frozen, recipe[1], is_simulated=True)  # a folder may show a file twice
+    rig.show(frozen, recipe[1])  # a folder may show a file twice
     assert isinstance(rig.answer(), Scored)
 
 

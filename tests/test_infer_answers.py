@@ -13,6 +13,7 @@ from appliance.config_camera import Camera
 from appliance.engine import Map, Spec
 from appliance.engine_null import NullEngine
 from appliance.frames import inline_ref
+from appliance.image_gates import Gates
 from appliance.infer_answers import Answers
 from appliance.infer_setup import CameraSetup, Setup
 from appliance.messages import FrameReady, InferFailed, Scored
@@ -44,7 +45,7 @@ class Line:
         engine = NullEngine(SPEC, delay_ms=0.01, faults=self.faults)
         engine.warm_up()
         engine.batch_ns = {1: 1, 3: 1}
-        cameras = {name: CameraSetup(engine, None, None) for name in CAMERAS}
+        cameras = {name: CameraSetup(engine, Gates(), None) for name in CAMERAS}
         made = Setup("s", cameras, (), 500_000_000, True)
         self.answers.make_room(made)
         self.answers.use(made)
@@ -58,7 +59,7 @@ class Line:
             pixels = np.full((4, 4), 7 + number, np.uint8)
             frame = FrameReady(
                 camera=camera, part_id=number, frame_id=number, setup_hash="s",
-                pixels=inline_ref(pixels, 1), age_ns=0,
+                pixels=inline_ref(pixels, 1), age_ns=0, is_simulated=True,
             )  # fmt: skip
             waiting.append(Waiting(frame, pixels.tobytes(), self.now_ns + left_ns))
         self.answers.answer(waiting, 0)

@@ -68,7 +68,7 @@ def test_a_camera_that_never_pauses_does_not_keep_the_others_waiting(line: Rig) 
         while True:
             line.sent += 1
             ready = FrameReady(
-                camera="left", part_id=line.sent, frame_id=line.sent, age_ns=0,
+                camera="left", part_id=line.sent, frame_id=line.sent, age_ns=0, is_simulated=True,
                 setup_hash=line.setup_hash, pixels=line.rings["left"].put(grey(9)),
             )  # fmt: skip
             if not line.frames["left"].send(ready):

@@ -223,6 +223,7 @@ def test_orders_and_signals_get_a_turn_among_frames_without_end(rig):
                 frame_id=rig.sent,
                 setup_hash=recipe[1],
                 age_ns=0,
+                is_simulated=True,
                 pixels=rig.rings["top"].put(np.zeros((64, 96), np.uint8)),
             )
             if not rig.frames["top"].send(ready):
