@@ -203,6 +203,17 @@ def test_parts_that_come_while_not_ready_are_rejected_in_time() -> None:
     assert all(part.triggered_ns == 0 for part in desk.parts[1:])
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [(6, "the camera is not available (OfflineReason 6)"), (99, "unknown (OfflineReason 99)")],
+)
+def test_a_part_that_finds_the_line_not_ready_says_why(reason: int, words: str) -> None:
+    desk = Desk(parts=1, patience_s=0.1)
+    desk.image.set("OfflineReason", reason)
+    desk.scan(Status1(0), scans=15)
+    assert [part.why for part in desk.parts] == [(f"not ready: {words}",)]
+
+
 def test_a_line_that_never_gets_ready_does_not_hold_the_plc_for_ever() -> None:
     desk = Desk(parts=3, patience_s=1.0)
     desk.scan(Status1.ONLINE, scans=99)

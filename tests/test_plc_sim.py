@@ -192,7 +192,7 @@ def test_a_silent_heartbeat_stops_the_line() -> None:
         {"parts": 60, "breaks": Break.SILENT_HEARTBEAT, "rate_hz": 50, "wait_ready_ms": 20}
     )
     assert len(appliance.taken) < 45
-    assert report.rejected_why["not ready"] > 15
+    assert report.rejected_why["not ready: the PLC is silent (OfflineReason 8)"] > 15
     # One that was on its way may be late on a loaded machine, and is rejected for that.
     assert sum(report.rejected_why.values()) + report.accepted == 60
 

@@ -18,7 +18,7 @@ from appliance.codes import OfflineReason, State
 from appliance.words import Bank
 from tests.played_box import READY, box, by_tag, run
 from tools.plc_program import PlcOptions, Ring, Sightings
-from tools.plc_sim import run_plc
+from tools.plc_sim import _main, run_plc
 from tools.plc_view import view
 
 
@@ -150,6 +150,25 @@ def test_a_recipe_that_is_unknown_is_an_answer() -> None:
         serving.close()
     assert process.returncode == 1
     assert "recipe 9 not loaded: UNKNOWN_PRODUCT" in err
+
+
+def test_what_keeps_the_line_from_being_ready_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tools.plc_sim.TELL_S", 0.1)
+    serving = Serving()
+    serving.box.conditions.offline = OfflineReason.CAMERA
+    options = PlcOptions(port=serving.box.port.port, patience_s=0.5, parts=2)
+    try:
+        code = run(_main(options, 0, None, as_json=False, as_view=False))
+    finally:
+        serving.close()
+    why = "not ready: the camera is not available (OfflineReason 6)"
+    assert code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"plc: {why}; trying on",
+        f"plc: 2 parts, 0 accepted, 2 rejected, mostly: {why}",
+    ]
 
 
 def test_nobody_at_the_port_is_said_once(

@@ -71,7 +71,8 @@ def overload(scene: Scene) -> None:
     """Parts come faster than infer judges them."""
 
     def refused() -> int:
-        return sum("not ready" in part.why for part in list(scene.parts))
+        whys = [why for part in list(scene.parts) for why in part.why]
+        return sum(why.startswith("not ready") for why in whys)
 
     scene.await_("parts that find the line not ready", lambda: refused() >= 10)
     scene.await_accepted()

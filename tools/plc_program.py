@@ -12,6 +12,7 @@ from enum import Enum
 
 from appliance.acceptance import HEARTBEAT_LIMIT_MS, Sent, Timing
 from appliance.codes import LATCHING_FAULTS, Control, Status1, Word
+from appliance.hmi_texts import OFFLINE
 from appliance.words import Bank, WordOrder
 
 HEARTBEAT_EVERY_NS = 50_000_000
@@ -118,6 +119,15 @@ class Sightings:
     """In the order in which they were seen."""
 
 
+def not_ready(image: Bank) -> str:
+    """Why TriggerReady is 0, as the appliance says it in OfflineReason."""
+    reason = image.number("OfflineReason")
+    if not reason:
+        return "not ready"
+    words = next((words for code, words in OFFLINE.items() if code == reason), "unknown")
+    return f"not ready: {words} (OfflineReason {reason})"
+
+
 class Program(ABC):
     """What both ways of fetching results share: the feeder, the watch, the decision."""
 
@@ -164,7 +174,7 @@ class Program(ABC):
             self._first_due_ns = self._first_due_ns or now_ns
             self._moved_ns = now_ns if self._is_feeder else self._moved_ns
         self._feed(image, now_ns, is_ready)
-        self._give_up(now_ns, "not ready")
+        self._give_up(now_ns, not_ready(image))
         if Status1.ACQ_ERROR in status and image.number("FaultCode") not in LATCHING_FAULTS:
             # ClearError acknowledges a latching fault too, and that is for a person to do.
             self._bits |= Control.CLEAR_ERROR

@@ -28,10 +28,10 @@ from rich.text import Text
 from appliance.codes import CommandCode, CommandError, Reason, Word
 from appliance.errors import ConfigError
 from appliance.words import Bank
-from tools.plc_client import run_scans
+from tools.plc_client import TELL_S, run_scans
 from tools.plc_command import CommandProgram
 from tools.plc_level import LevelProgram
-from tools.plc_program import Break, Part, PlcOptions, Program, Ring, Sightings
+from tools.plc_program import Break, Part, PlcOptions, Program, Ring, Sightings, not_ready
 from tools.plc_ring import RingProgram
 from tools.plc_view import KEPT_PARTS, name_of, view
 
@@ -254,6 +254,7 @@ class _View:
         self._file = _open(parts_file) if parts_file else None
         self._console = Console(stderr=True)
         self._shown_s = time.monotonic()
+        self._offline, self._offline_s, self._is_told = 0, 0.0, False
         self._begin()
 
     def _begin(self) -> None:
@@ -279,7 +280,15 @@ class _View:
             self._say()
 
     def scanned(self, image: Bank | None, program: Program) -> None:
-        """One cycle of the program."""
+        """One cycle of the program. What keeps the line from being ready is told once."""
+        offline = 0 if image is None else image.number("OfflineReason")
+        now_s = time.monotonic()
+        if offline != self._offline:
+            self._offline, self._offline_s, self._is_told = offline, now_s, False
+        if image is None or not offline or self._is_told or now_s - self._offline_s < TELL_S:
+            return
+        self._is_told = True
+        sys.stderr.write(f"plc: {not_ready(image)}; trying on\n")
 
     def close(self) -> None:
         """The last line stays."""
