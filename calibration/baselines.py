@@ -18,14 +18,14 @@ from appliance.errors import ConfigError
 from appliance.recipe import LoadedRecipe
 from appliance.rows import PartRow
 from calibration.drift import Level, Rates
-from calibration.people import People, Role, User, metadata
+from calibration.people import People, Role, User
+from calibration.people_file import BIG, metadata
 from calibration.reason import checked
 
 WINDOW = 500
 """Production parts of a baseline, and of each window that is compared with it."""
 Figures = Mapping[str, npt.NDArray[np.float64]]
 
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _baselines = sa.Table(
     "baselines",
     metadata,
@@ -33,14 +33,14 @@ _baselines = sa.Table(
     sa.Column("recipe", sa.String(128), nullable=False),
     sa.Column("bundle", sa.String(64), nullable=False),
     sa.Column("decides", sa.String(32), nullable=False),
-    sa.Column("last_part_id", _BIG, nullable=False),
+    sa.Column("last_part_id", BIG, nullable=False),
     sa.Column("figures", sa.JSON, nullable=False),
     sa.Column("rates", sa.JSON, nullable=False),
     sa.Column("by", sa.String(64), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("utc_ns", _BIG, nullable=False),
+    sa.Column("utc_ns", BIG, nullable=False),
     sa.Column("level", sa.Integer, nullable=False),
-    sa.Column("looked_part_id", _BIG, nullable=False),
+    sa.Column("looked_part_id", BIG, nullable=False),
     sa.Column("findings", sa.JSON, nullable=False),
 )
 

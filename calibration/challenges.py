@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from appliance.codes import Word
 from appliance.errors import ConfigError
 from calibration.challenge_rules import KINDS, Kind, Shown
-from calibration.people import People, Role, User, metadata
+from calibration.people import People, Role, User
+from calibration.people_file import BIG, metadata
 
 State = Literal["running", "passed", "failed", "broken off"]
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _parts = sa.Table(
     "challenge_parts",
     metadata,
@@ -24,7 +24,7 @@ _parts = sa.Table(
     sa.Column("name", sa.String(64), nullable=False),
     sa.Column("expected", sa.String(16), nullable=False),
     sa.Column("note", sa.String(200), nullable=False),
-    sa.Column("use_by_utc_ns", _BIG, nullable=False),
+    sa.Column("use_by_utc_ns", BIG, nullable=False),
     sa.Column("by", sa.String(64), nullable=False),
     sa.Column("removed_by", sa.String(64), nullable=False),
 )
@@ -35,11 +35,11 @@ _tests = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("begun_by", sa.String(64), nullable=False),
-    sa.Column("begun_utc_ns", _BIG, nullable=False),
-    sa.Column("after_part_id", _BIG, nullable=False),
+    sa.Column("begun_utc_ns", BIG, nullable=False),
+    sa.Column("after_part_id", BIG, nullable=False),
     sa.Column("ended_by", sa.String(64), nullable=False),
-    sa.Column("ended_utc_ns", _BIG, nullable=False),
-    sa.Column("last_part_id", _BIG, nullable=False),
+    sa.Column("ended_utc_ns", BIG, nullable=False),
+    sa.Column("last_part_id", BIG, nullable=False),
     sa.Column("problems", sa.JSON, nullable=False),
     sa.Column("shown", sa.JSON, nullable=False),
 )

@@ -15,20 +15,20 @@ import sqlalchemy as sa
 from appliance.errors import ConfigError
 from appliance.scores import Decides
 from calibration.limits import GOOD
-from calibration.people import People, Role, User, metadata
+from calibration.people import People, Role, User
+from calibration.people_file import BIG, metadata
 from calibration.reason import checked
 
 State = Literal["open", "approved", "rejected"]
 
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _labels = sa.Table(
     "labels",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("part_id", _BIG, nullable=False, index=True),
+    sa.Column("part_id", BIG, nullable=False, index=True),
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("by", sa.String(64), nullable=False),
-    sa.Column("utc_ns", _BIG, nullable=False),
+    sa.Column("utc_ns", BIG, nullable=False),
 )
 _proposals = sa.Table(
     "proposals",
@@ -40,13 +40,13 @@ _proposals = sa.Table(
     sa.Column("t2", sa.Double, nullable=False),
     sa.Column("by", sa.String(64), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("utc_ns", _BIG, nullable=False),
+    sa.Column("utc_ns", BIG, nullable=False),
     sa.Column("evidence", sa.JSON, nullable=False),
     sa.Column("verified", sa.JSON),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("decided_by", sa.String(64), nullable=False),
     sa.Column("decided_reason", sa.Text, nullable=False),
-    sa.Column("decided_utc_ns", _BIG, nullable=False),
+    sa.Column("decided_utc_ns", BIG, nullable=False),
     sa.Column("bundle", sa.JSON),
 )
 

@@ -1,4 +1,4 @@
-"""`people.db`: who may do what. Users with argon2 passwords, roles, lock-out. One writer: the tool.
+"""Who may do what: users with argon2 passwords, roles, lock-out. In `people.db`.
 
 Nothing is there by default: without `inspectd users add` nobody can log in. Every change goes
 through the audit journal first; passwords and their hashes never do.
@@ -9,28 +9,23 @@ import hashlib
 import time
 from collections.abc import Callable, Generator
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import event
 from sqlalchemy.exc import DatabaseError
 
 from appliance.audit import AuditJournal
 from appliance.config import Config
 from appliance.errors import ConfigError, DeviceError
+from calibration.people_file import BIG, connect, metadata
 
-REVISION = 1
-"""Of the tables; kept in the file's `user_version`."""
 LOCK_AFTER = 5
 LOCK_S = 300
 LEAST_PASSWORD = 10
 _LONGEST_PASSWORD = 200
 
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-metadata = sa.MetaData()
 _users = sa.Table(
     "users",
     metadata,
@@ -39,8 +34,8 @@ _users = sa.Table(
     sa.Column("password", sa.Text, nullable=False),
     sa.Column("is_enabled", sa.Boolean, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
-    sa.Column("locked_until_utc_ns", _BIG, nullable=False),
-    sa.Column("created_utc_ns", _BIG, nullable=False),
+    sa.Column("locked_until_utc_ns", BIG, nullable=False),
+    sa.Column("created_utc_ns", BIG, nullable=False),
 )
 tokens_table = sa.Table(
     "tokens",
@@ -49,10 +44,10 @@ tokens_table = sa.Table(
     sa.Column("user", sa.String(64), nullable=False, index=True),
     sa.Column("name", sa.String(64), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("created_utc_ns", _BIG, nullable=False),
-    sa.Column("expires_utc_ns", _BIG, nullable=False),
-    sa.Column("used_utc_ns", _BIG, nullable=False),
-    sa.Column("revoked_utc_ns", _BIG, nullable=False),
+    sa.Column("created_utc_ns", BIG, nullable=False),
+    sa.Column("expires_utc_ns", BIG, nullable=False),
+    sa.Column("used_utc_ns", BIG, nullable=False),
+    sa.Column("revoked_utc_ns", BIG, nullable=False),
     sa.Column("revoked_by", sa.String(64), nullable=False),
 )
 """Of `tokens.py`; here because a user's tokens end with the password."""
@@ -104,7 +99,7 @@ class People:
         self.journal, self._clock = journal, clock
         self._hasher = hasher or PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
         self._nobody = self._hasher.hash("nobody")
-        self.engine = _connect(self.path)
+        self.engine = connect(self.path)
 
     def users(self) -> tuple[User, ...]:
         """All, by name."""
@@ -287,35 +282,3 @@ def _check_password(name: str, password: str) -> None:
         )
     if name.lower() in password.lower():
         raise ConfigError("password", "one without the user's name", "one with it")
-
-
-def _connect(path: Path) -> sa.Engine:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-    except OSError as err:
-        raise DeviceError(f"{path}: expected a file to write, got {err}") from err
-    engine = sa.create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": 5, "check_same_thread": False}
-    )
-
-    @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    try:
-        with engine.begin() as connection:
-            found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-            if found not in (0, REVISION):
-                raise DeviceError(f"{path}: expected revision {REVISION} or older, got {found}")
-            metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version = {REVISION}")
-    except DatabaseError as err:
-        raise DeviceError(f"{path}: expected an SQLite database, got {err.orig}") from err
-    return engine

@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from appliance.errors import ConfigError
-from calibration.people import People, Role, User, metadata
+from calibration.people import People, Role, User
+from calibration.people_file import BIG, metadata
 from calibration.studies import Study
 
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _studies = sa.Table(
     "studies",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("first", _BIG, nullable=False),
-    sa.Column("last", _BIG, nullable=False),
+    sa.Column("first", BIG, nullable=False),
+    sa.Column("last", BIG, nullable=False),
     sa.Column("by", sa.String(64), nullable=False),
-    sa.Column("utc_ns", _BIG, nullable=False),
+    sa.Column("utc_ns", BIG, nullable=False),
     sa.Column("told", sa.JSON, nullable=False),
     sa.Column("page", sa.Text, nullable=False),
 )
