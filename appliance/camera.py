@@ -61,7 +61,7 @@ def main(service: Service, config: Config, name: str) -> None:
         is_lost = CameraProcess(service, config, camera, wiring).run()
     if is_lost:
         # Not through harvesters' finalizers: they may hang on a device that is gone.
-        os._exit(1)
+        service.leave(1)
 
 
 def make_source(config: Config, camera: Camera, service: Service) -> Source:

@@ -8,8 +8,10 @@ it afresh, in two cases: one call into the engine lasts too long, or three calls
 minute.
 """
 
-import faulthandler
 import os
+import sys
+import threading
+import traceback
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -249,9 +251,12 @@ class Infer:
     def _hung(self) -> None:
         """In the guard's thread: no cleaning up can be trusted while a runtime hangs."""
         limit_ms = self._guard.limit_ns // 1_000_000
-        self._service.log.error("the engine hangs", limit_ms=limit_ms)
-        faulthandler.dump_traceback()
-        os._exit(EXIT_NO)
+        threads = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented so
+        frames = traceback.walk_stack(threads[threading.main_thread().ident or 0])
+        calls = [f"{frame.f_code.co_filename}:{line}" for frame, line in frames]
+        # Not by faulthandler, which would wait for whoever reads the log.
+        self._service.log.error("the engine hangs", limit_ms=limit_ms, at=" < ".join(calls))
+        self._service.leave(EXIT_NO)
 
     def _send(self, message: AnyMessage, amap: Map | None = None) -> None:
         is_about_setup = isinstance(message, Prepared | Refused)

@@ -1,5 +1,5 @@
-"""Where lines of the log go: stderr, which may be full, closed or slow. Nothing waits for it that
-judges parts."""
+"""Where lines of the log go: stderr, which may be full, closed or slow. No process of a line waits
+for it."""
 
 import atexit
 import contextlib
@@ -28,6 +28,9 @@ class Lines:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
 
+    def end(self) -> None:
+        """Nothing waits."""
+
 
 class LinesBeside:
     """The same by a thread: a terminal that Ctrl-S has stopped, a pipe that nobody reads and a
@@ -38,7 +41,7 @@ class LinesBeside:
         self._pieces: queue.Queue[str] = queue.Queue(_PIECES)
         self._lost = 0
         threading.Thread(target=self._run, name="log", daemon=True).start()
-        atexit.register(self._end)
+        atexit.register(self.end)
 
     def write(self, text: str) -> None:
         """Soon."""
@@ -58,8 +61,8 @@ class LinesBeside:
                 _write(f"{lost // 2} lines of the log were lost: nobody took them\n")
             self._pieces.task_done()
 
-    def _end(self) -> None:
-        """What was said last is still said, where somebody reads."""
+    def end(self) -> None:
+        """What was said last is still said, where somebody reads; half a second at most."""
         until_s = time.monotonic() + _END_S
         while self._pieces.unfinished_tasks and time.monotonic() < until_s:
             time.sleep(0.01)

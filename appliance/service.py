@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO, cast
+from typing import NoReturn, TextIO, cast
 
 import structlog
 
@@ -51,6 +51,8 @@ class Service:
         """Nobody else lives in this process."""
         self.config_path = Path("config.toml")
         """For those who start another process with the same configuration."""
+        self.last_words: Callable[[], object] = lambda: None
+        """Waits a moment for whoever reads the log."""
         self._on_stop: list[Callable[[], object]] = []
         self._notify_address = os.environ.pop("NOTIFY_SOCKET", "")
         watchdog_us = int(os.environ.pop("WATCHDOG_USEC", "0"))
@@ -104,6 +106,11 @@ class Service:
         while self._on_stop:
             self._on_stop.pop()()
 
+    def leave(self, code: int) -> NoReturn:
+        """End in the middle of a call, past everybody's cleaning up, which may hang itself."""
+        self.last_words()
+        os._exit(code)
+
     def take_signals(self) -> None:
         """SIGTERM and SIGINT mean stop. Call again after an SDK took them (harvesters does)."""
         signal.signal(signal.SIGTERM, self.stop)
@@ -122,7 +129,7 @@ class Service:
                 channel.sendto(text.encode(), address)
 
 
-def start_logging(is_beside: bool = False) -> None:
+def start_logging(is_beside: bool = False) -> Lines | LinesBeside:
     """One line per event on stderr: for people on a terminal, with journald priority elsewhere.
 
     is_beside: by a thread, which alone waits where nobody takes the line.
@@ -144,6 +151,7 @@ def start_logging(is_beside: bool = False) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, lines)),
         cache_logger_on_first_use=False,
     )
+    return lines
 
 
 def die_with_parent() -> None:
@@ -152,7 +160,7 @@ def die_with_parent() -> None:
 
 
 def be_nice(least: int = 5) -> None:
-    """Give way to the line, as the unit files of pages say; before any thread is started."""
+    """Give way to the line, as the unit files of pages say; before any thread but the log's."""
     if os.getpriority(os.PRIO_PROCESS, 0) < least:
         os.setpriority(os.PRIO_PROCESS, 0, least)
 
@@ -170,10 +178,10 @@ def run_process(
     if is_supervised:
         die_with_parent()
     faulthandler.enable()
-    # Not camera and infer, which end in the middle of a call: their last line must be out by then.
-    start_logging(is_beside=process in ("decide", "record"))
+    lines = start_logging(is_beside=True)
     label = f"{process}:{name}" if name else process
     service = Service(label)
+    service.last_words = lines.end
     service.has_process = True
     service.take_signals()
     service.config_path = config_path

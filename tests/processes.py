@@ -1,8 +1,12 @@
 """Processes that a test has started, and how they end."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import urllib.request
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from tests.waiting import PATIENCE_S
 
@@ -35,3 +39,17 @@ def has_tool(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def full_pipe() -> Iterator[BinaryIO]:
+    """That nobody reads and that takes no more: whoever writes waits for ever."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    with os.fdopen(writing, "wb") as end:
+        yield end
+    os.close(reading)

@@ -124,10 +124,10 @@ class Desk:
         self.inferred = []
         self.process: Any = None
 
-    def start(self, name="top"):
+    def start(self, name="top", log=None):
         command = [sys.executable, "-m", "appliance", "process", "camera", "--name", name]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, "--config", str(self.path)], stderr=log)
+        with log or self.log.open("ab") as stderr:
+            self.process = subprocess.Popen([*command, "--config", str(self.path)], stderr=stderr)
         return self
 
     def listen_as_infer(self, wiring=None):

@@ -24,6 +24,7 @@ from appliance.wire import Wiring
 from appliance.wire_keys import curve_keys
 from tests import rig_camera
 from tests.ports import free_port
+from tests.processes import full_pipe
 from tests.rig_camera import (
     number_of,
     picture,
@@ -162,6 +163,17 @@ def test_a_lost_device_ends_the_process_and_the_next_one_waits_as_a_state(desk):
     assert line.left_over() == []
     line.put_in_force()
     assert isinstance(line.shoot(6, tag=6), FrameReady)
+
+
+def test_a_log_that_nobody_reads_holds_up_no_picture_and_no_end(desk):
+    line = desk({"faults": {"lost_after": 1}}, is_started=False).listen_as_infer()
+    with full_pipe() as log:
+        line.start(log=log)
+        line.serving()  # says so in the log
+        line.put_in_force()
+        assert isinstance(line.shoot(1), FrameReady)
+        assert isinstance(line.shoot(2), NoFrame)
+        assert line.process.wait(PATIENCE_S) == 1
 
 
 def test_a_set_up_asked_for_during_the_back_off_is_answered_when_the_device_is_there(desk):

@@ -22,6 +22,7 @@ from appliance.messages import (
 from appliance.recipe import Fixture, View
 from tests import rig_infer
 from tests.networks import picture, write_network_bundle
+from tests.processes import full_pipe
 from tests.rig_infer import SLOTS, Rig, expect_failure
 
 line, rig = rig_infer.line, rig_infer.rig
@@ -296,6 +297,18 @@ def test_an_engine_that_never_returns_ends_the_process(rig):
     assert rig.use(recipe)
     rig.show(picture(1), recipe[1])
     assert isinstance(rig.answer(), Scored)
+
+
+def test_a_log_that_nobody_reads_holds_up_no_frame_and_no_end(rig):
+    recipe = rig.recipe(write_network_bundle(rig.config.bundles_dir / "b"))
+    rig.log.close()
+    with full_pipe() as rig.log:
+        rig.start()
+        rig.use(recipe)  # says so in the log
+        rig.show(picture(1), recipe[1])
+        assert isinstance(rig.answer(), Scored)
+        rig.show(np.full((64, 96), 255, np.uint8), recipe[1])  # the engine hangs
+        assert rig.exit_code() == 1
 
 
 @pytest.mark.parametrize(
