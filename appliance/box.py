@@ -10,7 +10,7 @@ from appliance.codes import Status2
 from appliance.config import Config, is_simulated
 from appliance.handshake import Conditions, Handshake
 from appliance.hardware import HardwareTrigger
-from appliance.journal import Journal
+from appliance.journal import UNSTORED_MAX, Journal
 from appliance.ledger import Ledger
 from appliance.messages import Health, camera_label
 from appliance.parts import PartBook
@@ -85,6 +85,7 @@ class Box:
         """Workers whose GPU does not say whether it is."""
         self._started_ns = self._ticked_ns = self._stalled_until_ns = now_ns
         self._was_ready = False
+        self._is_recorder_ok = True
         self._no_image_until_ns: int | None = None
         self._was_lost = True
         """The association of a hardware trigger, when `follow_hardware` last looked."""
@@ -136,7 +137,7 @@ class Box:
         if self._is_continuous:
             conditions.move(Event.STOP if self.is_stopped else Event.START_CONTINUOUS)
 
-        is_recorder_ok = self._rows.is_recording(now_ns)
+        self._is_recorder_ok = self._rows.is_recording(now_ns)
         is_throttled = bool(self.throttled or self._hot_workers)
         alarms = self._alarms.raised
         conditions.status2 = bits_of(
@@ -156,7 +157,7 @@ class Box:
             }
         )
         conditions.is_warning = (
-            not is_recorder_ok
+            not self._is_recorder_ok
             or self._journal.lost > 0
             or self._gate.is_warning
             or is_throttled
@@ -231,7 +232,13 @@ class Box:
         hot = self.throttled or ("the GPU is slowed down" if self._hot_workers else "")
         lost = ", ".join(filter(None, (self.heat_lost, "GPU" if self._blind_workers else "")))
         heat = (f"throttled: {hot}" if hot else "", f"heat cannot be read: {lost}" if lost else "")
-        unsure = (self.memory_unknown, *heat)
+        unsure = (self._waiting, *self.warnings, self.memory_unknown, *heat)
         spent = (f"{process}: restarted too often" for process in self.spent_budgets)
-        slow = ("the disk is slow: rows wait",) if self._rows.archive.is_slow else ()
-        return (*self._alarms.notes, *spent, *slow, *self.warnings, *filter(None, unsure))
+        return (*self._alarms.notes, *spent, *filter(None, unsure))
+
+    @property
+    def _waiting(self) -> str:
+        """Why rows wait; "" = they do not."""
+        if self._ledger.rows_pending and not self._is_recorder_ok:
+            return f"no rows are written: {UNSTORED_MAX:,} of them can wait"
+        return "the disk is slow: rows wait" if self._rows.archive.is_slow else ""

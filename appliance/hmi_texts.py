@@ -154,6 +154,7 @@ BROKEN_LAWS = {
     "foreign": "answers without a part",
     "overdue": "parts past their deadline",
     "unanswered": "questions without an answer",
+    "rows_dropped": "rows given up",
     "rows_missing": "rows missing",
     "rows_doubled": "rows twice",
 }

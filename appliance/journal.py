@@ -41,7 +41,8 @@ _SKIPPED_IDS = 1 << 20
 _TRY_AGAIN = 100
 """A full journal that cannot be written anew tries again after so many lost records."""
 _SIZE = 16 << 20
-_UNSTORED_MAX = 5_000
+UNSTORED_MAX = 5_000
+"""Verdicts that wait for their row; beyond that the oldest are given up, counted."""
 _UNCOUNTED_MAX = 4_000
 """Many more than a second holds, after which counters are written anyway."""
 
@@ -148,7 +149,7 @@ class Journal:
         """Append before the verdict is published."""
         self.open_parts.pop(verdict.part_id, None)
         self.unstored[verdict.part_id] = verdict
-        while len(self.unstored) > _UNSTORED_MAX:
+        while len(self.unstored) > UNSTORED_MAX:
             self.unstored.pop(next(iter(self.unstored)))
             self.unstored_dropped += 1
         record = Closed(verdict)

@@ -305,7 +305,7 @@ def test_more_than_the_file_can_repeat_is_counted(journal: Journal) -> None:
 def test_unstored_verdicts_are_bounded_and_the_oldest_go_first(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.journal._UNSTORED_MAX", 3)
+    monkeypatch.setattr("appliance.journal.UNSTORED_MAX", 3)
     for part_id in range(1, 6):
         journal.closed(closed(part_id))
     assert list(journal.unstored) == [3, 4, 5]

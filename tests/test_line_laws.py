@@ -228,10 +228,29 @@ def test_a_site_that_must_keep_everything_makes_no_part_while_it_cannot() -> Non
         assert world.is_ready and world.has(Status1.WARNING)
 
 
+def test_rows_that_wait_are_a_warning_long_before_the_first_is_given_up(world: World) -> None:
+    world.until_ready().part()
+    world.read()
+    world.idle(1000)
+    assert not world.has(Status1.WARNING)
+    world.kill(world.record, back_ms=20_000)
+    world.idle(2000)
+    assert world.line.box.notes == ()
+    world.until_ready().part()
+    world.read()
+    world.idle(200)
+    assert (world.line.ledger.rows_pending, world.line.ledger.rows_dropped) == (1, 0)
+    assert world.has(Status1.WARNING)
+    assert world.line.box.notes == ("no rows are written: 5,000 of them can wait",)
+    world.idle(40_000)
+    assert not world.has(Status1.WARNING)
+    assert world.line.box.notes == ()
+
+
 def test_verdicts_beyond_what_can_be_kept_are_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.journal._UNSTORED_MAX", 3)
+    monkeypatch.setattr("appliance.journal.UNSTORED_MAX", 3)
     world.kill(world.record, back_ms=20_000)
     for _ in range(5):
         world.until_ready().part()

@@ -67,7 +67,7 @@ def test_a_backlog_is_sent_a_few_rows_a_turn_and_all_of_it(journal: Journal) -> 
 def test_what_the_journal_gave_up_is_not_sent_and_is_counted(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_UNSTORED_MAX", 20)
+    monkeypatch.setattr(journal_module, "UNSTORED_MAX", 20)
     rows, ledger, sent = backlog(journal, 25)
     rows.send_again(2 * S)  # before anybody looked what is gone
     rows.send_again(2 * S)
