@@ -50,7 +50,7 @@ def test_each_camera_is_judged_by_its_own_bundle(config: Config) -> None:
         assert left.passport == top.passport != right.passport
         assert setup.passports.split() == [left.passport, right.passport]
         assert left.map_shape != right.map_shape
-        assert left.gates is not None and top.gates is not None and right.gates is None
+        assert left.gate_limits == top.gate_limits != right.gate_limits is None
         assert left.gates is not top.gates, "each remembers its own last picture"
         assert [len(golden.frames) for golden in setup.goldens] == [2, 3]
         for camera, size in ((left, (64, 96)), (right, (32, 48))):
