@@ -87,6 +87,8 @@ class Engine(ABC):
         broken part are no three failures of the engine. Counted in `_call` and nowhere else."""
         self.last_ns = 0
         """Of the last call, of one frame or several."""
+        self.shortest_ns = 0
+        """Of the fastest call so far; 0 = there was none."""
         self.batch_ns: dict[int, int] = {1: 0}
         """How many frames one call takes → its longest time when that was measured, ascending."""
         self._batch_cost = 1.0
@@ -158,6 +160,7 @@ class Engine(ABC):
         ]
         self.failures += any(isinstance(answer, PartError) for answer in answers)
         self.last_ns = time.monotonic_ns() - begun
+        self.shortest_ns = min(self.shortest_ns or self.last_ns, self.last_ns)
         return answers
 
     def reads_from(self, ring: str, slot: npt.NDArray[np.uint8]) -> None:  # noqa: B027

@@ -158,10 +158,7 @@ class Answers:
         if frame.pixels.dtype not in ("uint8", "uint16") or not 8 <= frame.bits <= 16:
             got = f"{frame.bits} bits in {frame.pixels.dtype}"
             raise PartError(Reason.INTERNAL, f"expected 8 to 16 bits in uint8 or uint16, got {got}")
-        if self._clock() > one.due_ns:
-            # decide has closed its part. After a stop the frames of a second may wait, for sockets
-            # hold more than the channel says; what they cost makes those that come now late, too.
-            raise PartError(Reason.LATE, "its part was over before its turn came")
+        _require_time(one, camera.engine.shortest_ns, self._clock())
         begun = time.monotonic_ns()
         if frame.pixels.ring != INLINE and frame.copied_at_ns:
             one.stages_ns["hand_over"] = begun - frame.copied_at_ns + frame.copy_ns
@@ -226,3 +223,24 @@ class Answers:
         if engine.failures > failures:
             self._failed_ns.append(self._clock())
         return answers
+
+
+def _require_time(one: Waiting, shortest_ns: int, now_ns: int) -> None:
+    """What a frame costs that is late all the same makes those that wait behind it late, too.
+
+    Sockets hold more than the channel says: after a stop the frames of a second may wait, and where
+    more come than the network can take, all would be just too late, and not only the excess. What
+    has hardly waited goes through: its late result tells people more.
+
+    shortest_ns: of the network's calls. Raises PartError, LATE.
+    """
+    left_ns, frame = one.due_ns - now_ns, one.frame
+    if left_ns < 0:
+        raise PartError(Reason.LATE, "its part was over before its turn came")
+    is_of_this_clock = frame.pixels.ring != INLINE and frame.copied_at_ns
+    waited_ns = now_ns - frame.copied_at_ns if is_of_this_clock else 0
+    if left_ns < shortest_ns < waited_ns:
+        left, needed = (f"{ns / 1e6:.1f} ms" for ns in (left_ns, shortest_ns))
+        raise PartError(
+            Reason.LATE, f"{left} were left when its turn came, the network takes {needed}"
+        )

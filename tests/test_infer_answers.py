@@ -12,7 +12,7 @@ from appliance.config import Config, EngineFaults
 from appliance.config_camera import Camera
 from appliance.engine import Map, Spec
 from appliance.engine_null import NullEngine
-from appliance.frames import inline_ref
+from appliance.frames import RingWriter, inline_ref
 from appliance.image_gates import Gates
 from appliance.infer_answers import Answers
 from appliance.infer_setup import CameraSetup, Setup
@@ -20,7 +20,8 @@ from appliance.messages import FrameReady, InferFailed, Scored
 
 CAMERAS = ("left", "right", "top")
 SPEC = Spec(height_px=4, width_px=4, channels=1, map_shape=(1, 64, 64))
-MINUTE_NS = 60_000_000_000
+MS = 1_000_000
+MINUTE_NS = 60_000 * MS
 
 
 class Line:
@@ -30,8 +31,9 @@ class Line:
         cameras = tuple(Camera(name=name, kind="files", folder="x") for name in CAMERAS)
         self.now_ns = 0
         self.sent: list[tuple[Scored | InferFailed, Map | None]] = []
+        self.config = Config(root=str(root), deadline_ms=200, camera=cameras)
         self.answers = Answers(
-            Config(root=str(root), deadline_ms=200, camera=cameras),
+            self.config,
             "0",
             nullcontext,
             lambda message, amap: self.sent.append((message, amap)),
@@ -119,6 +121,35 @@ def test_a_frame_whose_part_is_over_costs_the_next_one_no_time(line: Line) -> No
     assert line.answers.counters["scored"] == 0
     (scored,) = line.show("top", left_ns=0)
     assert isinstance(scored, Scored)
+
+
+@pytest.mark.parametrize("line", [{}], indirect=True)
+def test_a_frame_that_waited_and_cannot_be_in_time_costs_the_next_one_no_time(
+    line: Line,
+) -> None:
+    """Where more come than the network can take, the excess is late and not everything."""
+    engine = line.setup.cameras["top"].engine
+    engine.shortest_ns = 30 * MS
+    ring = RingWriter(line.config.rings_dir, "camera-top", 4, 4096)
+
+    def shown(waited_ms: int, left_ms: int) -> Scored | InferFailed:
+        line.sent.clear()
+        line.now_ns = 1000 * MS
+        frame = FrameReady(
+            camera="top", part_id=1, frame_id=1, setup_hash="s", age_ns=0,
+            pixels=ring.put(np.full((4, 4), left_ms, np.uint8)),
+            copied_at_ns=line.now_ns - waited_ms * MS,
+        )  # fmt: skip
+        line.answers.answer([Waiting(frame, None, line.now_ns + left_ms * MS)], 0)
+        ((said, _),) = line.sent
+        return said
+
+    late = shown(waited_ms=31, left_ms=29)
+    assert isinstance(late, InferFailed) and late.reason == Reason.LATE
+    assert late.detail == "29.0 ms were left when its turn came, the network takes 30.0 ms"
+    assert isinstance(shown(waited_ms=31, left_ms=30), Scored), "it may be in time"
+    assert isinstance(shown(waited_ms=30, left_ms=1), Scored), "late, but nothing waited for it"
+    ring.close()
 
 
 @pytest.mark.parametrize("line", [{}], indirect=True)
