@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable
 import msgspec
 
 from appliance.engine import Engine
-from appliance.frames import INLINE
 from appliance.messages import FrameReady
 
 BESIDE_NS = 10_000_000
@@ -37,8 +36,7 @@ def due_ns(frame: FrameReady, now_ns: int, deadline_ns: int, delay_ns: int = 0) 
     A PLC may have asked for less, and a frame from another box was longer on its way: decide alone
     knows, and judges. This orders frames and keeps calls short.
     """
-    is_of_this_clock = frame.pixels.ring != INLINE and frame.copied_at_ns
-    sent_ns = frame.copied_at_ns if is_of_this_clock else now_ns
+    sent_ns = frame.copied_here_ns or now_ns
     triggered_ns = frame.trigger_to_frame_ns
     since_arrival_ns = frame.age_ns - (delay_ns if triggered_ns else 0)
     return sent_ns - since_arrival_ns - triggered_ns + deadline_ns

@@ -171,7 +171,7 @@ def _set_clock(part: Part, pair: Pair) -> None:
 def exposure_end_ns(message: FrameReady, now_ns: int) -> int:
     """When the frame's exposure ended, on our clock."""
     end_ns = now_ns - message.age_ns
-    if message.pixels.ring and message.copied_at_ns:
+    if message.copied_here_ns:
         # One box, one clock: what the message waited on its way to us counts, too.
-        end_ns = min(end_ns, message.copied_at_ns - message.age_ns)
+        end_ns = min(end_ns, message.copied_here_ns - message.age_ns)
     return end_ns

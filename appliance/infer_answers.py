@@ -160,8 +160,8 @@ class Answers:
             raise PartError(Reason.INTERNAL, f"expected 8 to 16 bits in uint8 or uint16, got {got}")
         _require_time(one, camera.engine.shortest_ns, self._clock())
         begun = time.monotonic_ns()
-        if frame.pixels.ring != INLINE and frame.copied_at_ns:
-            one.stages_ns["hand_over"] = begun - frame.copied_at_ns + frame.copy_ns
+        if frame.copied_here_ns:
+            one.stages_ns["hand_over"] = begun - frame.copied_here_ns + frame.copy_ns
         pixels: Any = (
             inline_view(frame.pixels, one.inline)
             if frame.pixels.ring == INLINE
@@ -234,11 +234,10 @@ def _require_time(one: Waiting, shortest_ns: int, now_ns: int) -> None:
 
     shortest_ns: of the network's calls. Raises PartError, LATE.
     """
-    left_ns, frame = one.due_ns - now_ns, one.frame
+    left_ns = one.due_ns - now_ns
     if left_ns < 0:
         raise PartError(Reason.LATE, "its part was over before its turn came")
-    is_of_this_clock = frame.pixels.ring != INLINE and frame.copied_at_ns
-    waited_ns = now_ns - frame.copied_at_ns if is_of_this_clock else 0
+    waited_ns = now_ns - (one.frame.copied_here_ns or now_ns)
     if left_ns < shortest_ns < waited_ns:
         left, needed = (f"{ns / 1e6:.1f} ms" for ns in (left_ns, shortest_ns))
         raise PartError(

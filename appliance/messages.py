@@ -98,6 +98,12 @@ class FrameReady(Message, frozen=True, kw_only=True):
     lost_before: int = 0
     """Frames that the device counted and nobody received, between this one and the last."""
 
+    @property
+    def copied_here_ns(self) -> int:
+        """`copied_at_ns` by our own clock: pixels in a ring lie on this box. 0 = another box's, or
+        not told."""
+        return self.copied_at_ns if self.pixels.ring else 0
+
 
 class NoFrame(Message, frozen=True, kw_only=True):
     """A part (or, with part_id 0, the acquisition) has no usable picture, and this is why."""

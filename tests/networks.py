@@ -185,6 +185,18 @@ EXACT = (64, 96)
 """Network input of `exact_network`."""
 
 
+def contract_for(size: tuple[int, int]) -> InputContract:
+    """Grey frames of 200x300 before a network input of this size."""
+    return InputContract(
+        height_px=size[0],
+        width_px=size[1],
+        source_height_px=200,
+        source_width_px=300,
+        channels=1,
+        smallest_defect_px=9,
+    )
+
+
 @cache
 def exact_network(precision: str = "fp32") -> onnx.ModelProto:
     """The exact graph of a real backbone with random heads. Needs torch; made once per run."""

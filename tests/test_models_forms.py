@@ -9,7 +9,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from appliance.bundle import InputContract
 from appliance.engine import Spec
 from appliance.errors import ArtefactError
 from appliance.head import merged_network
@@ -22,6 +21,7 @@ from models.channels_last import (
 from models.export import other_graphs, session
 from models.supersimplenet import SuperSimpleNet
 from models.winograd import transforms, winograd
+from tests.networks import contract_for
 from tests.test_models_network import difference, random_network, run_onnxruntime, run_openvino
 
 SIZE = (96, 64)
@@ -134,21 +134,11 @@ def test_what_cannot_gain_is_left_as_it_is(what):
     assert winograd(convolution(**what)) is None
 
 
-CONTRACT = InputContract(
-    height_px=SIZE[0],
-    width_px=SIZE[1],
-    source_height_px=200,
-    source_width_px=300,
-    channels=1,
-    smallest_defect_px=1.0,
-)
-
-
 @cache
 def deployed(form: str = "last") -> bytes:
     """With the head for frames in front."""
     graph = resnet()[2][f"network.{form}.onnx"]
-    return merged_network(graph, CONTRACT, 200, 300, 1, "float").SerializeToString()
+    return merged_network(graph, contract_for(SIZE), 200, 300, 1, "float").SerializeToString()
 
 
 def frames(count: int) -> np.ndarray:

@@ -10,13 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from appliance.bundle import InputContract
 from appliance.engine_tensorrt_build import Builder, fix_batch, network_precisions
 from appliance.errors import ArtefactError
 from appliance.head import merged_network
 from models.export import session
 from models.quantise import Quantiser
-from tests.networks import EXACT, exact_network
+from tests.networks import EXACT, contract_for, exact_network
 from tests.test_models_forms import deployed
 
 trt = pytest.importorskip(
@@ -24,14 +23,6 @@ trt = pytest.importorskip(
 )
 
 SIZE = EXACT
-CONTRACT = InputContract(
-    height_px=SIZE[0],
-    width_px=SIZE[1],
-    source_height_px=200,
-    source_width_px=300,
-    channels=1,
-    smallest_defect_px=9,
-)
 
 
 def for_ampere(config) -> None:
@@ -51,7 +42,7 @@ def network(precision: str) -> onnx.ModelProto:
 
 
 def merged(precision: str) -> onnx.ModelProto:
-    return merged_network(network(precision), CONTRACT, 200, 300, 1, "float")
+    return merged_network(network(precision), contract_for(SIZE), 200, 300, 1, "float")
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -96,7 +87,7 @@ def test_another_precision_than_asked_for_fails_before_anything_is_built() -> No
 
 def test_an_operator_that_tensorrt_has_not_fails_by_name() -> None:
     """The head of the CPU runtimes pads and multiplies bytes: TensorRT does neither."""
-    graph = merged_network(network("fp32"), CONTRACT, 200, 300, 1, "integer")
+    graph = merged_network(network("fp32"), contract_for(SIZE), 200, 300, 1, "integer")
     with pytest.raises(ArtefactError, match=r"operators that TensorRT has, got .*UINT8"):
         Builder(trt).network(graph, "fp32")
     with pytest.raises(ArtefactError, match="operators that TensorRT has"):
@@ -132,9 +123,9 @@ def test_half_precision_answers_nearly_the_same() -> None:
     answers = [
         [
             np.asarray(out)
-            for out in session(merged_network(network(precision), CONTRACT, 200, 300, 1)).run(
-                ["map", "score"], {"frame": frames}
-            )
+            for out in session(
+                merged_network(network(precision), contract_for(SIZE), 200, 300, 1)
+            ).run(["map", "score"], {"frame": frames})
         ]
         for precision in ("fp32", "fp16")
     ]

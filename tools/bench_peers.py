@@ -15,7 +15,7 @@ import onnx
 from appliance.config import Engine
 from appliance.engine_opening import thread_count
 from tools import anomalib_environment
-from tools.bench_graph import fastest
+from tools.bench_graph import fastest, forms_of
 from tools.bench_row import NotMeasuredError, Row, Value
 from tools.bench_runtimes import RUNTIMES, SHORTEST_S, Call, caller, in_turn, ratio, told
 
@@ -43,9 +43,8 @@ def peers(seconds: float) -> list[Row]:
     threads = thread_count(Engine())
     rows: list[Row] = []
     for runtime in RUNTIMES:
-        forms = ("exact", "last") if runtime.endswith("bf16") else ("exact", "last", "winograd")
         try:
-            calls = {form: caller(graphs[form], runtime, threads) for form in forms}
+            calls = {form: caller(graphs[form], runtime, threads) for form in forms_of(runtime)}
             calls["anomalib"] = caller(theirs, runtime, threads)
         except NotMeasuredError as err:
             what = f"WRN-50-2 at 256², {runtime}: our graph ÷ anomalib's export"
